@@ -1,0 +1,266 @@
+//! The seam to a CRDT engine: how a document's bytes are read, edited, imported and exported.
+//!
+//! Engines are called synchronously, never from an async worker, and never call back: an engine's observer
+//! only signals its [`Wake`], and the owner then drains. Bytes are opaque everywhere else.
+
+#[cfg(feature = "yrs")]
+pub mod yrs;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::ids::EngineId;
+
+/// What a replica holds, in the engine's own encoding. Equal versions mean equal content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version(pub Bytes);
+
+/// Called when a document has something to drain. It must only signal.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// Randomness for a replica's own identity in its engine: fresh for each process start and document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplicaSeed(pub u128);
+
+/// Where a change to a document came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Source {
+    /// Made on this replica.
+    Local,
+    /// Imported.
+    Remote,
+}
+
+/// One observed change of a document's content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EngineEvent {
+    /// Where it came from.
+    pub source: Source,
+    /// Names of the touched roots, where the engine has names.
+    pub roots: Vec<Arc<str>>,
+}
+
+impl EngineEvent {
+    /// An event.
+    #[must_use]
+    pub const fn new(source: Source, roots: Vec<Arc<str>>) -> Self {
+        Self { source, roots }
+    }
+}
+
+/// What a document had to hand over.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Drained {
+    /// Bytes of the local changes since the last drain, oldest first: one per committed local transaction.
+    pub local: Vec<Bytes>,
+    /// What happened since the last drain, oldest first.
+    pub events: Vec<EngineEvent>,
+}
+
+/// What an import did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Imported {
+    /// Whether the document's version changed.
+    pub changed: bool,
+    /// Whether the engine now holds changes that wait for others.
+    pub pending: bool,
+}
+
+impl Imported {
+    /// The outcome of an import.
+    #[must_use]
+    pub const fn new(changed: bool, pending: bool) -> Self {
+        Self { changed, pending }
+    }
+}
+
+/// Why an engine did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The bytes are not of this engine, or break its rules. The document is unchanged.
+    #[error("malformed {what} at byte {offset}")]
+    Malformed {
+        /// What was being read.
+        what: &'static str,
+        /// Offset of the fault in the input.
+        offset: usize,
+    },
+    /// A count, size or depth in the bytes is over its limit. The document is unchanged.
+    #[error("{what} is {value}, the limit is {max}")]
+    LimitExceeded {
+        /// What was counted.
+        what: &'static str,
+        /// The value found.
+        value: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// The engine cannot do this.
+    #[error("{what} is not supported by this engine")]
+    Unsupported {
+        /// What was asked.
+        what: &'static str,
+    },
+    /// The engine panicked: the document must be loaded afresh.
+    #[error("the engine panicked; the document must be loaded afresh")]
+    Poisoned,
+    /// The document's own lock is held by a transaction of the application.
+    #[error("a transaction of the application holds the document")]
+    Busy,
+}
+
+/// Bounds on what a change's bytes may contain, the same on both sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ValidateLimits {
+    /// Bytes of the change.
+    pub bytes_max: usize,
+    /// Nesting of values inside the change.
+    pub depth_max: u32,
+}
+
+impl Default for ValidateLimits {
+    fn default() -> Self {
+        Self { bytes_max: 64 * 1024 * 1024, depth_max: 64 }
+    }
+}
+
+/// One replica of one document, without its type: all that the runtime needs.
+///
+/// Synchronous and `Send`, not `Sync`: its owner calls it under a lock, on a thread with a large stack.
+/// Imports never come out of [`drain`](Self::drain) as local work.
+pub trait Document: Send + 'static {
+    /// What the replica holds.
+    fn version(&mut self) -> Version;
+
+    /// Sets what is called when there is something to drain. The last one set is called.
+    fn set_wake(&mut self, wake: Wake);
+
+    /// Takes the local changes and events since the last call.
+    fn drain(&mut self) -> Drained;
+
+    /// Imports changes, front to back. Idempotent.
+    ///
+    /// # Errors
+    /// [`EngineError`] if one is refused; those before it may have been imported.
+    fn import(&mut self, changes: &[Bytes]) -> Result<Imported, EngineError>;
+
+    /// Imports a whole state made by [`snapshot`](Self::snapshot), merging it with what is here.
+    ///
+    /// # Errors
+    /// [`EngineError`] if the bytes are refused; the document is unchanged.
+    fn import_snapshot(&mut self, snapshot: &[u8]) -> Result<Imported, EngineError>;
+
+    /// What a replica of `version` lacks, as one change; `None` if nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::Malformed`] if the version is not of this engine.
+    fn since(&mut self, version: &Version) -> Result<Option<Bytes>, EngineError>;
+
+    /// Full mergeable state.
+    ///
+    /// # Errors
+    /// [`EngineError`] if the engine cannot encode it.
+    fn snapshot(&mut self) -> Result<Bytes, EngineError>;
+
+    /// Whether changes stay meaningful on a state that lacks an earlier change of the same author, so that work
+    /// behind a refused change can be replayed (design 2.2).
+    fn can_rebase(&self) -> bool;
+}
+
+/// How to read a document's bytes. A value: it carries options, never content.
+pub trait Engine: Clone + Send + Sync + 'static {
+    /// The adapter around the engine's own document.
+    type Document: Document;
+    /// What [`read`](Self::read) lends.
+    type Read<'a>: ?Sized;
+    /// What [`edit`](Self::edit) lends: whatever is atomic in the engine.
+    type Edit<'a>: ?Sized;
+
+    /// Name of the engine, the same on every peer.
+    fn id(&self) -> EngineId;
+
+    /// An empty replica.
+    ///
+    /// # Errors
+    /// [`EngineError`] if the engine cannot make one.
+    fn create(&self, seed: ReplicaSeed) -> Result<Self::Document, EngineError>;
+
+    /// Checks a change's bytes without a document, in time and memory bounded by their length. A function of the
+    /// bytes and of protocol constants only, and the same code on both sides.
+    ///
+    /// # Errors
+    /// [`EngineError::Malformed`] or [`EngineError::LimitExceeded`], naming what was wrong.
+    fn validate(&self, change: &[u8], limits: &ValidateLimits) -> Result<(), EngineError>;
+
+    /// Lends the content.
+    ///
+    /// # Errors
+    /// [`EngineError::Busy`] if a transaction of the application holds the document.
+    fn read<R>(&self, document: &Self::Document, f: impl FnOnce(&Self::Read<'_>) -> R) -> Result<R, EngineError>;
+
+    /// Lends the content for one atomic change, which the next drain hands over. If the change has more than
+    /// `bytes_max` bytes it is taken back and its bytes are returned beside the closure's result.
+    ///
+    /// # Errors
+    /// [`EngineError::Busy`] if a transaction of the application holds the document; the closure did not run.
+    fn edit<R>(
+        &self,
+        document: &mut Self::Document,
+        bytes_max: usize,
+        f: impl FnOnce(&mut Self::Edit<'_>) -> R,
+    ) -> Result<Edited<R>, EngineError>;
+}
+
+/// What [`Engine::edit`] did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Edited<R> {
+    /// The change was made (or the closure changed nothing).
+    Done(R),
+    /// The change was too large and has been taken back: the document is as it was. `replaced` says whether the
+    /// engine's own handles now point to a retired document and must be fetched again.
+    TakenBack {
+        /// The change that was taken back.
+        change: Bytes,
+        /// Whether native handles must be fetched again.
+        replaced: bool,
+    },
+}
+
+/// An engine whose own handle can be given to the application, for editor bindings.
+pub trait NativeEngine: Engine {
+    /// The engine's own handle.
+    type Native: Clone + Send + 'static;
+
+    /// The handle. Changes made through it are picked up.
+    fn native(&self, document: &Self::Document) -> Self::Native;
+}
+
+/// Checks changes of one engine before they are logged. Every [`Engine`] is one; a server needs no more of it.
+pub trait Validator: Send + Sync + 'static {
+    /// Name of the engine.
+    fn engine(&self) -> EngineId;
+
+    /// As [`Engine::validate`].
+    ///
+    /// # Errors
+    /// As [`Engine::validate`].
+    fn validate(&self, change: &[u8], limits: &ValidateLimits) -> Result<(), EngineError>;
+}
+
+impl<E: Engine> Validator for E {
+    fn engine(&self) -> EngineId {
+        self.id()
+    }
+
+    fn validate(&self, change: &[u8], limits: &ValidateLimits) -> Result<(), EngineError> {
+        Engine::validate(self, change, limits)
+    }
+}

@@ -1,0 +1,111 @@
+//! A document's history: epoch, sequence, digest, and the cursor that a client resumes from.
+
+use std::fmt;
+
+use twox_hash::XxHash3_64;
+
+/// Random name of one history of a document. A new one begins when history breaks or is rewritten.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(pub u64);
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Epoch({self})")
+    }
+}
+
+/// How an epoch came about, which decides what a client of an older one does (design 2.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum EpochMode {
+    /// The document was created. A client that knows another epoch keeps everything: as `Merge`.
+    New = 0,
+    /// History broke (data was lost or restored): both sides keep everything.
+    Merge = 1,
+    /// History was trimmed: pending work is replayed where the engine can, else handed back.
+    Rebase = 2,
+    /// An operator removed something: what is not in the log is dropped.
+    Discard = 3,
+}
+
+/// Position of a change in a document's log, from 1. As a position, 0 is "nothing yet".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Seq(pub u64);
+
+impl Seq {
+    /// Before the first change.
+    pub const ZERO: Self = Self(0);
+
+    /// The position `n` changes later.
+    #[must_use]
+    pub const fn plus(self, n: u64) -> Self {
+        Self(self.0.saturating_add(n))
+    }
+
+    /// The position after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        self.plus(1)
+    }
+}
+
+impl fmt::Display for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Wrapping 64-bit sum of `hash(number, bytes)` over the changes 1 to some sequence (design 2).
+///
+/// The hash is XXH3-64 of the bytes with the change's number as seed. Two histories with equal sequence
+/// and digest are taken to be the same history.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Digest(pub u64);
+
+impl Digest {
+    /// The digest of no changes.
+    pub const EMPTY: Self = Self(0);
+
+    /// The digest after one more change.
+    #[must_use]
+    pub fn with(self, number: u64, bytes: &[u8]) -> Self {
+        Self(self.0.wrapping_add(XxHash3_64::oneshot_with_seed(number, bytes)))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({:016x})", self.0)
+    }
+}
+
+/// "I have imported exactly this history": what a client resumes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cursor {
+    /// The history.
+    pub epoch: Epoch,
+    /// Everything through this sequence has been imported.
+    pub seq: Seq,
+    /// Digest over it.
+    pub digest: Digest,
+}
+
+impl Cursor {
+    /// The start of a history.
+    #[must_use]
+    pub const fn start(epoch: Epoch) -> Self {
+        Self { epoch, seq: Seq::ZERO, digest: Digest::EMPTY }
+    }
+
+    /// The cursor after one more change.
+    #[must_use]
+    pub fn with(self, number: u64, bytes: &[u8]) -> Self {
+        Self { seq: self.seq.next(), digest: self.digest.with(number, bytes), ..self }
+    }
+}

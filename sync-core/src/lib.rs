@@ -1,0 +1,15 @@
+//! The protocol of a document sync system, without IO: wire format, state machines, and the seams to CRDT
+//! engines and transports. Applications use `sync-client` and `sync-server`, which re-export what they need.
+
+pub mod engine;
+pub mod error;
+pub mod history;
+pub mod ids;
+pub mod limits;
+mod maybe_send;
+pub mod registry;
+pub mod time;
+pub mod transport;
+pub mod wire;
+
+pub use maybe_send::{BoxError, MaybeSend, MaybeSync};

@@ -1,0 +1,265 @@
+//! What a registry takes and answers. The trait itself is `sync_server::ServerRegistry`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::history::{Digest, Epoch, EpochMode, Seq};
+use crate::ids::{ChangeId, DocumentId, EngineId, OriginId, User};
+use crate::maybe_send::BoxError;
+
+/// A document to be created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NewDocument {
+    /// Its name.
+    pub id: DocumentId,
+    /// Its engine.
+    pub engine: EngineId,
+    /// Name of its first history.
+    pub epoch: Epoch,
+    /// How that history came about. [`EpochMode::New`] unless a document is being restored.
+    pub mode: EpochMode,
+    /// What it starts with, if not empty.
+    pub snapshot: Option<Snapshot>,
+}
+
+impl NewDocument {
+    /// An empty document.
+    #[must_use]
+    pub const fn new(id: DocumentId, engine: EngineId, epoch: Epoch) -> Self {
+        Self { id, engine, epoch, mode: EpochMode::New, snapshot: None }
+    }
+}
+
+/// What a registry knows of a document without reading its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DocumentMeta {
+    /// Its name.
+    pub id: DocumentId,
+    /// Its engine.
+    pub engine: EngineId,
+    /// Its current history.
+    pub epoch: Epoch,
+    /// How that history came about.
+    pub mode: EpochMode,
+    /// Last sequence.
+    pub head: Seq,
+    /// Digest over everything through `head`.
+    pub digest: Digest,
+    /// Sequence of the snapshot; 0 if there is none.
+    pub snapshot_seq: Seq,
+    /// The log holds every change after this sequence; at most `snapshot_seq` if there is a snapshot.
+    pub log_start: Seq,
+}
+
+impl DocumentMeta {
+    /// What a registry knows of a document that was just created empty.
+    #[must_use]
+    pub const fn new(id: DocumentId, engine: EngineId, epoch: Epoch, mode: EpochMode) -> Self {
+        Self {
+            id,
+            engine,
+            epoch,
+            mode,
+            head: Seq::ZERO,
+            digest: Digest::EMPTY,
+            snapshot_seq: Seq::ZERO,
+            log_start: Seq::ZERO,
+        }
+    }
+}
+
+/// A change to be appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NewChange {
+    /// Its identity.
+    pub id: ChangeId,
+    /// Who made it.
+    pub user: User,
+    /// Its bytes.
+    pub bytes: Bytes,
+}
+
+impl NewChange {
+    /// A change.
+    #[must_use]
+    pub const fn new(id: ChangeId, user: User, bytes: Bytes) -> Self {
+        Self { id, user, bytes }
+    }
+}
+
+/// What became of one change of an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Committed, here. The sequences of one append's commits follow on each other.
+    At(Seq),
+    /// Committed before, with the same bytes (or too long ago to compare them).
+    Duplicate {
+        /// The origin's last committed number.
+        last: u64,
+        /// Where this change stands, if the row is still known.
+        seq: Option<Seq>,
+    },
+    /// Numbers were skipped.
+    Gap {
+        /// The number that would follow.
+        expected: u64,
+    },
+    /// The origin belongs to another user.
+    ForeignOrigin,
+    /// The id was used for other bytes.
+    IdReused,
+}
+
+/// One committed row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredChange {
+    /// Its position.
+    pub seq: Seq,
+    /// Its identity.
+    pub id: ChangeId,
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Digest over everything through `seq`.
+    pub digest: Digest,
+}
+
+impl StoredChange {
+    /// A row.
+    #[must_use]
+    pub const fn new(seq: Seq, id: ChangeId, bytes: Bytes, digest: Digest) -> Self {
+        Self { seq, id, bytes, digest }
+    }
+}
+
+/// The log after some sequence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tail {
+    /// The rows that follow, contiguous; empty exactly if there are none yet.
+    Changes {
+        /// The history they belong to.
+        epoch: Epoch,
+        /// Digest at the sequence asked for, so that a cursor can be compared.
+        digest: Digest,
+        /// The rows.
+        changes: Vec<StoredChange>,
+        /// Last sequence of the document.
+        head: Seq,
+    },
+    /// The log no longer holds the row after that sequence, or its digest there: start from the snapshot.
+    Compacted {
+        /// The history.
+        epoch: Epoch,
+        /// The log holds every change after this sequence.
+        log_start: Seq,
+    },
+    /// The sequence is beyond the last one.
+    BeyondHead {
+        /// The history.
+        epoch: Epoch,
+        /// Last sequence.
+        head: Seq,
+    },
+}
+
+/// Full mergeable engine state covering every change through `seq`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// What it covers.
+    pub seq: Seq,
+    /// Digest over what it covers.
+    pub digest: Digest,
+    /// The state, in the engine's encoding.
+    pub bytes: Bytes,
+}
+
+impl Snapshot {
+    /// A snapshot.
+    #[must_use]
+    pub const fn new(seq: Seq, digest: Digest, bytes: Bytes) -> Self {
+        Self { seq, digest, bytes }
+    }
+}
+
+/// An origin's entry in the table that decides duplicates (design 2.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OriginEntry {
+    /// The origin.
+    pub origin: OriginId,
+    /// The only user it is good for.
+    pub user: User,
+    /// Its last committed number.
+    pub last: u64,
+    /// Where that change stands.
+    pub seq: Seq,
+}
+
+impl OriginEntry {
+    /// An entry.
+    #[must_use]
+    pub const fn new(origin: OriginId, user: User, last: u64, seq: Seq) -> Self {
+        Self { origin, user, last, seq }
+    }
+}
+
+/// What an `Ok` of a registry's `append` means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Durability {
+    /// In the memory of this process: gone with it.
+    Memory,
+    /// Written, and synced to the device.
+    Synced,
+}
+
+/// Why a registry did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// There is no such document. Only after a strongly consistent read.
+    #[error("no such document")]
+    NotFound,
+    /// The document has been deleted. Only after a strongly consistent read.
+    #[error("the document has been deleted")]
+    Deleted,
+    /// The epoch named is not the document's any more.
+    #[error("the document's epoch is {current}")]
+    Fenced {
+        /// Its epoch now.
+        current: Epoch,
+    },
+    /// The expected head was not the head.
+    #[error("the document's head is {head}")]
+    Conflict {
+        /// Its head now.
+        head: Seq,
+    },
+    /// Nothing was done; the same call may succeed later.
+    #[error("storage is unavailable")]
+    Unavailable {
+        /// When to try again, if known.
+        retry_after: Option<Duration>,
+        /// What happened.
+        #[source]
+        source: Option<BoxError>,
+    },
+    /// The call may or may not have been carried out: ask again, idempotence settles it.
+    #[error("the outcome is unknown")]
+    Unknown {
+        /// What happened.
+        #[source]
+        source: Option<BoxError>,
+    },
+    /// What is stored is damaged.
+    #[error("stored data is damaged: {what}")]
+    Damaged {
+        /// What is damaged.
+        what: String,
+    },
+}
