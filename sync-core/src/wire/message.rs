@@ -59,6 +59,8 @@ pub enum Message {
     Error(ErrorMessage),
     /// Type 22.
     Fragment(Fragment),
+    /// Type 23.
+    Author(AuthorMessage),
     /// Types 128 to 255.
     Extension(Extension),
     /// Types 64 to 127, which this version does not know and ignores.
@@ -546,6 +548,17 @@ pub struct Fragment {
     pub total: u32,
     /// The piece: a slice of the whole frame, flag byte included.
     pub bytes: Bytes,
+}
+
+/// The number that names an origin in a document's frames, for an origin that `Open` did not name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuthorMessage {
+    /// The document.
+    pub channel: Channel,
+    /// The origin; one of the receiver's.
+    pub origin: OriginId,
+    /// Its number.
+    pub author: Author,
 }
 
 /// A message of a plugin.
