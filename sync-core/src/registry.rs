@@ -48,7 +48,7 @@ pub struct DocumentMeta {
     pub head: Seq,
     /// Digest over everything through `head`.
     pub digest: Digest,
-    /// Sequence of the snapshot; 0 if there is none.
+    /// Sequence of the snapshot; 0 if there is none, so no snapshot stands at 0.
     pub snapshot_seq: Seq,
     /// The log holds every change after this sequence; at most `snapshot_seq` if there is a snapshot.
     pub log_start: Seq,
@@ -103,9 +103,9 @@ pub enum Outcome {
         /// Where this change stands, if the row is still known.
         seq: Option<Seq>,
     },
-    /// Numbers were skipped.
+    /// Numbers were skipped, or an earlier change of this origin in the same append was refused.
     Gap {
-        /// The number that would follow.
+        /// The number that follows the origin's last committed one.
         expected: u64,
     },
     /// The origin belongs to another user.
@@ -255,6 +255,12 @@ pub enum RegistryError {
         /// What happened.
         #[source]
         source: Option<BoxError>,
+    },
+    /// What was handed in contradicts what is stored. Nothing was done, and the same call never succeeds.
+    #[error("refused: {what}")]
+    Refused {
+        /// What contradicts it.
+        what: &'static str,
     },
     /// What is stored is damaged.
     #[error("stored data is damaged: {what}")]

@@ -1,0 +1,239 @@
+//! A registry in memory.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use futures_core::stream::BoxStream;
+use futures_util::{StreamExt, stream};
+use sync_core::history::{Epoch, Seq};
+use sync_core::ids::{DocumentId, OriginId};
+use tokio::sync::broadcast;
+
+use super::{
+    DocumentMeta, DocumentState, Durability, NewChange, NewDocument, OriginEntry, Outcome,
+    RegistryError, RegistryEvent, ServerRegistry, Snapshot, Tail,
+};
+
+/// Hints that a watcher may lag behind before it misses some.
+const EVENTS_MAX: usize = 1024;
+
+/// Keeps documents in the memory of this process: for tests, demonstrations, and relays whose clients hold the data.
+///
+/// It keeps every promise of [`ServerRegistry`] except surviving the process, and says so:
+/// [`Durability::Memory`]. Keep it in an `Arc` to share it between servers, or to use the operator's methods below
+/// while a server runs. Every call is short and under one lock.
+#[derive(Debug)]
+pub struct MemoryRegistry {
+    documents: Mutex<BTreeMap<DocumentId, Slot>>,
+    events: broadcast::Sender<RegistryEvent>,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Live(Box<DocumentState>),
+    Deleted,
+}
+
+impl MemoryRegistry {
+    /// An empty registry.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            documents: Mutex::default(),
+            events: broadcast::Sender::new(EVENTS_MAX),
+        }
+    }
+
+    /// Operator: gives a document a new history, in place of the one it has, of its tombstone, or of nothing.
+    ///
+    /// `document.mode` tells clients of the older epoch what to do (design 2.3): `Merge` after data was lost or
+    /// restored, `Rebase` after trimming, `Discard` to remove something. The history starts with the snapshot, if
+    /// any, and goes on with `log`, taken as it is; origins are known by what is in it. Appends of the older epoch
+    /// are `Fenced` from now on.
+    ///
+    /// # Errors
+    /// [`RegistryError::Refused`] if the document has this very epoch already, if the snapshot stands at sequence 0,
+    /// or if an id occurs twice in the log.
+    pub fn replace(
+        &self,
+        document: NewDocument,
+        log: Vec<NewChange>,
+    ) -> Result<DocumentMeta, RegistryError> {
+        let id = document.id.clone();
+        let mut documents = self.lock()?;
+        if let Some(Slot::Live(state)) = documents.get(&id)
+            && state.meta().epoch == document.epoch
+        {
+            return Err(RegistryError::Refused {
+                what: "a new history needs a new epoch",
+            });
+        }
+        let state = DocumentState::with_log(document, log)?;
+        let meta = state.meta().clone();
+        documents.insert(id.clone(), Slot::Live(Box::new(state)));
+        self.tell(RegistryEvent::Replaced {
+            document: id,
+            epoch: meta.epoch,
+        });
+        Ok(meta)
+    }
+
+    fn lock(&self) -> Result<MutexGuard<'_, BTreeMap<DocumentId, Slot>>, RegistryError> {
+        self.documents.lock().map_err(|_| RegistryError::Damaged {
+            what: "a call panicked half-way".into(),
+        })
+    }
+
+    fn with<T>(
+        &self,
+        document: &DocumentId,
+        f: impl FnOnce(&mut DocumentState) -> Result<T, RegistryError>,
+    ) -> Result<T, RegistryError> {
+        match self.lock()?.get_mut(document) {
+            Some(Slot::Live(state)) => f(state),
+            Some(Slot::Deleted) => Err(RegistryError::Deleted),
+            None => Err(RegistryError::NotFound),
+        }
+    }
+
+    /// Told under the lock, so that hints come in the order of what they hint at. Nobody listening is no error.
+    fn tell(&self, event: RegistryEvent) {
+        let _ = self.events.send(event);
+    }
+}
+
+impl Default for MemoryRegistry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[async_trait]
+impl ServerRegistry for MemoryRegistry {
+    async fn create(&self, document: NewDocument) -> Result<DocumentMeta, RegistryError> {
+        let mut documents = self.lock()?;
+        match documents.get(&document.id) {
+            Some(Slot::Live(state)) => Ok(state.meta().clone()),
+            Some(Slot::Deleted) => Err(RegistryError::Deleted),
+            None => {
+                let id = document.id.clone();
+                let state = DocumentState::new(document)?;
+                let meta = state.meta().clone();
+                documents.insert(id, Slot::Live(Box::new(state)));
+                Ok(meta)
+            }
+        }
+    }
+
+    async fn meta(&self, document: &DocumentId) -> Result<DocumentMeta, RegistryError> {
+        self.with(document, |state| Ok(state.meta().clone()))
+    }
+
+    async fn append(
+        &self,
+        document: &DocumentId,
+        epoch: Epoch,
+        expect: Option<Seq>,
+        changes: Vec<NewChange>,
+    ) -> Result<Vec<Outcome>, RegistryError> {
+        self.with(document, |state| {
+            let before = state.meta().head;
+            let outcomes = state.append(epoch, expect, changes)?;
+            let head = state.meta().head;
+            if head > before {
+                self.tell(RegistryEvent::Appended {
+                    document: document.clone(),
+                    head,
+                });
+            }
+            Ok(outcomes)
+        })
+    }
+
+    async fn tail(
+        &self,
+        document: &DocumentId,
+        after: Seq,
+        max_bytes: usize,
+    ) -> Result<Tail, RegistryError> {
+        self.with(document, |state| Ok(state.tail(after, max_bytes)))
+    }
+
+    async fn snapshot(&self, document: &DocumentId) -> Result<Option<Snapshot>, RegistryError> {
+        self.with(document, |state| Ok(state.snapshot().cloned()))
+    }
+
+    async fn compact(
+        &self,
+        document: &DocumentId,
+        epoch: Epoch,
+        snapshot: Snapshot,
+        keep_after: Seq,
+    ) -> Result<(), RegistryError> {
+        self.with(document, |state| state.compact(epoch, snapshot, keep_after))
+    }
+
+    async fn delete(&self, document: &DocumentId) -> Result<(), RegistryError> {
+        let mut documents = self.lock()?;
+        let slot = documents.get_mut(document).ok_or(RegistryError::NotFound)?;
+        if matches!(slot, Slot::Live(_)) {
+            *slot = Slot::Deleted;
+            self.tell(RegistryEvent::Deleted {
+                document: document.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    async fn list(
+        &self,
+        after: Option<&DocumentId>,
+        limit: usize,
+    ) -> Result<Vec<DocumentMeta>, RegistryError> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let documents = self.lock()?;
+        let live = documents
+            .range::<DocumentId, _>((start, Bound::Unbounded))
+            .filter_map(|(_, slot)| match slot {
+                Slot::Live(state) => Some(state.meta().clone()),
+                Slot::Deleted => None,
+            });
+        Ok(live.take(limit).collect())
+    }
+
+    async fn heads(&self, documents: &[DocumentId]) -> Result<Vec<Option<Seq>>, RegistryError> {
+        let stored = self.lock()?;
+        let head = |document| match stored.get(document) {
+            Some(Slot::Live(state)) => Some(state.meta().head),
+            Some(Slot::Deleted) | None => None,
+        };
+        Ok(documents.iter().map(head).collect())
+    }
+
+    async fn origins(
+        &self,
+        document: &DocumentId,
+        origins: &[OriginId],
+    ) -> Result<Vec<Option<OriginEntry>>, RegistryError> {
+        self.with(document, |state| Ok(state.origins(origins)))
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Memory
+    }
+
+    fn watch(&self) -> Option<BoxStream<'static, RegistryEvent>> {
+        let events = stream::unfold(self.events.subscribe(), |mut events| async move {
+            loop {
+                match events.recv().await {
+                    Ok(event) => return Some((event, events)),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        });
+        Some(events.boxed())
+    }
+}
