@@ -75,7 +75,10 @@ impl Digest {
     /// The digest after one more change.
     #[must_use]
     pub fn with(self, number: u64, bytes: &[u8]) -> Self {
-        Self(self.0.wrapping_add(XxHash3_64::oneshot_with_seed(number, bytes)))
+        Self(
+            self.0
+                .wrapping_add(XxHash3_64::oneshot_with_seed(number, bytes)),
+        )
     }
 }
 
@@ -100,12 +103,20 @@ impl Cursor {
     /// The start of a history.
     #[must_use]
     pub const fn start(epoch: Epoch) -> Self {
-        Self { epoch, seq: Seq::ZERO, digest: Digest::EMPTY }
+        Self {
+            epoch,
+            seq: Seq::ZERO,
+            digest: Digest::EMPTY,
+        }
     }
 
     /// The cursor after one more change.
     #[must_use]
     pub fn with(self, number: u64, bytes: &[u8]) -> Self {
-        Self { seq: self.seq.next(), digest: self.digest.with(number, bytes), ..self }
+        Self {
+            seq: self.seq.next(),
+            digest: self.digest.with(number, bytes),
+            ..self
+        }
     }
 }

@@ -207,7 +207,10 @@ mod tests {
     fn document_ids_are_bounded_and_kept_byte_for_byte() {
         assert_eq!(DocumentId::new(""), Err(DocumentIdError::Empty));
         assert!(DocumentId::new("x".repeat(255)).is_ok());
-        assert_eq!(DocumentId::new("x".repeat(256)), Err(DocumentIdError::TooLong { bytes: 256 }));
+        assert_eq!(
+            DocumentId::new("x".repeat(256)),
+            Err(DocumentIdError::TooLong { bytes: 256 })
+        );
         assert_eq!(DocumentId::new("../A b").unwrap().as_str(), "../A b");
         assert_ne!(DocumentId::new("a").unwrap(), DocumentId::new("A").unwrap());
     }

@@ -3,6 +3,7 @@
 
 pub mod engine;
 pub mod error;
+pub mod events;
 pub mod history;
 pub mod ids;
 pub mod limits;
@@ -10,6 +11,7 @@ mod maybe_send;
 pub mod registry;
 pub mod time;
 pub mod transport;
+pub mod watch;
 pub mod wire;
 
 pub use maybe_send::{BoxError, MaybeSend, MaybeSync};

@@ -28,7 +28,13 @@ impl NewDocument {
     /// An empty document.
     #[must_use]
     pub const fn new(id: DocumentId, engine: EngineId, epoch: Epoch) -> Self {
-        Self { id, engine, epoch, mode: EpochMode::New, snapshot: None }
+        Self {
+            id,
+            engine,
+            epoch,
+            mode: EpochMode::New,
+            snapshot: None,
+        }
     }
 }
 
@@ -132,7 +138,12 @@ impl StoredChange {
     /// A row.
     #[must_use]
     pub const fn new(seq: Seq, id: ChangeId, bytes: Bytes, digest: Digest) -> Self {
-        Self { seq, id, bytes, digest }
+        Self {
+            seq,
+            id,
+            bytes,
+            digest,
+        }
     }
 }
 
@@ -204,7 +215,12 @@ impl OriginEntry {
     /// An entry.
     #[must_use]
     pub const fn new(origin: OriginId, user: User, last: u64, seq: Seq) -> Self {
-        Self { origin, user, last, seq }
+        Self {
+            origin,
+            user,
+            last,
+            seq,
+        }
     }
 }
 

@@ -14,7 +14,8 @@ use crate::maybe_send::{BoxError, MaybeSend, MaybeSync};
 /// the end of `poll_receive`, nothing else is called but drop. Dropping ends the connection without ceremony.
 pub trait Transport: MaybeSend + Unpin + 'static {
     /// The next frame; `None` after the other side closed in order.
-    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>>;
+    fn poll_receive(&mut self, cx: &mut Context<'_>)
+    -> Poll<Option<Result<Bytes, TransportError>>>;
 
     /// Ready when a frame may be handed over: what was handed over before is within the transport's buffer.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TransportError>>;
@@ -39,7 +40,10 @@ pub trait Transport: MaybeSend + Unpin + 'static {
 }
 
 impl<T: Transport + ?Sized> Transport for Box<T> {
-    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>> {
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, TransportError>>> {
         (**self).poll_receive(cx)
     }
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
@@ -128,7 +132,9 @@ impl PeerInfo {
     /// A peer at this address.
     #[must_use]
     pub const fn at(address: std::net::SocketAddr) -> Self {
-        Self { address: Some(address) }
+        Self {
+            address: Some(address),
+        }
     }
 }
 

@@ -127,7 +127,10 @@ pub struct ValidateLimits {
 
 impl Default for ValidateLimits {
     fn default() -> Self {
-        Self { bytes_max: 64 * 1024 * 1024, depth_max: 64 }
+        Self {
+            bytes_max: 64 * 1024 * 1024,
+            depth_max: 64,
+        }
     }
 }
 
@@ -203,7 +206,11 @@ pub trait Engine: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`EngineError::Busy`] if a transaction of the application holds the document.
-    fn read<R>(&self, document: &Self::Document, f: impl FnOnce(&Self::Read<'_>) -> R) -> Result<R, EngineError>;
+    fn read<R>(
+        &self,
+        document: &Self::Document,
+        f: impl FnOnce(&Self::Read<'_>) -> R,
+    ) -> Result<R, EngineError>;
 
     /// Lends the content for one atomic change, which the next drain hands over. If the change has more than
     /// `bytes_max` bytes it is taken back and its bytes are returned beside the closure's result.
