@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::error::{Action, ErrorCode};
 use crate::history::{Cursor, Digest, Epoch, EpochMode, Seq};
 use crate::ids::{Author, Channel, DocumentId, EngineId, OriginId, RequestId, SessionId};
+use crate::wire::codec::{negative_len, uint_len};
 
 /// First and last protocol version that this crate speaks.
 pub const PROTOCOL_VERSIONS: VersionRange = VersionRange { min: 1, max: 1 };
@@ -301,12 +302,24 @@ pub enum WireNumber {
 }
 
 impl WireNumber {
-    /// The shorter form of `number` at `seq`.
+    /// The form of `number` at `seq` that takes fewer bytes; itself if both take as many.
     #[must_use]
     pub const fn new(number: u64, seq: Seq) -> Self {
+        let itself = Self::Number(number);
         match seq.0.checked_sub(number) {
-            Some(distance) if distance < number => Self::BelowSeq(distance),
-            _ => Self::Number(number),
+            Some(distance) if Self::BelowSeq(distance).encoded_len() < itself.encoded_len() => {
+                Self::BelowSeq(distance)
+            }
+            _ => itself,
+        }
+    }
+
+    /// Bytes that it takes on the wire, 1 to 9.
+    #[must_use]
+    pub const fn encoded_len(self) -> usize {
+        match self {
+            Self::Number(number) => uint_len(number),
+            Self::BelowSeq(distance) => negative_len(distance),
         }
     }
 
