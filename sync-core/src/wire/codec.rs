@@ -47,6 +47,7 @@ pub(in crate::wire) mod kind {
     pub(in crate::wire) const GO_AWAY: u8 = 20;
     pub(in crate::wire) const ERROR: u8 = 21;
     pub(in crate::wire) const FRAGMENT: u8 = 22;
+    pub(in crate::wire) const AUTHOR: u8 = 23;
 }
 
 /// Writes down once which number means which variant, for both directions.

@@ -12,10 +12,10 @@ use crate::history::{Cursor, Digest, Epoch, Seq};
 use crate::ids::{Author, Channel, DocumentId, EngineId, OriginId, RequestId, SessionId};
 use crate::wire::DecodeError;
 use crate::wire::message::{
-    Access, Ack, Auth, AuthoredChange, Broadcast, Changes, Close, Closed, Continuation,
-    ErrorMessage, Extension, FoldOffer, FoldRequest, Fragment, GoAway, Hello, Message, Open,
-    Opened, PartialSnapshot, Ping, Pong, Presence, PresenceDelta, Push, Reference, Refuse, Reset,
-    SnapshotMessage, VersionRange, Welcome, WelcomeLimits, WireNumber,
+    Access, Ack, Auth, AuthorMessage, AuthoredChange, Broadcast, Changes, Close, Closed,
+    Continuation, ErrorMessage, Extension, FoldOffer, FoldRequest, Fragment, GoAway, Hello,
+    Message, Open, Opened, PartialSnapshot, Ping, Pong, Presence, PresenceDelta, Push, Reference,
+    Refuse, Reset, SnapshotMessage, VersionRange, Welcome, WelcomeLimits, WireNumber,
 };
 
 /// Largest check: 7 bits.
@@ -94,6 +94,11 @@ fn message(kind: u8, f: &mut Fields<'_>) -> Result<Message, DecodeError> {
         }),
         kind::ERROR => Message::Error(error(f)?),
         kind::FRAGMENT => Message::Fragment(fragment(f)?),
+        kind::AUTHOR => Message::Author(AuthorMessage {
+            channel: Channel(f.u32("author.channel")?),
+            origin: origin(f, "author.origin")?,
+            author: Author(f.u32("author.author")?),
+        }),
         _ if u64::from(kind) >= FIRST_EXTENSION => Message::Extension(Extension {
             kind,
             channel: f

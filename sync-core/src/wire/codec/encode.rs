@@ -77,6 +77,12 @@ pub(in crate::wire) fn write_message(out: &mut Writer, message: &Message) {
         Message::GoAway(m) => go_away(out, *m),
         Message::Error(m) => error(out, m),
         Message::Fragment(m) => fragment(out, m),
+        Message::Author(m) => {
+            head(out, kind::AUTHOR, 3);
+            out.uint(m.channel.0);
+            origin(out, m.origin);
+            out.uint(m.author.0);
+        }
         Message::Extension(m) => {
             debug_assert!(m.kind >= 128, "types below 128 belong to the protocol");
             head(out, m.kind, 2);
