@@ -1,11 +1,15 @@
 //! What carries frames: the traits that a new kind of connection implements.
 
+mod framed;
+pub mod memory;
+
 use std::fmt;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use self::framed::FramedTransport;
 use crate::maybe_send::{BoxError, MaybeSend, MaybeSync};
 
 /// Carries whole frames both ways, in order, and nothing more.

@@ -1,0 +1,82 @@
+//! Any stream and sink of frames as a transport.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_core::Stream;
+use futures_util::Sink;
+
+use super::{Transport, TransportError};
+use crate::maybe_send::{BoxError, MaybeSend};
+
+/// Makes a [`Transport`] of anything that is a stream and a sink of whole frames, such as a length-delimited
+/// TCP socket.
+///
+/// It has no close codes: closing ends the stream, and the other side sees that end.
+pub struct FramedTransport<S, I = Bytes> {
+    inner: S,
+    item: PhantomData<fn() -> I>,
+}
+
+impl<S, I, E> FramedTransport<S, I>
+where
+    S: Stream<Item = Result<I, E>> + Sink<Bytes, Error = E> + Unpin + MaybeSend + 'static,
+    I: Into<Bytes> + 'static,
+    E: Into<BoxError>,
+{
+    /// Wraps a connection that is ready for frames. Every error of it counts as a lost connection.
+    #[must_use]
+    pub const fn new(inner: S) -> Self {
+        Self {
+            inner,
+            item: PhantomData,
+        }
+    }
+}
+
+impl<S, I, E> Transport for FramedTransport<S, I>
+where
+    S: Stream<Item = Result<I, E>> + Sink<Bytes, Error = E> + Unpin + MaybeSend + 'static,
+    I: Into<Bytes> + 'static,
+    E: Into<BoxError>,
+{
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, TransportError>>> {
+        Pin::new(&mut self.inner)
+            .poll_next(cx)
+            .map(|item| item.map(|item| item.map(Into::into).map_err(lost)))
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
+        Pin::new(&mut self.inner).poll_ready(cx).map_err(lost)
+    }
+
+    fn start_send(&mut self, frame: Bytes) -> Result<(), TransportError> {
+        Pin::new(&mut self.inner).start_send(frame).map_err(lost)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
+        Pin::new(&mut self.inner).poll_flush(cx).map_err(lost)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>, _code: u16) -> Poll<()> {
+        // An error means that it is closed already.
+        let _ = ready!(Pin::new(&mut self.inner).poll_close(cx));
+        Poll::Ready(())
+    }
+}
+
+impl<S: fmt::Debug, I> fmt::Debug for FramedTransport<S, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FramedTransport").field(&self.inner).finish()
+    }
+}
+
+fn lost(error: impl Into<BoxError>) -> TransportError {
+    TransportError::Lost(Some(error.into()))
+}
