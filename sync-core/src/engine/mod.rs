@@ -145,6 +145,12 @@ pub trait Document: Send + 'static {
     /// Sets what is called when there is something to drain. The last one set is called.
     fn set_wake(&mut self, wake: Wake);
 
+    /// Tells the wall clock, in milliseconds since the Unix epoch. The owner calls it before each edit: the core
+    /// reads no clock, and some engines order concurrent writes by wall time. The others ignore it.
+    fn set_wall_time(&mut self, unix_ms: u64) {
+        let _ = unix_ms;
+    }
+
     /// Takes the local changes and events since the last call.
     fn drain(&mut self) -> Drained;
 
