@@ -1,7 +1,12 @@
 //! Where documents live: the [`ServerRegistry`] trait, and [`MemoryRegistry`].
 //!
-//! To write a registry, read the trait's promises, build on [`DocumentState`] if documents fit in memory.
+//! To write a registry, read the trait's promises, build on [`DocumentState`] if documents fit in memory, and run
+//! the `conformance` suite (feature `conformance`) against it. `docs/guide/custom-registry.md` leads through it.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
+#[cfg(feature = "conformance")]
+mod faulty;
 mod memory;
 mod origins;
 mod state;
@@ -18,6 +23,8 @@ pub use sync_core::registry::{
     Snapshot, StoredChange, Tail,
 };
 
+#[cfg(feature = "conformance")]
+pub use faulty::{Call, FaultyRegistry, HoldPoint};
 pub use memory::MemoryRegistry;
 pub use origins::{ORIGINS_PER_DOCUMENT_MAX, ORIGINS_PER_USER_MAX};
 pub use state::DocumentState;
@@ -49,7 +56,8 @@ pub use state::DocumentState;
 /// ```
 /// # use sync_server::registry::{MemoryRegistry, NewChange, NewDocument, Outcome, ServerRegistry};
 /// # use sync_core::{history::{Epoch, Seq}, ids::{ChangeId, DocumentId, EngineId, OriginId, User}};
-/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let registry = MemoryRegistry::new();
 /// let notes = DocumentId::new("notes/42")?;
 /// let meta = registry.create(NewDocument::new(notes.clone(), EngineId::YRS, Epoch(7))).await?;

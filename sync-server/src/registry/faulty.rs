@@ -1,0 +1,397 @@
+//! A registry that misbehaves on request.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_core::stream::BoxStream;
+use sync_core::BoxError;
+use sync_core::history::{Epoch, Seq};
+use sync_core::ids::{ChangeId, DocumentId, OriginId};
+use tokio::sync::watch;
+
+use super::{
+    DocumentMeta, Durability, NewChange, NewDocument, OriginEntry, Outcome, RegistryError,
+    RegistryEvent, ServerRegistry, Snapshot, Tail,
+};
+
+/// Wraps a registry and fails, loses or holds its answers when a test asks for it.
+///
+/// Wrap an `Arc<MemoryRegistry>` and keep a clone of it: what was committed outlives a server that the test kills.
+///
+/// - A registry in trouble: [`fail_appends`](Self::fail_appends), [`fail_reads`](Self::fail_reads).
+/// - A timeout in the commit: [`lose_answers`](Self::lose_answers).
+/// - A crash between commit and ack: [`hold_appends`](Self::hold_appends) at [`HoldPoint::AfterCommit`], wait for
+///   [`held_appends`](Self::held_appends), drop the server.
+/// - A slow load: [`hold_reads`](Self::hold_reads).
+#[derive(Debug)]
+pub struct FaultyRegistry<R> {
+    inner: R,
+    plan: Mutex<Plan>,
+    before_commit: Gate,
+    after_commit: Gate,
+    reads: Gate,
+}
+
+/// Where appends are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HoldPoint {
+    /// Nothing has been done yet.
+    BeforeCommit,
+    /// The changes are committed, and nobody has been told.
+    AfterCommit,
+}
+
+/// A call that reached the registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Call {
+    /// [`ServerRegistry::create`].
+    Create(DocumentId),
+    /// [`ServerRegistry::meta`].
+    Meta(DocumentId),
+    /// [`ServerRegistry::append`].
+    Append {
+        /// The document.
+        document: DocumentId,
+        /// The changes handed in.
+        changes: Vec<ChangeId>,
+    },
+    /// [`ServerRegistry::tail`].
+    Tail {
+        /// The document.
+        document: DocumentId,
+        /// The sequence asked for.
+        after: Seq,
+    },
+    /// [`ServerRegistry::snapshot`].
+    Snapshot(DocumentId),
+    /// [`ServerRegistry::compact`].
+    Compact {
+        /// The document.
+        document: DocumentId,
+        /// Sequence of the snapshot handed in.
+        seq: Seq,
+        /// Rows through this one were to be dropped.
+        keep_after: Seq,
+    },
+    /// [`ServerRegistry::delete`].
+    Delete(DocumentId),
+    /// [`ServerRegistry::list`].
+    List,
+    /// [`ServerRegistry::heads`].
+    Heads,
+    /// [`ServerRegistry::origins`].
+    Origins(DocumentId),
+}
+
+#[derive(Debug, Default)]
+struct Plan {
+    fail_appends: usize,
+    lose_answers: usize,
+    fail_reads: usize,
+    calls: Vec<Call>,
+}
+
+impl<R> FaultyRegistry<R> {
+    /// Passes everything on, for now.
+    #[must_use]
+    pub fn new(inner: R) -> Self {
+        Self {
+            inner,
+            plan: Mutex::default(),
+            before_commit: Gate::default(),
+            after_commit: Gate::default(),
+            reads: Gate::default(),
+        }
+    }
+
+    /// The registry inside, to look at it past the faults.
+    pub const fn inner(&self) -> &R {
+        &self.inner
+    }
+
+    /// The next `n` appends do nothing and answer [`RegistryError::Unavailable`]; `usize::MAX`: all, 0: none any more.
+    pub fn fail_appends(&self, n: usize) {
+        self.plan().fail_appends = n;
+    }
+
+    /// The next `n` appends that are not failed are carried out and answer [`RegistryError::Unknown`].
+    pub fn lose_answers(&self, n: usize) {
+        self.plan().lose_answers = n;
+    }
+
+    /// The next `n` calls of `create`, `meta`, `tail`, `snapshot`, `origins`, `heads` or `list` do nothing and answer
+    /// [`RegistryError::Unavailable`]; `usize::MAX`: all, 0: none any more.
+    pub fn fail_reads(&self, n: usize) {
+        self.plan().fail_reads = n;
+    }
+
+    /// Appends that reach this point wait there until released.
+    pub fn hold_appends(&self, point: HoldPoint) {
+        self.gate(point).close();
+    }
+
+    /// Resolves once at least `n` appends wait at this point.
+    ///
+    /// # Cancellation
+    /// Safe.
+    pub async fn held_appends(&self, point: HoldPoint, n: usize) {
+        self.gate(point).waiting(n).await;
+    }
+
+    /// Lets all appends go, those held and those to come.
+    pub fn release_appends(&self) {
+        self.before_commit.open();
+        self.after_commit.open();
+    }
+
+    /// Calls of `create`, `meta`, `tail`, `snapshot` and `origins` wait, before anything is read, until released.
+    pub fn hold_reads(&self) {
+        self.reads.close();
+    }
+
+    /// Resolves once at least `n` reads wait.
+    ///
+    /// # Cancellation
+    /// Safe.
+    pub async fn held_reads(&self, n: usize) {
+        self.reads.waiting(n).await;
+    }
+
+    /// Lets all reads go, those held and those to come.
+    pub fn release_reads(&self) {
+        self.reads.open();
+    }
+
+    /// The calls so far, in the order in which they came; also those that were failed or are held.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Call> {
+        self.plan().calls.clone()
+    }
+
+    const fn gate(&self, point: HoldPoint) -> &Gate {
+        match point {
+            HoldPoint::BeforeCommit => &self.before_commit,
+            HoldPoint::AfterCommit => &self.after_commit,
+        }
+    }
+
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        // Counters and a list: whole after every step, whoever panicked.
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, call: Call) {
+        self.plan().calls.push(call);
+    }
+
+    async fn read(&self, call: Call) -> Result<(), RegistryError> {
+        self.fail_read(call)?;
+        self.reads.pass().await;
+        Ok(())
+    }
+
+    fn fail_read(&self, call: Call) -> Result<(), RegistryError> {
+        let mut plan = self.plan();
+        plan.calls.push(call);
+        if take(&mut plan.fail_reads) {
+            Err(unavailable())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[async_trait]
+impl<R: ServerRegistry> ServerRegistry for FaultyRegistry<R> {
+    async fn create(&self, document: NewDocument) -> Result<DocumentMeta, RegistryError> {
+        self.read(Call::Create(document.id.clone())).await?;
+        self.inner.create(document).await
+    }
+
+    async fn meta(&self, document: &DocumentId) -> Result<DocumentMeta, RegistryError> {
+        self.read(Call::Meta(document.clone())).await?;
+        self.inner.meta(document).await
+    }
+
+    async fn append(
+        &self,
+        document: &DocumentId,
+        epoch: Epoch,
+        expect: Option<Seq>,
+        changes: Vec<NewChange>,
+    ) -> Result<Vec<Outcome>, RegistryError> {
+        let lost = {
+            let mut plan = self.plan();
+            let changes = changes.iter().map(|change| change.id).collect();
+            plan.calls.push(Call::Append {
+                document: document.clone(),
+                changes,
+            });
+            if take(&mut plan.fail_appends) {
+                return Err(unavailable());
+            }
+            take(&mut plan.lose_answers)
+        };
+        self.before_commit.pass().await;
+        let outcomes = self.inner.append(document, epoch, expect, changes).await;
+        self.after_commit.pass().await;
+        if lost {
+            Err(RegistryError::Unknown {
+                source: Some(injected()),
+            })
+        } else {
+            outcomes
+        }
+    }
+
+    async fn tail(
+        &self,
+        document: &DocumentId,
+        after: Seq,
+        max_bytes: usize,
+    ) -> Result<Tail, RegistryError> {
+        self.read(Call::Tail {
+            document: document.clone(),
+            after,
+        })
+        .await?;
+        self.inner.tail(document, after, max_bytes).await
+    }
+
+    async fn snapshot(&self, document: &DocumentId) -> Result<Option<Snapshot>, RegistryError> {
+        self.read(Call::Snapshot(document.clone())).await?;
+        self.inner.snapshot(document).await
+    }
+
+    async fn compact(
+        &self,
+        document: &DocumentId,
+        epoch: Epoch,
+        snapshot: Snapshot,
+        keep_after: Seq,
+    ) -> Result<(), RegistryError> {
+        self.note(Call::Compact {
+            document: document.clone(),
+            seq: snapshot.seq,
+            keep_after,
+        });
+        self.inner
+            .compact(document, epoch, snapshot, keep_after)
+            .await
+    }
+
+    async fn delete(&self, document: &DocumentId) -> Result<(), RegistryError> {
+        self.note(Call::Delete(document.clone()));
+        self.inner.delete(document).await
+    }
+
+    async fn list(
+        &self,
+        after: Option<&DocumentId>,
+        limit: usize,
+    ) -> Result<Vec<DocumentMeta>, RegistryError> {
+        self.fail_read(Call::List)?;
+        self.inner.list(after, limit).await
+    }
+
+    async fn heads(&self, documents: &[DocumentId]) -> Result<Vec<Option<Seq>>, RegistryError> {
+        self.fail_read(Call::Heads)?;
+        self.inner.heads(documents).await
+    }
+
+    async fn origins(
+        &self,
+        document: &DocumentId,
+        origins: &[OriginId],
+    ) -> Result<Vec<Option<OriginEntry>>, RegistryError> {
+        self.read(Call::Origins(document.clone())).await?;
+        self.inner.origins(document, origins).await
+    }
+
+    fn durability(&self) -> Durability {
+        self.inner.durability()
+    }
+
+    fn watch(&self) -> Option<BoxStream<'static, RegistryEvent>> {
+        self.inner.watch()
+    }
+
+    async fn maintain(&self, budget: Duration) -> Result<(), RegistryError> {
+        self.inner.maintain(budget).await
+    }
+
+    async fn close(&self) -> Result<(), RegistryError> {
+        self.inner.close().await
+    }
+}
+
+/// Open, or closed with some waiting in front of it.
+#[derive(Debug, Default)]
+struct Gate {
+    closed: watch::Sender<bool>,
+    waiting: watch::Sender<usize>,
+}
+
+impl Gate {
+    fn close(&self) {
+        self.closed.send_replace(true);
+    }
+
+    fn open(&self) {
+        self.closed.send_replace(false);
+    }
+
+    async fn pass(&self) {
+        let mut closed = self.closed.subscribe();
+        if *closed.borrow() {
+            let _waiting = Waiting::new(&self.waiting);
+            // Fails only when the sender is gone, which `self` holds.
+            let _ = closed.wait_for(|closed| !closed).await;
+        }
+    }
+
+    async fn waiting(&self, n: usize) {
+        let _ = self
+            .waiting
+            .subscribe()
+            .wait_for(|waiting| *waiting >= n)
+            .await;
+    }
+}
+
+/// Counts as waiting until dropped, also when the call is abandoned.
+struct Waiting<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Waiting<'a> {
+    fn new(waiting: &'a watch::Sender<usize>) -> Self {
+        waiting.send_modify(|n| *n += 1);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|n| *n -= 1);
+    }
+}
+
+fn take(n: &mut usize) -> bool {
+    let any = *n > 0;
+    if *n != usize::MAX {
+        *n = n.saturating_sub(1);
+    }
+    any
+}
+
+fn unavailable() -> RegistryError {
+    RegistryError::Unavailable {
+        retry_after: None,
+        source: Some(injected()),
+    }
+}
+
+fn injected() -> BoxError {
+    "a fault that a test asked for".into()
+}

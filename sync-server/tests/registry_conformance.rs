@@ -1,0 +1,317 @@
+//! The conformance suite: registries that keep the promises pass it, and those that break one do not.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sync_core::history::{Digest, Epoch, Seq};
+use sync_core::ids::{DocumentId, OriginId, User};
+use sync_server::registry::{
+    DocumentMeta, Durability, FaultyRegistry, MemoryRegistry, NewChange, NewDocument, OriginEntry,
+    Outcome, RegistryError, ServerRegistry, Snapshot, Tail, conformance,
+};
+
+/// Scenario 62: the registry in memory passes what a custom one has to pass.
+#[tokio::test]
+async fn the_memory_registry_keeps_every_promise() {
+    let report = conformance::run(|| async { MemoryRegistry::new() })
+        .await
+        .unwrap();
+    assert!(report.kept.len() > 30);
+}
+
+#[tokio::test]
+async fn a_registry_behind_an_arc_is_a_registry() {
+    conformance::run(|| async { Arc::new(MemoryRegistry::new()) })
+        .await
+        .unwrap();
+    conformance::run(|| async {
+        let registry: Arc<dyn ServerRegistry> = Arc::new(MemoryRegistry::new());
+        registry
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_faulty_registry_without_faults_is_faultless() {
+    conformance::run(|| async { FaultyRegistry::new(MemoryRegistry::new()) })
+        .await
+        .unwrap();
+}
+
+/// What a broken registry does wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wrong {
+    CreatesOnRead,
+    RecreatesDeleted,
+    IgnoresEpoch,
+    IgnoresExpect,
+    IgnoresUsers,
+    TakesFoldsOfStaleEpochs,
+    TakesAnyDigest,
+    DropsRowsThroughTheSnapshot,
+    AppendsOneByOne,
+    AnswersRepeatsAsCommitted,
+    HidesReusedIds,
+    PagesWithoutBound,
+    PagesMayBeEmpty,
+    TellsTheDigestOfTheHead,
+    ListsFromTheEnd,
+    HeadsLag,
+    MissingHeadsAreZero,
+    ForgetsOrigins,
+    FailsToClose,
+}
+
+const ALL: [Wrong; 19] = [
+    Wrong::CreatesOnRead,
+    Wrong::RecreatesDeleted,
+    Wrong::IgnoresEpoch,
+    Wrong::IgnoresExpect,
+    Wrong::IgnoresUsers,
+    Wrong::TakesFoldsOfStaleEpochs,
+    Wrong::TakesAnyDigest,
+    Wrong::DropsRowsThroughTheSnapshot,
+    Wrong::AppendsOneByOne,
+    Wrong::AnswersRepeatsAsCommitted,
+    Wrong::HidesReusedIds,
+    Wrong::PagesWithoutBound,
+    Wrong::PagesMayBeEmpty,
+    Wrong::TellsTheDigestOfTheHead,
+    Wrong::ListsFromTheEnd,
+    Wrong::HeadsLag,
+    Wrong::MissingHeadsAreZero,
+    Wrong::ForgetsOrigins,
+    Wrong::FailsToClose,
+];
+
+#[tokio::test]
+async fn a_registry_that_breaks_a_promise_fails() {
+    for wrong in ALL {
+        let run = conformance::run(|| async move {
+            Broken {
+                inner: MemoryRegistry::new(),
+                wrong,
+            }
+        })
+        .await;
+        assert!(run.is_err(), "{wrong:?} was not noticed");
+    }
+}
+
+#[tokio::test]
+async fn failures_name_the_promise() {
+    let wrong = Wrong::IgnoresExpect;
+    let failures = conformance::run(|| async move {
+        Broken {
+            inner: MemoryRegistry::new(),
+            wrong,
+        }
+    })
+    .await
+    .unwrap_err();
+    let broken: Vec<_> = failures.broken.iter().map(|(name, _)| *name).collect();
+    assert!(
+        broken.contains(&"an_unexpected_head_is_a_conflict"),
+        "{failures}"
+    );
+}
+
+struct Broken {
+    inner: MemoryRegistry,
+    wrong: Wrong,
+}
+
+impl Broken {
+    fn is(&self, wrong: Wrong) -> bool {
+        self.wrong == wrong
+    }
+}
+
+#[async_trait]
+impl ServerRegistry for Broken {
+    async fn create(&self, document: NewDocument) -> Result<DocumentMeta, RegistryError> {
+        match self.inner.create(document.clone()).await {
+            Err(RegistryError::Deleted) if self.is(Wrong::RecreatesDeleted) => {
+                self.inner.replace(document, Vec::new())
+            }
+            other => other,
+        }
+    }
+
+    async fn meta(&self, document: &DocumentId) -> Result<DocumentMeta, RegistryError> {
+        match self.inner.meta(document).await {
+            Err(RegistryError::NotFound) if self.is(Wrong::CreatesOnRead) => {
+                let engine = sync_core::ids::EngineId::OPAQUE;
+                self.inner
+                    .create(NewDocument::new(document.clone(), engine, Epoch(1)))
+                    .await
+            }
+            other => other,
+        }
+    }
+
+    async fn append(
+        &self,
+        document: &DocumentId,
+        epoch: Epoch,
+        expect: Option<Seq>,
+        mut changes: Vec<NewChange>,
+    ) -> Result<Vec<Outcome>, RegistryError> {
+        let epoch = if self.is(Wrong::IgnoresEpoch) {
+            self.inner.meta(document).await?.epoch
+        } else {
+            epoch
+        };
+        let expect = expect.filter(|_| !self.is(Wrong::IgnoresExpect));
+        if self.is(Wrong::IgnoresUsers) {
+            changes
+                .iter_mut()
+                .for_each(|change| change.user = User::new("everybody"));
+        }
+        if self.is(Wrong::AppendsOneByOne) && expect.is_none() && !changes.is_empty() {
+            let mut outcomes = Vec::new();
+            for change in changes {
+                tokio::task::yield_now().await;
+                outcomes.extend(
+                    self.inner
+                        .append(document, epoch, None, vec![change])
+                        .await?,
+                );
+            }
+            return Ok(outcomes);
+        }
+        let mut outcomes = self.inner.append(document, epoch, expect, changes).await?;
+        for outcome in &mut outcomes {
+            match outcome {
+                Outcome::Duplicate { seq: Some(seq), .. }
+                    if self.is(Wrong::AnswersRepeatsAsCommitted) =>
+                {
+                    *outcome = Outcome::At(*seq);
+                }
+                Outcome::IdReused if self.is(Wrong::HidesReusedIds) => {
+                    *outcome = Outcome::Duplicate { last: 1, seq: None };
+                }
+                _ => {}
+            }
+        }
+        Ok(outcomes)
+    }
+
+    async fn tail(
+        &self,
+        document: &DocumentId,
+        after: Seq,
+        max_bytes: usize,
+    ) -> Result<Tail, RegistryError> {
+        let asked = if self.is(Wrong::PagesWithoutBound) {
+            usize::MAX
+        } else {
+            max_bytes
+        };
+        let mut tail = self.inner.tail(document, after, asked).await?;
+        if let Tail::Changes {
+            digest, changes, ..
+        } = &mut tail
+        {
+            if self.is(Wrong::TellsTheDigestOfTheHead) {
+                *digest = self.inner.meta(document).await?.digest;
+            }
+            if self.is(Wrong::PagesMayBeEmpty)
+                && changes
+                    .first()
+                    .is_some_and(|row| row.bytes.len() > max_bytes)
+            {
+                changes.clear();
+            }
+        }
+        Ok(tail)
+    }
+
+    async fn snapshot(&self, document: &DocumentId) -> Result<Option<Snapshot>, RegistryError> {
+        self.inner.snapshot(document).await
+    }
+
+    async fn compact(
+        &self,
+        document: &DocumentId,
+        epoch: Epoch,
+        mut snapshot: Snapshot,
+        keep_after: Seq,
+    ) -> Result<(), RegistryError> {
+        let meta = self.inner.meta(document).await?;
+        let epoch = if self.is(Wrong::TakesFoldsOfStaleEpochs) {
+            meta.epoch
+        } else {
+            epoch
+        };
+        let keep_after = if self.is(Wrong::DropsRowsThroughTheSnapshot) {
+            snapshot.seq
+        } else {
+            keep_after
+        };
+        if self.is(Wrong::TakesAnyDigest) {
+            snapshot.digest = match self.inner.tail(document, snapshot.seq, 0).await? {
+                Tail::Changes { digest, .. } => digest,
+                Tail::Compacted { .. } | Tail::BeyondHead { .. } => Digest::EMPTY,
+            };
+        }
+        self.inner
+            .compact(document, epoch, snapshot, keep_after)
+            .await
+    }
+
+    async fn delete(&self, document: &DocumentId) -> Result<(), RegistryError> {
+        self.inner.delete(document).await
+    }
+
+    async fn list(
+        &self,
+        after: Option<&DocumentId>,
+        limit: usize,
+    ) -> Result<Vec<DocumentMeta>, RegistryError> {
+        let mut metas = self.inner.list(after, limit).await?;
+        if self.is(Wrong::ListsFromTheEnd) {
+            metas.reverse();
+        }
+        Ok(metas)
+    }
+
+    async fn heads(&self, documents: &[DocumentId]) -> Result<Vec<Option<Seq>>, RegistryError> {
+        let mut heads = self.inner.heads(documents).await?;
+        for head in &mut heads {
+            if self.is(Wrong::HeadsLag) {
+                *head = head.map(|head| Seq(head.0.saturating_sub(1)));
+            }
+            if self.is(Wrong::MissingHeadsAreZero) {
+                *head = Some(head.unwrap_or(Seq::ZERO));
+            }
+        }
+        Ok(heads)
+    }
+
+    async fn origins(
+        &self,
+        document: &DocumentId,
+        origins: &[OriginId],
+    ) -> Result<Vec<Option<OriginEntry>>, RegistryError> {
+        let entries = self.inner.origins(document, origins).await?;
+        Ok(if self.is(Wrong::ForgetsOrigins) {
+            vec![None; entries.len()]
+        } else {
+            entries
+        })
+    }
+
+    fn durability(&self) -> Durability {
+        self.inner.durability()
+    }
+
+    async fn close(&self) -> Result<(), RegistryError> {
+        if self.is(Wrong::FailsToClose) {
+            Err(RegistryError::Unknown { source: None })
+        } else {
+            Ok(())
+        }
+    }
+}
