@@ -1,6 +1,7 @@
 //! The protocol of a document sync system, without IO: wire format, state machines, and the seams to CRDT
 //! engines and transports. Applications use `sync-client` and `sync-server`, which re-export what they need.
 
+pub mod client;
 pub mod engine;
 pub mod error;
 pub mod events;
@@ -9,6 +10,7 @@ pub mod ids;
 pub mod limits;
 mod maybe_send;
 pub mod registry;
+pub mod rng;
 pub mod time;
 pub mod transport;
 pub mod watch;

@@ -59,6 +59,8 @@ pub struct Drained {
     pub local: Vec<Bytes>,
     /// What happened since the last drain, oldest first.
     pub events: Vec<EngineEvent>,
+    /// Changes made through handles of a document that has been retired: they are in no replica.
+    pub stray: Vec<Bytes>,
 }
 
 /// What an import did.
@@ -177,6 +179,12 @@ pub trait Document: Send + 'static {
     /// # Errors
     /// [`EngineError`] if the engine cannot encode it.
     fn snapshot(&mut self) -> Result<Bytes, EngineError>;
+
+    /// Whether handles of the application may point into the document, so that it must live on, and be drained, after it
+    /// has been replaced.
+    fn outlives_replacement(&self) -> bool {
+        false
+    }
 
     /// Whether changes stay meaningful on a state that lacks an earlier change of the same author, so that work
     /// behind a refused change can be replayed (design 2.2).

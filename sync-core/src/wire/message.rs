@@ -71,6 +71,40 @@ pub enum Message {
     },
 }
 
+impl Message {
+    /// Name of the message in `docs/protocol.md` section 4.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Hello(_) => "Hello",
+            Self::Welcome(_) => "Welcome",
+            Self::Open(_) => "Open",
+            Self::Opened(_) => "Opened",
+            Self::Push(_) => "Push",
+            Self::Changes(_) => "Changes",
+            Self::Ack(_) => "Ack",
+            Self::Refuse(_) => "Refuse",
+            Self::Snapshot(_) => "Snapshot",
+            Self::FoldRequest(_) => "FoldRequest",
+            Self::FoldOffer(_) => "FoldOffer",
+            Self::Presence(_) => "Presence",
+            Self::Broadcast(_) => "Broadcast",
+            Self::Auth(_) => "Auth",
+            Self::Access(_) => "Access",
+            Self::Close(_) => "Close",
+            Self::Closed(_) => "Closed",
+            Self::Ping(_) => "Ping",
+            Self::Pong(_) => "Pong",
+            Self::GoAway(_) => "GoAway",
+            Self::Error(_) => "Error",
+            Self::Fragment(_) => "Fragment",
+            Self::Author(_) => "Author",
+            Self::Extension(_) => "Extension",
+            Self::Ignored { .. } => "Ignored",
+        }
+    }
+}
+
 /// A range of protocol versions, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VersionRange {

@@ -1,0 +1,111 @@
+//! Delays between attempts: exponential with full jitter (Brooker, "Exponential Backoff And Jitter", AWS, 2015).
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+
+use crate::rng::Rng;
+
+/// How attempts are spaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BackoffConfig {
+    /// Upper end of the first delay. Default 500 ms.
+    pub min: Duration,
+    /// Upper end of every later delay. Default 30 s.
+    pub max: Duration,
+}
+
+impl Default for BackoffConfig {
+    fn default() -> Self {
+        Self {
+            min: Duration::from_millis(500),
+            max: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The n-th delay is drawn evenly from zero to `min * 2^(n-1)`, at most `max`. It never ends.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    config: BackoffConfig,
+    delays: ExponentialBackoff,
+    attempts: u32,
+}
+
+impl Backoff {
+    pub(crate) fn new(config: BackoffConfig) -> Self {
+        Self {
+            config,
+            delays: Self::delays(config),
+            attempts: 0,
+        }
+    }
+
+    fn delays(config: BackoffConfig) -> ExponentialBackoff {
+        ExponentialBuilder::default()
+            .with_min_delay(config.min)
+            .with_max_delay(config.max)
+            .with_factor(2.0)
+            .without_max_times()
+            .build()
+    }
+
+    /// The next delay.
+    pub(crate) fn next(&mut self, rng: &mut Rng) -> Duration {
+        self.attempts = self.attempts.saturating_add(1);
+        let cap = self.delays.next().unwrap_or(self.config.max);
+        rng.up_to(cap.min(self.config.max))
+    }
+
+    /// Delays given since the last reset.
+    pub(crate) const fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    pub(crate) fn reset(&mut self) {
+        if self.attempts > 0 {
+            *self = Self::new(self.config);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario 39 (the bounds).
+    #[test]
+    fn delays_are_drawn_from_a_window_that_doubles_up_to_the_maximum_and_never_end() {
+        let config = BackoffConfig::default();
+        let mut rng = Rng::new(7);
+        let mut largest = vec![Duration::ZERO; 40];
+        for _ in 0..400 {
+            let mut backoff = Backoff::new(config);
+            for (n, largest) in largest.iter_mut().enumerate() {
+                let window = config.min.saturating_mul(1 << n.min(20)).min(config.max);
+                let delay = backoff.next(&mut rng);
+                assert!(
+                    delay <= window,
+                    "delay {n} is {delay:?}, the window {window:?}"
+                );
+                *largest = (*largest).max(delay);
+            }
+        }
+        // Full jitter uses the window's whole width.
+        assert!(largest[0] > Duration::from_millis(450));
+        assert!(largest[39] > Duration::from_secs(27));
+    }
+
+    #[test]
+    fn a_reset_starts_over() {
+        let mut rng = Rng::new(1);
+        let mut backoff = Backoff::new(BackoffConfig::default());
+        for _ in 0..20 {
+            backoff.next(&mut rng);
+        }
+        backoff.reset();
+        assert_eq!(backoff.attempts(), 0);
+        assert!(backoff.next(&mut rng) <= Duration::from_millis(500));
+    }
+}

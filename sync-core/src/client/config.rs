@@ -1,0 +1,58 @@
+//! What a client can be told about how to behave.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::backoff::BackoffConfig;
+use crate::ids::OriginId;
+use crate::limits::Limits;
+use crate::wire::{Compression, PROTOCOL_VERSIONS, VersionRange};
+
+/// Configuration of a [`ClientState`](super::ClientState).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ClientConfig {
+    /// Name of this process start; random, never used before.
+    pub origin: OriginId,
+    /// Where jitter and fresh origins come from; random.
+    pub seed: u128,
+    /// Versions spoken.
+    pub versions: VersionRange,
+    /// Name and version of the software, for the server's logs.
+    pub software: String,
+    /// Credentials for the server.
+    pub credentials: Option<Bytes>,
+    /// Ways to compress offered to the server. Default gzip.
+    pub compression: Vec<Compression>,
+    /// Limits used until the server has told its own.
+    pub limits: Limits,
+    /// Time from the start of an attempt to `Welcome`. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// Silence after a ping after which the connection is given up. Default 10 s.
+    pub ping_timeout: Duration,
+    /// How attempts are spaced.
+    pub backoff: BackoffConfig,
+    /// Unacknowledged changes of one document above which `edit` is refused. Default 1,000,000.
+    pub outbox_max: usize,
+}
+
+impl ClientConfig {
+    /// The defaults.
+    #[must_use]
+    pub fn new(origin: OriginId, seed: u128) -> Self {
+        Self {
+            origin,
+            seed,
+            versions: PROTOCOL_VERSIONS,
+            software: concat!("sync-core/", env!("CARGO_PKG_VERSION")).to_owned(),
+            credentials: None,
+            compression: vec![Compression::Gzip],
+            limits: Limits::default(),
+            handshake_timeout: Duration::from_secs(10),
+            ping_timeout: Duration::from_secs(10),
+            backoff: BackoffConfig::default(),
+            outbox_max: 1_000_000,
+        }
+    }
+}

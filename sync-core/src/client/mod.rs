@@ -1,0 +1,21 @@
+//! The client's half, without IO: [`ClientState`] drives documents and their connection, and a [`Replica`] does the work that
+//! it asks for.
+
+mod backoff;
+mod config;
+mod document;
+mod event;
+mod outbox;
+mod replica;
+mod session;
+mod state;
+
+pub use backoff::BackoffConfig;
+pub use config::ClientConfig;
+pub use document::{EditRefusal, OpenOptions};
+pub use event::{
+    ClientEvent, DocumentEvent, EndReason, FailedReason, RefusedChange, RefusedReason, Status,
+    SyncPhase, SyncState,
+};
+pub use replica::{Job, JobOutcome, Replica, ReplicaDrained, Target};
+pub use state::{AttemptId, ClientState, Output};

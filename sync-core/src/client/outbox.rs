@@ -1,0 +1,516 @@
+//! Local changes that the server has not acknowledged, or that the stream has not passed: one sequence over all
+//! origins, always sent from its front (design 2.2).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::ids::{ChangeId, OriginId};
+
+/// One change of the outbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) id: ChangeId,
+    pub(crate) bytes: Bytes,
+    /// Counts this document's edits on this device; stays when the change is issued again under another id.
+    pub(crate) ordinal: u64,
+    /// Whether the change ends a reconciliation.
+    pub(crate) reconciling: bool,
+    pub(crate) state: EntryState,
+}
+
+impl Entry {
+    const fn is_committed(&self) -> bool {
+        matches!(self.state, EntryState::Committed { .. })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EntryState {
+    Queued,
+    InFlight,
+    /// The registry has it; the stream has not passed it, so an `Ack` may still need its bytes. `covered`: it was
+    /// committed before the last open, so the stream passes it before it reaches the head told there.
+    Committed {
+        covered: bool,
+    },
+}
+
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    entries: VecDeque<Entry>,
+    /// Per origin, the number through which it is known committed.
+    acknowledged: BTreeMap<OriginId, u64>,
+    origin: OriginId,
+    next_number: u64,
+    next_ordinal: u64,
+}
+
+/// What [`Outbox::reconcile_with`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Known,
+    /// The registry knows less than it once acknowledged: what is pending must be issued again.
+    Forgotten,
+}
+
+impl Outbox {
+    pub(crate) fn new(origin: OriginId) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            acknowledged: BTreeMap::new(),
+            origin,
+            next_number: 1,
+            next_ordinal: 1,
+        }
+    }
+
+    /// Appends a local change under the current origin.
+    pub(crate) fn push(&mut self, bytes: Bytes) -> ChangeId {
+        let ordinal = self.take_ordinal();
+        self.push_with(bytes, ordinal)
+    }
+
+    fn push_with(&mut self, bytes: Bytes, ordinal: u64) -> ChangeId {
+        let id = self.take_id();
+        self.entries.push_back(Entry {
+            id,
+            bytes,
+            ordinal,
+            reconciling: false,
+            state: EntryState::Queued,
+        });
+        id
+    }
+
+    /// An id and an ordinal for a change that never enters the outbox.
+    pub(crate) fn allot(&mut self) -> (ChangeId, u64) {
+        let ordinal = self.take_ordinal();
+        (
+            ChangeId {
+                origin: self.origin,
+                number: 0,
+            },
+            ordinal,
+        )
+    }
+
+    const fn take_ordinal(&mut self) -> u64 {
+        let ordinal = self.next_ordinal;
+        self.next_ordinal += 1;
+        ordinal
+    }
+
+    const fn take_id(&mut self) -> ChangeId {
+        let number = self.next_number;
+        self.next_number += 1;
+        ChangeId {
+            origin: self.origin,
+            number,
+        }
+    }
+
+    /// Puts what reconciliation found lacking in front of everything, under an origin of its own.
+    pub(crate) fn push_front_reconciling(&mut self, bytes: Bytes, origin: OriginId) -> ChangeId {
+        let ordinal = self.take_ordinal();
+        let id = ChangeId { origin, number: 1 };
+        self.entries.push_front(Entry {
+            id,
+            bytes,
+            ordinal,
+            reconciling: true,
+            state: EntryState::Queued,
+        });
+        id
+    }
+
+    /// Issues everything pending again, in order, same bytes, under `origin`, which new changes then use too
+    /// (design 2.1).
+    pub(crate) fn reissue(&mut self, origin: OriginId) {
+        self.restart(origin);
+        let mut entries = std::mem::take(&mut self.entries);
+        for entry in &mut entries {
+            entry.id = self.take_id();
+            entry.state = EntryState::Queued;
+        }
+        self.entries = entries;
+    }
+
+    /// New changes use `origin` from here on.
+    pub(crate) fn restart(&mut self, origin: OriginId) {
+        self.origin = origin;
+        self.next_number = 1;
+    }
+
+    /// Puts changes that were taken out back, under the current origin.
+    pub(crate) fn replay(&mut self, entries: impl IntoIterator<Item = Entry>) {
+        for entry in entries {
+            self.push_with(entry.bytes, entry.ordinal);
+        }
+    }
+
+    /// Every origin in the outbox, with the number through which it is known committed.
+    pub(crate) fn origins(&self) -> Vec<(OriginId, u64)> {
+        let mut origins: Vec<(OriginId, u64)> = Vec::new();
+        for entry in &self.entries {
+            if !origins.iter().any(|(origin, _)| *origin == entry.id.origin) {
+                origins.push((entry.id.origin, self.acknowledged_of(entry.id.origin)));
+            }
+        }
+        origins
+    }
+
+    fn acknowledged_of(&self, origin: OriginId) -> u64 {
+        self.acknowledged.get(&origin).copied().unwrap_or(0)
+    }
+
+    /// Compares with the registry's last numbers at an open: drops nothing yet, marks what is covered, and queues the rest
+    /// for sending.
+    pub(crate) fn reconcile_with(&mut self, last: &[(OriginId, u64)]) -> Standing {
+        for (origin, number) in last {
+            if *number < self.acknowledged_of(*origin) {
+                return Standing::Forgotten;
+            }
+        }
+        for (origin, number) in last {
+            self.acknowledged.insert(*origin, *number);
+        }
+        for entry in &mut self.entries {
+            let covered = last
+                .iter()
+                .any(|(origin, number)| *origin == entry.id.origin && entry.id.number <= *number);
+            entry.state = if covered {
+                EntryState::Committed { covered }
+            } else {
+                EntryState::Queued
+            };
+        }
+        Standing::Known
+    }
+
+    /// The stream, or an `Ack` for it, passed this change of ours. Returns it if it was here.
+    pub(crate) fn pass(&mut self, id: ChangeId) -> Option<Entry> {
+        let index = self.entries.iter().position(|entry| entry.id == id)?;
+        let entry = self.entries.remove(index)?;
+        self.note_committed(id);
+        Some(entry)
+    }
+
+    fn note_committed(&mut self, id: ChangeId) {
+        let last = self.acknowledged.entry(id.origin).or_insert(0);
+        *last = (*last).max(id.number);
+    }
+
+    /// Takes `count` changes of one origin from the front, if they are there and start with `number`.
+    pub(crate) fn pass_front(&mut self, number: u64, count: u64) -> Option<Vec<Entry>> {
+        let count = usize::try_from(count).ok()?;
+        let first = self.entries.front()?.id;
+        if first.number != number || self.entries.len() < count {
+            return None;
+        }
+        let one_run = self
+            .entries
+            .iter()
+            .take(count)
+            .zip(number..)
+            .all(|(entry, number)| {
+                entry.id
+                    == ChangeId {
+                        origin: first.origin,
+                        number,
+                    }
+            });
+        if !one_run {
+            return None;
+        }
+        let passed: Vec<Entry> = self.entries.drain(..count).collect();
+        if let Some(last) = passed.last() {
+            self.note_committed(last.id);
+        }
+        Some(passed)
+    }
+
+    /// Everything of the front's origin through `number` is committed.
+    pub(crate) fn commit_front_through(&mut self, number: u64) {
+        let Some(origin) = self.pending().next().map(|entry| entry.id.origin) else {
+            return;
+        };
+        self.commit_through(ChangeId { origin, number });
+    }
+
+    /// Everything before this change is committed.
+    pub(crate) fn commit_before(&mut self, id: ChangeId) {
+        let Some(index) = self.entries.iter().position(|entry| entry.id == id) else {
+            return;
+        };
+        let before: Vec<ChangeId> = self
+            .entries
+            .iter()
+            .take(index)
+            .map(|entry| entry.id)
+            .collect();
+        for id in before {
+            self.commit_through(id);
+        }
+    }
+
+    fn commit_through(&mut self, id: ChangeId) {
+        self.note_committed(id);
+        for entry in &mut self.entries {
+            if entry.id.origin == id.origin && entry.id.number <= id.number {
+                entry.state = EntryState::Committed { covered: false };
+            }
+        }
+    }
+
+    /// Forgets the changes that were committed before the last open: the stream has reached the head told there.
+    pub(crate) fn drop_covered(&mut self) {
+        while self
+            .entries
+            .front()
+            .is_some_and(|entry| entry.state == EntryState::Committed { covered: true })
+        {
+            self.entries.pop_front();
+        }
+    }
+
+    /// Takes out this change and everything behind it.
+    pub(crate) fn take_from(&mut self, id: ChangeId) -> Vec<Entry> {
+        match self.entries.iter().position(|entry| entry.id == id) {
+            Some(index) => self.entries.drain(index..).collect(),
+            None => Vec::new(),
+        }
+    }
+
+    /// Takes out everything that is not known committed.
+    pub(crate) fn take_pending(&mut self) -> Vec<Entry> {
+        let (pending, kept) = std::mem::take(&mut self.entries)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|entry| !entry.is_committed());
+        self.entries = kept;
+        pending.into()
+    }
+
+    /// Bytes of everything in the outbox, oldest first.
+    pub(crate) fn bytes(&self) -> Vec<Bytes> {
+        self.entries
+            .iter()
+            .map(|entry| entry.bytes.clone())
+            .collect()
+    }
+
+    /// The next changes to send: one origin, numbers without holes, at most `bytes_max` together or one alone. They are
+    /// then in flight.
+    pub(crate) fn take_push(&mut self, bytes_max: usize) -> Option<PushBatch> {
+        let start = self
+            .entries
+            .iter()
+            .position(|entry| entry.state == EntryState::Queued)?;
+        let first = self.entries.get(start)?;
+        let mut batch = PushBatch {
+            first: first.id,
+            reconciling: first.reconciling,
+            changes: Vec::new(),
+            bytes: 0,
+        };
+        for (entry, number) in self
+            .entries
+            .iter_mut()
+            .skip(start)
+            .zip(batch.first.number..)
+        {
+            let fits = batch.changes.is_empty() || batch.bytes + entry.bytes.len() <= bytes_max;
+            let follows = entry.id
+                == ChangeId {
+                    origin: batch.first.origin,
+                    number,
+                };
+            if !fits
+                || !follows
+                || entry.reconciling != batch.reconciling
+                || entry.state != EntryState::Queued
+            {
+                break;
+            }
+            entry.state = EntryState::InFlight;
+            batch.bytes += entry.bytes.len();
+            batch.changes.push(entry.bytes.clone());
+        }
+        Some(batch)
+    }
+
+    /// Bytes of the next change to send.
+    pub(crate) fn next_bytes(&self) -> Option<usize> {
+        self.pending()
+            .find(|entry| entry.state == EntryState::Queued)
+            .map(|entry| entry.bytes.len())
+    }
+
+    /// The connection is gone: what was in flight may or may not have arrived.
+    pub(crate) fn requeue(&mut self) {
+        for entry in &mut self.entries {
+            if entry.state == EntryState::InFlight {
+                entry.state = EntryState::Queued;
+            }
+        }
+    }
+
+    pub(crate) fn in_flight_bytes(&self) -> usize {
+        self.pending()
+            .take_while(|entry| entry.state == EntryState::InFlight)
+            .map(|entry| entry.bytes.len())
+            .sum()
+    }
+
+    /// Changes that the registry is not known to have. Committed ones are a prefix, because changes are sent and committed
+    /// in order.
+    pub(crate) fn pending(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().skip_while(|entry| entry.is_committed())
+    }
+
+    pub(crate) fn pending_count(&self) -> usize {
+        self.entries.len()
+            - self
+                .entries
+                .iter()
+                .take_while(|entry| entry.is_committed())
+                .count()
+    }
+
+    /// Ordinal of the newest edit, pending or not; 0 before the first.
+    pub(crate) const fn last_ordinal(&self) -> u64 {
+        self.next_ordinal - 1
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct PushBatch {
+    pub(crate) first: ChangeId,
+    pub(crate) reconciling: bool,
+    pub(crate) changes: Vec<Bytes>,
+    pub(crate) bytes: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: OriginId = OriginId(1);
+    const B: OriginId = OriginId(2);
+
+    fn outbox(n: usize) -> Outbox {
+        let mut outbox = Outbox::new(A);
+        for i in 0..n {
+            outbox.push(Bytes::from(vec![0; i + 1]));
+        }
+        outbox
+    }
+
+    fn numbers(outbox: &Outbox) -> Vec<u64> {
+        outbox.pending().map(|entry| entry.id.number).collect()
+    }
+
+    #[test]
+    fn pushes_are_runs_of_one_origin_and_bounded() {
+        let mut outbox = outbox(4);
+        outbox.restart(B);
+        outbox.push(Bytes::from_static(b"b"));
+        let batch = outbox.take_push(6).unwrap();
+        assert_eq!(
+            (batch.first.number, batch.changes.len(), batch.bytes),
+            (1, 3, 6)
+        );
+        let batch = outbox.take_push(6).unwrap();
+        assert_eq!(
+            (batch.first, batch.changes.len()),
+            (
+                ChangeId {
+                    origin: A,
+                    number: 4
+                },
+                1
+            )
+        );
+        assert_eq!(
+            outbox.take_push(6).unwrap().first,
+            ChangeId {
+                origin: B,
+                number: 1
+            }
+        );
+        assert_eq!(outbox.take_push(6), None);
+    }
+
+    #[test]
+    fn one_change_over_the_bound_travels_alone() {
+        let mut outbox = outbox(4);
+        assert_eq!(outbox.take_push(0).unwrap().changes.len(), 1);
+    }
+
+    #[test]
+    fn what_the_registry_has_is_not_sent_again() {
+        let mut outbox = outbox(4);
+        outbox.take_push(100);
+        assert_eq!(outbox.reconcile_with(&[(A, 2)]), Standing::Known);
+        assert_eq!(numbers(&outbox), [3, 4]);
+        assert_eq!(outbox.take_push(100).unwrap().first.number, 3);
+    }
+
+    /// Scenario 80 (the client's half).
+    #[test]
+    fn a_registry_that_forgot_makes_everything_pending_be_issued_again_with_the_same_bytes() {
+        let mut outbox = outbox(4);
+        assert!(outbox.pass_front(1, 2).is_some());
+        let before = outbox.bytes();
+        assert_eq!(outbox.reconcile_with(&[(A, 1)]), Standing::Forgotten);
+        outbox.reissue(B);
+        assert_eq!(outbox.bytes(), before);
+        assert_eq!(outbox.origins(), [(B, 0)]);
+        assert_eq!(numbers(&outbox), [1, 2]);
+        assert_eq!(
+            outbox.push(Bytes::new()),
+            ChangeId {
+                origin: B,
+                number: 3
+            }
+        );
+    }
+
+    #[test]
+    fn an_ack_must_name_the_front() {
+        let mut outbox = outbox(4);
+        assert_eq!(outbox.pass_front(2, 1), None);
+        assert_eq!(outbox.pass_front(1, 5), None);
+        assert_eq!(outbox.pass_front(1, 2).unwrap().len(), 2);
+        assert_eq!(numbers(&outbox), [3, 4]);
+    }
+
+    #[test]
+    fn a_repeat_is_kept_until_the_stream_passes_it() {
+        let mut outbox = outbox(3);
+        outbox.commit_front_through(2);
+        assert_eq!(numbers(&outbox), [3]);
+        assert_eq!(outbox.pass_front(1, 2).unwrap().len(), 2);
+        assert_eq!(outbox.bytes().len(), 1);
+    }
+
+    #[test]
+    fn a_refusal_takes_everything_behind_over_all_origins() {
+        let mut outbox = outbox(3);
+        outbox.restart(B);
+        outbox.push(Bytes::from_static(b"b"));
+        outbox.commit_before(ChangeId {
+            origin: A,
+            number: 2,
+        });
+        let taken = outbox.take_from(ChangeId {
+            origin: A,
+            number: 2,
+        });
+        assert_eq!(
+            taken.iter().map(|e| e.id.number).collect::<Vec<_>>(),
+            [2, 3, 1]
+        );
+        assert_eq!(numbers(&outbox), [0_u64; 0]);
+    }
+}

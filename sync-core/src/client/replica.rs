@@ -1,0 +1,268 @@
+//! A document's replica on this device, and the work that the state machine asks of it.
+//!
+//! The machine never touches a document: it queues [`Job`]s, which the driver runs in order under the replica's lock,
+//! on a thread with a large stack, and hands the [`JobOutcome`] back.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::engine::{
+    Document, Drained, Edited, Engine, EngineError, NativeEngine, ReplicaSeed, ValidateLimits, Wake,
+};
+use crate::history::Seq;
+use crate::rng::Rng;
+
+/// Which replica a job is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// The one that the application sees.
+    Main,
+    /// One that holds the server's state and nothing else, while a reset is in progress (design 2.3).
+    Shadow,
+}
+
+/// Work on a replica. Jobs of a document run one after the other, in the order given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Job {
+    /// Import changes of the log; the first has this sequence.
+    Import {
+        /// Where.
+        target: Target,
+        /// The changes, in log order.
+        changes: Vec<Bytes>,
+        /// Sequence of the first one.
+        first: Seq,
+    },
+    /// Import a snapshot.
+    ImportSnapshot {
+        /// Where.
+        target: Target,
+        /// The snapshot.
+        bytes: Bytes,
+    },
+    /// Begin an empty shadow, dropping an earlier one.
+    StartShadow,
+    /// Merge the shadow into the main replica and compute what the shadow and the outbox lack.
+    Merge,
+    /// Put the shadow in the main replica's place, with pending work replayed on it where that is allowed.
+    Replace,
+}
+
+/// What became of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JobOutcome {
+    /// Done; whether the engine now waits for changes that are not there.
+    Done {
+        /// Whether it waits.
+        pending: bool,
+    },
+    /// The change at this index, or the snapshot (index 0), was refused by the engine. What comes before it was imported.
+    Invalid {
+        /// Index in the job's changes.
+        index: u64,
+    },
+    /// The merge is done.
+    Merged {
+        /// What the server's state and the outbox lack, as one change.
+        lacking: Option<Bytes>,
+    },
+    /// The replica was replaced.
+    Replaced {
+        /// Whether the pending work was replayed.
+        replayed: bool,
+    },
+}
+
+/// What a replica had to hand over.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct ReplicaDrained {
+    /// Local changes and events of the replica that the application sees.
+    pub main: Drained,
+    /// Changes made through engine handles of a replica that has been replaced. They are in no replica.
+    pub stray: Vec<Bytes>,
+}
+
+/// One document's replica: the one that the application sees, the shadow of a reset, and retired ones.
+pub struct Replica<E: Engine> {
+    engine: E,
+    limits: ValidateLimits,
+    seeds: Rng,
+    main: E::Document,
+    shadow: Option<E::Document>,
+    /// Replaced documents. They live as long as this, because engine handles of the application may still point into
+    /// them, and what is done through those must surface.
+    retired: Vec<E::Document>,
+    wake: Option<Wake>,
+}
+
+impl<E: Engine> fmt::Debug for Replica<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replica")
+            .field("engine", &self.engine.id())
+            .field("shadow", &self.shadow.is_some())
+            .field("retired", &self.retired.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<E: Engine> Replica<E> {
+    /// An empty replica. The seed is random and used for nothing else.
+    ///
+    /// # Errors
+    /// [`EngineError`] if the engine cannot make one.
+    pub fn new(engine: E, seed: u128) -> Result<Self, EngineError> {
+        let mut seeds = Rng::new(seed);
+        let main = engine.create(ReplicaSeed(seeds.next_u128()))?;
+        Ok(Self {
+            engine,
+            limits: ValidateLimits::default(),
+            seeds,
+            main,
+            shadow: None,
+            retired: Vec::new(),
+            wake: None,
+        })
+    }
+
+    /// Sets what is called when there is something to drain.
+    pub fn set_wake(&mut self, wake: Wake) {
+        self.main.set_wake(wake.clone());
+        self.wake = Some(wake);
+    }
+
+    /// Lends the content.
+    ///
+    /// # Errors
+    /// As [`Engine::read`].
+    pub fn read<R>(&self, f: impl FnOnce(&E::Read<'_>) -> R) -> Result<R, EngineError> {
+        self.engine.read(&self.main, f)
+    }
+
+    /// Lends the content for one change.
+    ///
+    /// # Errors
+    /// As [`Engine::edit`].
+    pub fn edit<R>(
+        &mut self,
+        bytes_max: usize,
+        f: impl FnOnce(&mut E::Edit<'_>) -> R,
+    ) -> Result<Edited<R>, EngineError> {
+        self.engine.edit(&mut self.main, bytes_max, f)
+    }
+
+    /// The engine's own handle.
+    pub fn native(&self) -> E::Native
+    where
+        E: NativeEngine,
+    {
+        self.engine.native(&self.main)
+    }
+
+    /// The document that the application sees.
+    pub const fn document(&mut self) -> &mut E::Document {
+        &mut self.main
+    }
+
+    /// Takes local changes and events since the last call.
+    pub fn drain(&mut self) -> ReplicaDrained {
+        let mut drained = ReplicaDrained {
+            main: self.main.drain(),
+            stray: Vec::new(),
+        };
+        drained.stray.append(&mut drained.main.stray);
+        for retired in &mut self.retired {
+            let late = retired.drain();
+            drained.stray.extend(late.local);
+            drained.stray.extend(late.stray);
+        }
+        drained
+    }
+
+    /// Runs a job. `outbox` gives the bytes of everything in the outbox, oldest first; `replay` takes what is pending out
+    /// of it for a replacement and gives the bytes of what may be replayed. Both are called under the replica's lock, so
+    /// that no edit comes in between.
+    pub fn run(
+        &mut self,
+        job: &Job,
+        outbox: impl FnOnce() -> Vec<Bytes>,
+        replay: impl FnOnce() -> Vec<Bytes>,
+    ) -> JobOutcome {
+        match job {
+            Job::Import {
+                target, changes, ..
+            } => self.import(*target, changes),
+            Job::ImportSnapshot { target, bytes } => {
+                match self.target(*target).import_snapshot(bytes) {
+                    Ok(imported) => JobOutcome::Done {
+                        pending: imported.pending,
+                    },
+                    Err(_) => JobOutcome::Invalid { index: 0 },
+                }
+            }
+            Job::StartShadow => {
+                self.shadow = self.engine.create(ReplicaSeed(self.seeds.next_u128())).ok();
+                JobOutcome::Done { pending: false }
+            }
+            Job::Merge => self
+                .merge(&outbox())
+                .unwrap_or(JobOutcome::Invalid { index: 0 }),
+            Job::Replace => self.replace(&replay()),
+        }
+    }
+
+    fn target(&mut self, target: Target) -> &mut E::Document {
+        match (target, &mut self.shadow) {
+            (Target::Shadow, Some(shadow)) => shadow,
+            _ => &mut self.main,
+        }
+    }
+
+    fn import(&mut self, target: Target, changes: &[Bytes]) -> JobOutcome {
+        // What is valid is the same function on both sides (design 7), so an invalid change in the log is damage.
+        let valid = changes
+            .iter()
+            .take_while(|change| self.engine.validate(change, &self.limits).is_ok())
+            .count();
+        let index = u64::try_from(valid).unwrap_or(u64::MAX);
+        let document = self.target(target);
+        match document.import(changes.get(..valid).unwrap_or(changes)) {
+            Ok(_) if valid < changes.len() => JobOutcome::Invalid { index },
+            Ok(imported) => JobOutcome::Done {
+                pending: imported.pending,
+            },
+            Err(_) => JobOutcome::Invalid { index: 0 },
+        }
+    }
+
+    /// Design 2.3: both sides keep everything, and only what is really lacking is pushed.
+    fn merge(&mut self, outbox: &[Bytes]) -> Result<JobOutcome, EngineError> {
+        let Some(mut shadow) = self.shadow.take() else {
+            return Ok(JobOutcome::Merged { lacking: None });
+        };
+        if let Some(news) = shadow.since(&self.main.version())? {
+            self.main.import(&[news])?;
+        }
+        shadow.import(outbox)?;
+        let lacking = self.main.since(&shadow.version())?;
+        Ok(JobOutcome::Merged { lacking })
+    }
+
+    fn replace(&mut self, replay: &[Bytes]) -> JobOutcome {
+        let Some(mut shadow) = self.shadow.take() else {
+            return JobOutcome::Replaced { replayed: false };
+        };
+        let replayed = !replay.is_empty() && shadow.can_rebase() && shadow.import(replay).is_ok();
+        if let Some(wake) = &self.wake {
+            shadow.set_wake(wake.clone());
+        }
+        let retired = std::mem::replace(&mut self.main, shadow);
+        if retired.outlives_replacement() {
+            self.retired.push(retired);
+        }
+        JobOutcome::Replaced { replayed }
+    }
+}

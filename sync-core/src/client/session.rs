@@ -1,0 +1,188 @@
+//! The client's half of the protocol over one connection: greeting, liveness, frames.
+//!
+//! ```text
+//! Greeting ── Welcome ──▶ Live ── error, silence, loss ──▶ gone
+//! ```
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::error::{ErrorCode, PeerError};
+use crate::ids::Channel;
+use crate::limits::{FRAGMENT_BYTES, Limits};
+use crate::time::Time;
+use crate::wire::{self, Compression, DecodeError, Message, Ping, Reassembler, Welcome};
+
+/// The client's half of the protocol over one connection.
+#[derive(Debug)]
+pub(crate) struct ClientSession {
+    phase: Phase,
+    reassembler: Reassembler,
+    limits: Limits,
+    ping_timeout: Duration,
+    /// A ping since which nothing has been heard: when it was sent.
+    pinged: Option<Time>,
+    nonce: u64,
+    next_fragmented: u32,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Greeting {
+        deadline: Time,
+    },
+    /// Pings go out at fixed times, also while data arrives: the server hears nothing else from a mere reader.
+    Live {
+        compression: Compression,
+        ping_interval: Duration,
+        next_ping: Time,
+    },
+}
+
+/// What a frame was.
+#[derive(Debug)]
+pub(crate) enum Received {
+    /// A fragment, or something else that needs no answer.
+    Nothing,
+    Welcome(Box<Welcome>),
+    Message(Message),
+}
+
+/// What the passing of time asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    Nothing,
+    Ping(Message),
+    HandshakeTimeout,
+    Silence,
+}
+
+impl ClientSession {
+    pub(crate) fn new(
+        now: Time,
+        limits: &Limits,
+        handshake_timeout: Duration,
+        ping_timeout: Duration,
+    ) -> Self {
+        Self {
+            phase: Phase::Greeting {
+                deadline: now + handshake_timeout,
+            },
+            reassembler: Reassembler::new(limits),
+            limits: limits.clone(),
+            ping_timeout,
+            pinged: None,
+            nonce: 0,
+            next_fragmented: 0,
+        }
+    }
+
+    /// Takes a frame.
+    pub(crate) fn handle_frame(&mut self, now: Time, frame: Bytes) -> Result<Received, PeerError> {
+        self.pinged = None;
+        let message = self
+            .decode(frame)
+            .map_err(|error| self.peer_error(&error))?;
+        match (&self.phase, message) {
+            (_, None) => Ok(Received::Nothing),
+            (Phase::Greeting { .. }, Some(Message::Welcome(welcome))) => {
+                self.phase = Phase::Live {
+                    compression: welcome.compression,
+                    ping_interval: welcome.ping_interval,
+                    next_ping: now + welcome.ping_interval,
+                };
+                // Frames are shared between recipients, so a client accepts what the server does (design 5).
+                self.limits.message_bytes_max =
+                    usize::try_from(welcome.limits.message_bytes_max).unwrap_or(usize::MAX);
+                self.reassembler = Reassembler::new(&self.limits);
+                Ok(Received::Welcome(Box::new(welcome)))
+            }
+            (Phase::Greeting { .. }, Some(Message::Error(error))) => {
+                Ok(Received::Message(Message::Error(error)))
+            }
+            (Phase::Greeting { .. }, Some(_)) => Err(PeerError::new(
+                ErrorCode::WrongProtocol,
+                "the server's first message is not Welcome",
+            )),
+            (Phase::Live { .. }, Some(Message::Welcome(_))) => Err(PeerError::new(
+                ErrorCode::UnexpectedMessage,
+                "a second Welcome",
+            )),
+            (Phase::Live { .. }, Some(message)) => Ok(Received::Message(message)),
+        }
+    }
+
+    fn decode(&mut self, frame: Bytes) -> Result<Option<Message>, DecodeError> {
+        match wire::decode_frame(frame, self.limits.message_bytes_max)? {
+            Message::Fragment(fragment) => match self.reassembler.handle(fragment)? {
+                Some(whole) => wire::decode_frame(whole, self.limits.message_bytes_max).map(Some),
+                None => Ok(None),
+            },
+            message => Ok(Some(message)),
+        }
+    }
+
+    fn peer_error(&self, error: &DecodeError) -> PeerError {
+        let code = match self.phase {
+            Phase::Greeting { .. } => ErrorCode::WrongProtocol,
+            Phase::Live { .. } => error.code(),
+        };
+        PeerError::new(code, error.to_string())
+    }
+
+    /// Encodes a message into the frames that carry it: more than one if it is over 64 KiB.
+    pub(crate) fn encode(&mut self, message: &Message, channel: Channel) -> Vec<Bytes> {
+        let compression = match self.phase {
+            Phase::Greeting { .. } => Compression::None,
+            Phase::Live { compression, .. } => compression,
+        };
+        let frame = wire::encode_frame(message, compression);
+        if frame.len() <= FRAGMENT_BYTES {
+            return vec![frame];
+        }
+        self.next_fragmented = self.next_fragmented.wrapping_add(1);
+        wire::split(frame, channel, self.next_fragmented).collect()
+    }
+
+    /// Asks for a sign of life now, whatever the interval: the network has changed.
+    pub(crate) fn probe(&mut self, now: Time) -> Option<Message> {
+        matches!(self.phase, Phase::Live { .. }).then(|| self.ping(now))
+    }
+
+    fn ping(&mut self, now: Time) -> Message {
+        if let Phase::Live {
+            ping_interval,
+            next_ping,
+            ..
+        } = &mut self.phase
+        {
+            *next_ping = now + *ping_interval;
+        }
+        self.nonce += 1;
+        // A ping that is still unanswered keeps its deadline.
+        self.pinged.get_or_insert(now);
+        Message::Ping(Ping { nonce: self.nonce })
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Time) -> Due {
+        if self.next_deadline() > now {
+            return Due::Nothing;
+        }
+        match (&self.phase, self.pinged) {
+            (Phase::Greeting { .. }, _) => Due::HandshakeTimeout,
+            (Phase::Live { .. }, Some(pinged)) if pinged + self.ping_timeout <= now => Due::Silence,
+            (Phase::Live { .. }, _) => Due::Ping(self.ping(now)),
+        }
+    }
+
+    pub(crate) fn next_deadline(&self) -> Time {
+        match (&self.phase, self.pinged) {
+            (Phase::Greeting { deadline }, _) => *deadline,
+            (Phase::Live { next_ping, .. }, Some(pinged)) => {
+                (*next_ping).min(pinged + self.ping_timeout)
+            }
+            (Phase::Live { next_ping, .. }, None) => *next_ping,
+        }
+    }
+}

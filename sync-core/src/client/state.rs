@@ -1,0 +1,886 @@
+//! The client's machine: documents and their outboxes, which outlive connections, and the connection's life.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::backoff::Backoff;
+use super::config::ClientConfig;
+use super::document::{DocumentState, EditRefusal, OpenOptions, Turn};
+use super::event::{
+    ClientEvent, DocumentEvent, EndReason, FailedReason, RefusedChange, RefusedReason, Status,
+    SyncState,
+};
+use super::replica::{Job, JobOutcome};
+use super::session::{ClientSession, Due, Received};
+use crate::error::{Action, ErrorCode, PeerError};
+use crate::history::Cursor;
+use crate::ids::{ChangeId, Channel, DocumentId, EngineId, RequestId};
+use crate::rng::Rng;
+use crate::time::Time;
+use crate::wire::{ErrorMessage, Hello, Message, Reference, Welcome, WelcomeLimits};
+
+/// Names one attempt at a connection; what belongs to an earlier one is ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AttemptId(u64);
+
+/// What the machine asks of its driver, to be started in this order.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Output {
+    /// Make a connection, and answer with [`ClientState::handle_connected`] or
+    /// [`ClientState::handle_dial_failed`].
+    Dial(AttemptId),
+    /// Send a frame. One that is urgent goes before what waits.
+    Send {
+        /// On this connection.
+        attempt: AttemptId,
+        /// The frame.
+        frame: Bytes,
+        /// Whether it goes first.
+        urgent: bool,
+    },
+    /// Send what waits, if that is possible at once, then close and forget the connection.
+    Hangup {
+        /// The connection, or the attempt at one.
+        attempt: AttemptId,
+        /// The close code.
+        code: u16,
+    },
+    /// Run a job on the document's replica, after those before it, and answer with [`ClientState::handle_job`].
+    Job {
+        /// The document.
+        document: DocumentId,
+        /// Number of the job, to be repeated by the answer.
+        number: u64,
+        /// The work.
+        job: Job,
+    },
+    /// Tell the application.
+    Event(ClientEvent),
+    /// Tell whoever watches the document.
+    DocumentEvent {
+        /// The document.
+        document: DocumentId,
+        /// What happened.
+        event: DocumentEvent,
+    },
+    /// The document's [`SyncState`] may have changed.
+    Touched(DocumentId),
+}
+
+/// The client's machine. It outlives connections, and drives itself from what it is told:
+///
+/// - **feed it** with `handle_*`, each with the time now;
+/// - **command it** with `connect`, `disconnect`, `open`, `close`, `handle_edit`;
+/// - **drain** [`poll_output`](Self::poll_output) until `None` after each of these;
+/// - then sleep until [`poll_timeout`](Self::poll_timeout) and call [`handle_timeout`](Self::handle_timeout).
+#[derive(Debug)]
+pub struct ClientState {
+    config: ClientConfig,
+    rng: Rng,
+    link: Link,
+    backoff: Backoff,
+    /// Counts attempts, so that answers to earlier ones can be told.
+    attempt: u64,
+    documents: BTreeMap<DocumentId, DocumentState>,
+    outputs: VecDeque<Output>,
+    next_request: u32,
+}
+
+/// ```text
+/// Offline ◀── disconnect ── any          Failed ◀── Stop, Upgrade, RefreshAuth ── any
+///    └ connect ▶ Dialing ── connected ──▶ Greeting ── Welcome ──▶ Live ── lost ──▶ Waiting ── delay ──▶ Dialing
+/// ```
+#[derive(Debug)]
+enum Link {
+    Offline,
+    Failed(FailedReason),
+    Waiting {
+        until: Time,
+        attempt: u32,
+        next_in: Duration,
+    },
+    Dialing {
+        deadline: Time,
+    },
+    Up(Box<Up>),
+}
+
+#[derive(Debug)]
+struct Up {
+    session: ClientSession,
+    welcomed: Option<WelcomeLimits>,
+    channels: BTreeMap<Channel, DocumentId>,
+    requests: BTreeMap<RequestId, DocumentId>,
+    /// After `GoAway`: when to move.
+    leave_at: Option<Time>,
+    /// Documents that may have something to push, in turn.
+    pushing: VecDeque<DocumentId>,
+    healthy: bool,
+}
+
+impl ClientState {
+    /// A client that has no documents and is offline.
+    #[must_use]
+    pub fn new(config: ClientConfig) -> Self {
+        Self {
+            rng: Rng::new(config.seed),
+            link: Link::Offline,
+            backoff: Backoff::new(config.backoff),
+            attempt: 0,
+            documents: BTreeMap::new(),
+            outputs: VecDeque::new(),
+            next_request: 0,
+            config,
+        }
+    }
+
+    // ---- outputs
+
+    /// The next thing to do.
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout), if nothing else happens before.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let own = match &self.link {
+            Link::Offline | Link::Failed(_) => None,
+            Link::Waiting { until, .. } => Some(*until),
+            Link::Dialing { deadline } => Some(*deadline),
+            Link::Up(up) => up
+                .leave_at
+                .into_iter()
+                .chain([up.session.next_deadline()])
+                .min(),
+        };
+        let connected = matches!(&self.link, Link::Up(up) if up.welcomed.is_some());
+        let documents = self
+            .documents
+            .values()
+            .filter(|_| connected)
+            .filter_map(DocumentState::next_deadline);
+        own.into_iter().chain(documents).min()
+    }
+
+    // ---- what is true now
+
+    /// Where the connection stands.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        match &self.link {
+            Link::Offline => Status::Offline,
+            Link::Failed(reason) => Status::Failed(reason.clone()),
+            Link::Waiting {
+                attempt, next_in, ..
+            } => Status::Reconnecting {
+                attempt: *attempt,
+                next_in: *next_in,
+            },
+            Link::Up(up) if up.welcomed.is_some() => Status::Connected,
+            Link::Dialing { .. } | Link::Up(_) => match self.backoff.attempts() {
+                0 => Status::Connecting,
+                attempt => Status::Reconnecting {
+                    attempt,
+                    next_in: Duration::ZERO,
+                },
+            },
+        }
+    }
+
+    /// Where a document stands.
+    #[must_use]
+    pub fn sync_state(&self, document: &DocumentId) -> Option<SyncState> {
+        self.documents.get(document).map(DocumentState::sync_state)
+    }
+
+    /// Documents with changes that the server is not known to hold.
+    pub fn unsaved(&self) -> impl Iterator<Item = &DocumentId> {
+        self.documents
+            .iter()
+            .filter(|(_, document)| document.has_unsaved())
+            .map(|(id, _)| id)
+    }
+
+    /// What the document's main replica has imported of the server's log.
+    #[must_use]
+    pub fn cursor(&self, document: &DocumentId) -> Option<Cursor> {
+        self.documents.get(document)?.cursor()
+    }
+
+    /// First and last ordinal of the edits that are pending now; `None` if everything is settled.
+    #[must_use]
+    pub fn pending_ordinals(&self, document: &DocumentId) -> Option<(u64, u64)> {
+        self.documents.get(document)?.pending_ordinals()
+    }
+
+    /// What became of the edits with these ordinals; `None` while some are pending.
+    #[must_use]
+    pub fn settled(
+        &self,
+        document: &DocumentId,
+        first: u64,
+        last: u64,
+    ) -> Option<Result<(), Vec<ChangeId>>> {
+        self.documents.get(document)?.settled(first, last)
+    }
+
+    /// Changes of a document that the server will never take.
+    #[must_use]
+    pub fn refused(&self, document: &DocumentId) -> Vec<RefusedChange> {
+        self.documents
+            .get(document)
+            .map(|document| document.refused().to_vec())
+            .unwrap_or_default()
+    }
+
+    // ---- commands
+
+    /// Connects, now. Does nothing if a connection is there or being made.
+    pub fn connect(&mut self, now: Time) {
+        if matches!(
+            self.link,
+            Link::Offline | Link::Failed(_) | Link::Waiting { .. }
+        ) {
+            for document in self.documents.values_mut() {
+                document.unblock();
+            }
+            self.dial(now);
+        }
+    }
+
+    /// Ends the connection, and makes no other until [`connect`](Self::connect).
+    pub fn disconnect(&mut self) {
+        self.end(EndReason::Local, 1000);
+        self.backoff.reset();
+        self.set_link(Link::Offline);
+    }
+
+    /// The device's network has changed: reconnect now if waiting, otherwise see whether the connection still lives.
+    pub fn network_changed(&mut self, now: Time) {
+        match &mut self.link {
+            Link::Waiting { .. } => self.dial(now),
+            Link::Up(up) => {
+                if let Some(ping) = up.session.probe(now) {
+                    self.send(&ping, Channel(0), true);
+                }
+            }
+            Link::Offline | Link::Failed(_) | Link::Dialing { .. } => {}
+        }
+    }
+
+    /// Opens a document, or a closed one that is still delivering its outbox.
+    ///
+    /// # Errors
+    /// The engine that the document is open with, if it is another one.
+    pub fn open(
+        &mut self,
+        now: Time,
+        document: &DocumentId,
+        engine: &EngineId,
+        options: OpenOptions,
+    ) -> Result<(), EngineId> {
+        match self.documents.get_mut(document) {
+            Some(open) if open.engine() != engine => return Err(open.engine().clone()),
+            Some(open) => open.reopen(options),
+            None => {
+                let state = DocumentState::new(
+                    document.clone(),
+                    engine.clone(),
+                    options,
+                    self.config.origin,
+                    Backoff::new(self.config.backoff),
+                );
+                self.documents.insert(document.clone(), state);
+            }
+        }
+        self.touch(document);
+        self.pump(now);
+        Ok(())
+    }
+
+    /// The application closed its last handle. The outbox is delivered all the same.
+    pub fn close(&mut self, now: Time, document: &DocumentId) {
+        self.turn(now, document, |state, _, turn| state.close(turn));
+    }
+
+    /// Largest change that may be made now, in bytes.
+    #[must_use]
+    pub fn change_bytes_max(&self) -> usize {
+        let told = match &self.link {
+            Link::Up(up) => up.welcomed.map(|limits| limits.change_bytes_max),
+            _ => None,
+        };
+        told.map_or(self.config.limits.change_bytes_max, |max| {
+            usize::try_from(max).unwrap_or(usize::MAX)
+        })
+    }
+
+    /// Why an edit of this document cannot be made now, if so.
+    #[must_use]
+    pub fn edit_refusal(&self, document: &DocumentId) -> Option<EditRefusal> {
+        match self.documents.get(document) {
+            Some(document) => document.edit_refusal(self.config.outbox_max),
+            None => Some(EditRefusal::Closed),
+        }
+    }
+
+    /// A change was made on the document's main replica. To be called under the replica's lock, so that no job runs in between.
+    pub fn handle_edit(&mut self, now: Time, document: &DocumentId, bytes: Bytes) {
+        let max = self.change_bytes_max();
+        self.turn(now, document, |state, _, turn| {
+            if bytes.len() > max {
+                let message = format!("the change has {} bytes, the limit is {max}", bytes.len());
+                state.handle_oversized(bytes, message.into(), turn);
+            } else {
+                state.handle_edit(bytes, turn);
+            }
+        });
+    }
+
+    /// A change is in no replica: too large and taken back, or made through a handle of a replaced document.
+    pub fn handle_taken_back(
+        &mut self,
+        now: Time,
+        document: &DocumentId,
+        bytes: Bytes,
+        reason: RefusedReason,
+    ) {
+        let message: Arc<str> = match reason {
+            RefusedReason::Code(code) => {
+                format!("{code}: the change has {} bytes", bytes.len()).into()
+            }
+            _ => "made through a handle of a document that had been replaced".into(),
+        };
+        self.turn(now, document, |state, _, turn| {
+            state.handle_taken_back(bytes, reason, message, turn)
+        });
+    }
+
+    /// Drops refused changes of this id. Whether there were any.
+    pub fn drop_refused(&mut self, document: &DocumentId, id: ChangeId) -> bool {
+        let dropped = self
+            .documents
+            .get_mut(document)
+            .is_some_and(|state| state.drop_refused(id));
+        if dropped {
+            self.touch(document);
+        }
+        dropped
+    }
+
+    // ---- what a job needs, under the replica's lock
+
+    /// Bytes of everything in the document's outbox, oldest first.
+    #[must_use]
+    pub fn outbox_bytes(&self, document: &DocumentId) -> Vec<Bytes> {
+        self.documents
+            .get(document)
+            .map(DocumentState::outbox_bytes)
+            .unwrap_or_default()
+    }
+
+    /// Takes what is pending out of the document's outbox for a replacement, and gives the bytes of what may be replayed.
+    pub fn take_for_replay(&mut self, document: &DocumentId) -> Vec<Bytes> {
+        self.documents
+            .get_mut(document)
+            .map(DocumentState::take_for_replay)
+            .unwrap_or_default()
+    }
+
+    /// A job is done. To be called under the replica's lock.
+    pub fn handle_job(
+        &mut self,
+        now: Time,
+        document: &DocumentId,
+        number: u64,
+        outcome: JobOutcome,
+    ) {
+        self.turn(now, document, |state, rng, turn| {
+            state.handle_job(now, number, outcome, rng, turn)
+        });
+    }
+
+    // ---- the connection
+
+    /// The connection asked for is there.
+    pub fn handle_connected(&mut self, now: Time, attempt: AttemptId) {
+        let Link::Dialing { deadline } = self.link else {
+            return self.outputs.push_back(Output::Hangup {
+                attempt,
+                code: 1000,
+            });
+        };
+        if attempt.0 != self.attempt {
+            return self.outputs.push_back(Output::Hangup {
+                attempt,
+                code: 1000,
+            });
+        }
+        let session = ClientSession::new(
+            now,
+            &self.config.limits,
+            deadline.since(now),
+            self.config.ping_timeout,
+        );
+        self.link = Link::Up(Box::new(Up {
+            session,
+            welcomed: None,
+            channels: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            leave_at: None,
+            pushing: VecDeque::new(),
+            healthy: false,
+        }));
+        let hello = Message::Hello(Hello {
+            versions: self.config.versions,
+            software: self.config.software.clone(),
+            origin: self.config.origin,
+            credentials: self.config.credentials.clone(),
+            compression: self.config.compression.clone(),
+            resume: None,
+        });
+        self.send(&hello, Channel(0), false);
+    }
+
+    /// No connection could be made. `refused`: trying again makes no sense.
+    pub fn handle_dial_failed(&mut self, now: Time, attempt: AttemptId, refused: Option<Arc<str>>) {
+        if attempt.0 != self.attempt || !matches!(self.link, Link::Dialing { .. }) {
+            return;
+        }
+        self.event(ClientEvent::SessionEnded(EndReason::Lost {
+            close_code: None,
+        }));
+        match refused {
+            Some(why) => self.set_link(Link::Failed(FailedReason::Refused(why))),
+            None => self.wait(now),
+        }
+    }
+
+    /// A frame arrived.
+    pub fn handle_frame(&mut self, now: Time, attempt: AttemptId, frame: Bytes) {
+        if attempt.0 != self.attempt {
+            return;
+        }
+        let Link::Up(up) = &mut self.link else { return };
+        match up.session.handle_frame(now, frame) {
+            Ok(Received::Nothing) => {}
+            Ok(Received::Welcome(welcome)) => self.handle_welcome(*welcome),
+            Ok(Received::Message(message)) => self.handle_message(now, message),
+            Err(error) => self.protocol_error(now, error),
+        }
+        self.pump(now);
+    }
+
+    /// The connection closed or broke.
+    pub fn handle_lost(&mut self, now: Time, attempt: AttemptId, close_code: Option<u16>) {
+        if attempt.0 == self.attempt && matches!(self.link, Link::Up(_)) {
+            self.lost(now, EndReason::Lost { close_code }, 1000);
+        }
+    }
+
+    /// Time has passed. Early or repeated calls do nothing.
+    pub fn handle_timeout(&mut self, now: Time) {
+        match &mut self.link {
+            Link::Offline | Link::Failed(_) => {}
+            Link::Waiting { until, .. } if *until <= now => self.dial(now),
+            Link::Dialing { deadline } if *deadline <= now => {
+                self.lost(now, EndReason::HandshakeTimeout, 1000)
+            }
+            Link::Up(up) if up.leave_at.is_some_and(|at| at <= now) => {
+                self.end(EndReason::Local, 1000);
+                self.dial(now);
+            }
+            Link::Up(up) => match up.session.handle_timeout(now) {
+                Due::Nothing => {}
+                Due::Ping(ping) => self.send(&ping, Channel(0), true),
+                Due::HandshakeTimeout => self.lost(now, EndReason::HandshakeTimeout, 1000),
+                Due::Silence => self.lost(now, EndReason::Silence, 1000),
+            },
+            Link::Waiting { .. } | Link::Dialing { .. } => {}
+        }
+        self.pump(now);
+    }
+
+    fn dial(&mut self, now: Time) {
+        self.attempt += 1;
+        self.set_link(Link::Dialing {
+            deadline: now + self.config.handshake_timeout,
+        });
+        self.outputs
+            .push_back(Output::Dial(AttemptId(self.attempt)));
+    }
+
+    /// The link is gone, and another one is tried after a delay.
+    fn lost(&mut self, now: Time, reason: EndReason, code: u16) {
+        self.end(reason, code);
+        self.wait(now);
+    }
+
+    fn wait(&mut self, now: Time) {
+        let next_in = self.backoff.next(&mut self.rng);
+        self.set_link(Link::Waiting {
+            until: now + next_in,
+            attempt: self.backoff.attempts(),
+            next_in,
+        });
+    }
+
+    /// Ends the connection, or the attempt at one. What follows is the caller's.
+    fn end(&mut self, reason: EndReason, code: u16) {
+        if !matches!(self.link, Link::Up(_) | Link::Dialing { .. }) {
+            return;
+        }
+        self.link = Link::Offline;
+        self.outputs.push_back(Output::Hangup {
+            attempt: AttemptId(self.attempt),
+            code,
+        });
+        self.event(ClientEvent::SessionEnded(reason));
+        let documents: Vec<DocumentId> = self.documents.keys().cloned().collect();
+        for document in documents {
+            self.turn_only(&document, |state, _, turn| state.handle_lost(turn));
+        }
+    }
+
+    fn protocol_error(&mut self, now: Time, error: PeerError) {
+        let message = Message::Error(ErrorMessage::new(error.clone(), Reference::Session));
+        self.send(&message, Channel(0), false);
+        let code = error.code.close_code();
+        if error.code == ErrorCode::WrongProtocol {
+            self.end(EndReason::Protocol(error.clone()), code);
+            self.set_link(Link::Failed(FailedReason::Server(error)));
+        } else {
+            self.lost(now, EndReason::Protocol(error), code);
+        }
+    }
+
+    // ---- messages
+
+    fn handle_welcome(&mut self, welcome: Welcome) {
+        let Link::Up(up) = &mut self.link else { return };
+        up.welcomed = Some(welcome.limits);
+        up.healthy = false;
+        self.event(ClientEvent::SessionStarted {
+            session: welcome.session,
+        });
+        self.event(ClientEvent::StatusChanged(Status::Connected));
+    }
+
+    fn handle_message(&mut self, now: Time, message: Message) {
+        match message {
+            Message::Opened(opened) => {
+                let Link::Up(up) = &mut self.link else { return };
+                let Some(document) = up.requests.get(&opened.request).cloned() else {
+                    return;
+                };
+                if opened.next != crate::wire::Continuation::Wait {
+                    up.requests.remove(&opened.request);
+                    up.channels.insert(opened.channel, document.clone());
+                }
+                self.healthy();
+                let access = opened.access;
+                let opened = self.turn(now, &document, |state, rng, turn| {
+                    state.handle_opened(opened, rng, turn)
+                });
+                if opened == Some(true) {
+                    self.event(ClientEvent::DocumentOpened { document, access });
+                }
+            }
+            Message::Changes(changes) => {
+                self.on_channel(now, changes.channel, |state, rng, turn| {
+                    state.handle_changes(now, changes, rng, turn);
+                })
+            }
+            Message::Ack(ack) => {
+                self.on_channel(now, ack.channel, |state, rng, turn| {
+                    state.handle_ack(now, ack, rng, turn)
+                });
+            }
+            Message::Author(author) => self.on_channel(now, author.channel, |state, _, _| {
+                state.handle_author(author.origin, author.author);
+            }),
+            Message::Refuse(refuse) => {
+                self.on_channel(now, refuse.channel, |state, _, turn| {
+                    state.handle_refuse(refuse, turn)
+                });
+            }
+            Message::Snapshot(snapshot) => {
+                self.on_channel(now, snapshot.channel, |state, rng, turn| {
+                    state.handle_snapshot(now, snapshot, rng, turn);
+                })
+            }
+            Message::Access(access) => self.on_channel(now, access.channel, |state, _, turn| {
+                state.handle_access(access.access, turn);
+            }),
+            Message::Closed(closed) => self.on_channel(now, closed.channel, |state, rng, turn| {
+                state.handle_closed(now, closed.reason, rng, turn);
+            }),
+            Message::Pong(pong) => {
+                if pong.heads.is_empty() {
+                    self.healthy();
+                }
+                for (channel, head) in pong.heads {
+                    self.on_channel(now, channel, |state, _, turn| state.handle_head(head, turn));
+                }
+            }
+            Message::Ping(ping) => {
+                let pong = Message::Pong(crate::wire::Pong {
+                    nonce: ping.nonce,
+                    heads: Vec::new(),
+                });
+                self.send(&pong, Channel(0), true);
+            }
+            Message::GoAway(go_away) => {
+                let reconnect_in = self.rng.up_to(go_away.reconnect_within);
+                if let Link::Up(up) = &mut self.link {
+                    up.leave_at = Some(now + reconnect_in);
+                }
+                self.event(ClientEvent::GoingAway { reconnect_in });
+            }
+            Message::Error(error) => self.handle_error(now, error),
+            Message::Ignored { kind } => self.event(ClientEvent::Ignored { kind }),
+            Message::Extension(extension) => self.event(ClientEvent::Ignored {
+                kind: extension.kind,
+            }),
+            // Later features of the server, which this client has not asked for.
+            Message::Presence(_) | Message::Broadcast(_) | Message::FoldRequest(_) => {}
+            message @ (Message::Hello(_)
+            | Message::Welcome(_)
+            | Message::Open(_)
+            | Message::Push(_)
+            | Message::FoldOffer(_)
+            | Message::Auth(_)
+            | Message::Close(_)
+            | Message::Fragment(_)) => {
+                let what = format!("{} is not for a client", message.name());
+                self.protocol_error(now, PeerError::new(ErrorCode::UnexpectedMessage, what));
+            }
+        }
+    }
+
+    fn handle_error(&mut self, now: Time, message: ErrorMessage) {
+        let mut error = PeerError::new(message.code, message.message);
+        error.retry_after = message.retry_after;
+        let action = message.action;
+        match message.reference {
+            Reference::Session => self.session_error(now, error, action),
+            Reference::Request(request) => {
+                let Link::Up(up) = &mut self.link else { return };
+                let Some(document) = up.requests.remove(&request) else {
+                    return;
+                };
+                self.turn(now, &document, |state, rng, turn| {
+                    state.handle_request_error(now, &error, action, rng, turn);
+                });
+                self.event(ClientEvent::DocumentError { document, error });
+            }
+            Reference::Channel(channel) | Reference::Change(channel, _) => {
+                let Link::Up(up) = &self.link else { return };
+                let Some(document) = up.channels.get(&channel).cloned() else {
+                    return;
+                };
+                self.on_channel(now, channel, |state, rng, turn| {
+                    state.handle_channel_error(now, &error, action, rng, turn);
+                });
+                self.event(ClientEvent::DocumentError { document, error });
+            }
+        }
+    }
+
+    fn session_error(&mut self, now: Time, error: PeerError, action: Action) {
+        let code = error.code.close_code();
+        let retry_after = error.retry_after;
+        self.end(EndReason::Server(error.clone()), code);
+        match action {
+            Action::Retry | Action::Resync => {
+                self.wait(now);
+                if let (Link::Waiting { until, next_in, .. }, Some(delay)) =
+                    (&mut self.link, retry_after)
+                {
+                    *until = (*until).max(now + delay);
+                    *next_in = (*next_in).max(delay);
+                }
+            }
+            Action::RefreshAuth | Action::Refuse | Action::Upgrade | Action::Stop => {
+                let reason = match error.code {
+                    ErrorCode::Superseded => FailedReason::Superseded,
+                    _ => FailedReason::Server(error),
+                };
+                self.set_link(Link::Failed(reason));
+            }
+        }
+    }
+
+    /// Only a session that has got as far as a document resets the backoff: a server that accepts and then fails would be
+    /// stormed otherwise.
+    fn healthy(&mut self) {
+        if let Link::Up(up) = &mut self.link {
+            up.healthy = true;
+            self.backoff.reset();
+        }
+    }
+
+    fn on_channel(
+        &mut self,
+        now: Time,
+        channel: Channel,
+        f: impl FnOnce(&mut DocumentState, &mut Rng, &mut Turn),
+    ) {
+        let Link::Up(up) = &self.link else { return };
+        // A channel that we have left: what arrives was sent before the server knew.
+        let Some(document) = up.channels.get(&channel).cloned() else {
+            return;
+        };
+        self.turn(now, &document, f);
+    }
+
+    // ---- turns
+
+    /// Runs something on a document's machine, carries out what it asks for, and moves on what has become possible.
+    fn turn<R>(
+        &mut self,
+        now: Time,
+        document: &DocumentId,
+        f: impl FnOnce(&mut DocumentState, &mut Rng, &mut Turn) -> R,
+    ) -> Option<R> {
+        let result = self.turn_only(document, f);
+        self.pump(now);
+        result
+    }
+
+    fn turn_only<R>(
+        &mut self,
+        document: &DocumentId,
+        f: impl FnOnce(&mut DocumentState, &mut Rng, &mut Turn) -> R,
+    ) -> Option<R> {
+        let state = self.documents.get_mut(document)?;
+        let mut turn = Turn::default();
+        let result = f(state, &mut self.rng, &mut turn);
+        let channel = state.channel();
+        self.outputs
+            .extend(turn.jobs.into_iter().map(|(number, job)| Output::Job {
+                document: document.clone(),
+                number,
+                job,
+            }));
+        for event in turn.events {
+            if let DocumentEvent::Refused { count } = event {
+                self.event(ClientEvent::Refused {
+                    document: document.clone(),
+                    count,
+                });
+            }
+            self.outputs.push_back(Output::DocumentEvent {
+                document: document.clone(),
+                event,
+            });
+        }
+        for message in turn.messages {
+            self.send(&message, channel.or(turn.left).unwrap_or(Channel(0)), false);
+        }
+        if let (Some(left), Link::Up(up)) = (turn.left, &mut self.link) {
+            up.channels.remove(&left);
+        }
+        if turn.touched {
+            self.touch(document);
+        }
+        Some(result)
+    }
+
+    fn touch(&mut self, document: &DocumentId) {
+        if let Link::Up(up) = &mut self.link
+            && !up.pushing.contains(document)
+        {
+            up.pushing.push_back(document.clone());
+        }
+        self.outputs.push_back(Output::Touched(document.clone()));
+    }
+
+    /// Opens what is to be opened and pushes what the window allows. Forgets documents that are done.
+    fn pump(&mut self, now: Time) {
+        self.documents.retain(|_, document| !document.is_done());
+        let Link::Up(up) = &mut self.link else { return };
+        let Some(limits) = up.welcomed else { return };
+        let due: Vec<DocumentId> = self
+            .documents
+            .iter()
+            .filter(|(_, document)| document.wants_open(now))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for document in due {
+            self.next_request = self.next_request.wrapping_add(1);
+            let request = RequestId(self.next_request);
+            if let Link::Up(up) = &mut self.link {
+                up.requests.insert(request, document.clone());
+            }
+            self.turn_only(&document, |state, _, turn| state.open(request, turn));
+        }
+        self.push(usize::try_from(limits.push_window_bytes).unwrap_or(usize::MAX));
+    }
+
+    /// Documents take turns, one frame each, while the session's window has room.
+    fn push(&mut self, window: usize) {
+        let mut in_flight: usize = self
+            .documents
+            .values()
+            .map(DocumentState::in_flight_bytes)
+            .sum();
+        loop {
+            let Link::Up(up) = &mut self.link else { return };
+            let Some(id) = up.pushing.pop_front() else {
+                return;
+            };
+            let Some(document) = self.documents.get_mut(&id) else {
+                continue;
+            };
+            let Some(next) = document.next_push_bytes() else {
+                continue;
+            };
+            if in_flight > 0 && in_flight + next > window {
+                up.pushing.push_front(id);
+                return;
+            }
+            let Some(push) = document.push(window.saturating_sub(in_flight)) else {
+                continue;
+            };
+            in_flight += push.changes.iter().map(Bytes::len).sum::<usize>();
+            let channel = push.channel;
+            up.pushing.push_back(id);
+            self.send(&Message::Push(push), channel, false);
+        }
+    }
+
+    fn send(&mut self, message: &Message, channel: Channel, urgent: bool) {
+        let Link::Up(up) = &mut self.link else { return };
+        let attempt = AttemptId(self.attempt);
+        self.outputs.extend(
+            up.session
+                .encode(message, channel)
+                .into_iter()
+                .map(|frame| Output::Send {
+                    attempt,
+                    frame,
+                    urgent,
+                }),
+        );
+    }
+
+    fn event(&mut self, event: ClientEvent) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    fn set_link(&mut self, link: Link) {
+        let before = self.status();
+        self.link = link;
+        let after = self.status();
+        if before != after {
+            self.event(ClientEvent::StatusChanged(after));
+        }
+    }
+}
