@@ -80,3 +80,60 @@ impl<S: fmt::Debug, I> fmt::Debug for FramedTransport<S, I> {
 fn lost(error: impl Into<BoxError>) -> TransportError {
     TransportError::Lost(Some(error.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_executor::LocalPool;
+
+    use super::*;
+    use crate::transport::memory::{MemoryTransport, pair};
+    use crate::transport::suite::Suite;
+
+    /// A stream and sink of frames that is not ours.
+    struct Foreign(MemoryTransport);
+
+    impl Stream for Foreign {
+        type Item = Result<Bytes, TransportError>;
+        fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            self.0.poll_receive(cx)
+        }
+    }
+
+    impl Sink<Bytes> for Foreign {
+        type Error = TransportError;
+        fn poll_ready(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Result<(), TransportError>> {
+            self.0.poll_ready(cx)
+        }
+        fn start_send(mut self: Pin<&mut Self>, frame: Bytes) -> Result<(), TransportError> {
+            self.0.start_send(frame)
+        }
+        fn poll_flush(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Result<(), TransportError>> {
+            self.0.poll_flush(cx)
+        }
+        fn poll_close(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Result<(), TransportError>> {
+            self.0.poll_close(cx, 1000).map(Ok)
+        }
+    }
+
+    /// Scenario 75.
+    #[test]
+    fn any_stream_and_sink_of_frames_passes_the_transport_suite() {
+        let connect = || async {
+            let (first, second) = pair(64 * 1024);
+            (
+                FramedTransport::new(Foreign(first)),
+                FramedTransport::new(Foreign(second)),
+            )
+        };
+        LocalPool::new().run_until(Suite::new(connect).without_close_codes().run());
+    }
+}

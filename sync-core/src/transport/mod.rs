@@ -2,6 +2,10 @@
 
 mod framed;
 pub mod memory;
+#[cfg(any(test, feature = "test-suite"))]
+pub mod suite;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 
 use std::fmt;
 use std::task::{Context, Poll};
@@ -34,7 +38,9 @@ pub trait Transport: MaybeSend + Unpin + 'static {
     /// Ready when everything handed over has been written.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TransportError>>;
 
-    /// Says goodbye with a close code (`docs/protocol.md` section 9) where the transport has one; ready when done.
+    /// Says goodbye with a close code (`docs/protocol.md` section 9) where the transport has one, after everything
+    /// handed over. Ready when the other side can be taken to have got it, which takes for ever if that side is
+    /// gone without a word: bound the wait. What arrives meanwhile is lost; then drop the transport.
     fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()>;
 
     /// The close code that the other side sent, once `poll_receive` has ended.

@@ -3,6 +3,7 @@ use std::future::{Future, poll_fn};
 use futures_util::FutureExt;
 
 use super::*;
+use crate::transport::suite::Suite;
 use crate::transport::{Acceptor, DialError, Dialer};
 
 /// The result of what must be ready without anybody else's doing, `None` if it is not.
@@ -222,4 +223,25 @@ fn stalling_the_network_holds_up_only_the_connections_there_are() {
     assert_eq!(frame(receive(&mut new_accepted)), "new");
     network.stall(false);
     assert_eq!(frame(receive(&mut old_accepted)), "old");
+}
+
+/// Scenario 75.
+#[test]
+fn the_memory_transport_passes_the_transport_suite() {
+    for capacity in [1, 1024, 256 * 1024] {
+        futures_executor::block_on(Suite::new(|| async { pair(capacity) }).run());
+    }
+}
+
+/// Scenario 75.
+#[test]
+fn connections_over_the_memory_network_pass_the_transport_suite() {
+    let network = MemoryNetwork::new();
+    let mut acceptor = network.acceptor();
+    let connect = || {
+        let dialed = now(network.dialer().dial()).unwrap().unwrap();
+        let (accepted, _) = now(acceptor.accept()).unwrap().unwrap().unwrap();
+        async { (dialed, accepted) }
+    };
+    futures_executor::block_on(Suite::new(connect).run());
 }
