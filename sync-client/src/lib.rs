@@ -1,1 +1,3 @@
 //! Placeholder while the workspace is being laid out.
+
+pub mod transport;
