@@ -9,6 +9,7 @@ pub mod history;
 pub mod ids;
 pub mod limits;
 mod maybe_send;
+pub mod mergeable;
 pub mod registry;
 pub mod rng;
 pub mod time;

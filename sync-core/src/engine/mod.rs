@@ -3,6 +3,7 @@
 //! Engines are called synchronously, never from an async worker, and never call back: an engine's observer
 //! only signals its [`Wake`], and the owner then drains. Bytes are opaque everywhere else.
 
+pub mod typed;
 #[cfg(feature = "yrs")]
 pub mod yrs;
 
