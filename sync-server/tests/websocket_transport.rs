@@ -252,3 +252,48 @@ async fn a_ping_of_the_websocket_is_answered_and_is_no_frame() {
         Message::Pong("are you there".into())
     );
 }
+
+/// Out of file descriptors, the acceptor says so, tries again later instead of at once, and loses nobody.
+#[cfg(unix)]
+#[test]
+fn running_out_of_file_descriptors_is_survived() {
+    // In a process of its own, because the limit is the whole process's.
+    let few = "ulimit -n 64 && exec \"$0\" --exact --ignored survives_without_file_descriptors";
+    let test = std::env::current_exe().unwrap();
+    let run = std::process::Command::new("sh")
+        .arg("-c")
+        .arg(few)
+        .arg(test)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[cfg(unix)]
+#[tokio::test(start_paused = true)]
+#[ignore = "uses up every file descriptor of its process; another test runs it in a new one"]
+async fn survives_without_file_descriptors() {
+    let (mut acceptor, address) = acceptor().await;
+    let open = || std::fs::File::open("/dev/null");
+    let mut held: Vec<_> = std::iter::from_fn(|| open().ok()).collect();
+    held.pop();
+    let stream = TcpStream::connect(address).await.unwrap();
+    assert!(open().is_err());
+    let started = tokio::time::Instant::now();
+    for _ in 0..3 {
+        let reported = acceptor.accept().await.unwrap().map(drop);
+        assert!(
+            matches!(reported, Err(TransportError::Lost(Some(_)))),
+            "{reported:?}"
+        );
+    }
+    assert!(
+        started.elapsed() >= Duration::from_millis(200),
+        "it tried again at once"
+    );
+    drop(held);
+    tokio::time::resume();
+    let (client, _) = tokio::join!(client_async("ws://a/", stream), accept(&mut acceptor));
+    assert!(client.is_ok());
+}

@@ -28,6 +28,14 @@ fn frame(received: Option<Option<Result<Bytes, TransportError>>>) -> Bytes {
     received.unwrap().unwrap().unwrap()
 }
 
+fn connection(
+    network: &MemoryNetwork,
+    acceptor: &mut MemoryAcceptor,
+) -> (Box<dyn Transport>, Box<dyn Transport>) {
+    let dialed = now(network.dialer().dial()).unwrap().unwrap();
+    (dialed, now(acceptor.accept()).unwrap().unwrap().unwrap().0)
+}
+
 #[test]
 fn what_is_not_flushed_does_not_arrive() {
     let (mut first, mut second) = pair(1024);
@@ -125,8 +133,7 @@ fn cutting_wakes_whoever_waits() {
 fn frames_and_bytes_are_counted_each_way() {
     let network = MemoryNetwork::new();
     let mut acceptor = network.acceptor();
-    let mut dialed = now(network.dialer().dial()).unwrap().unwrap();
-    let (mut accepted, _) = now(acceptor.accept()).unwrap().unwrap().unwrap();
+    let (mut dialed, mut accepted) = connection(&network, &mut acceptor);
     send(&mut dialed, b"abc").unwrap().unwrap();
     send(&mut accepted, b"d").unwrap().unwrap();
     send(&mut accepted, b"").unwrap().unwrap();
@@ -185,10 +192,7 @@ fn a_new_acceptor_takes_over_and_a_closed_network_ends_it() {
 fn connections_are_cut_all_together_or_one_by_one() {
     let network = MemoryNetwork::new();
     let mut acceptor = network.acceptor();
-    let mut dial = || {
-        let dialed = now(network.dialer().dial()).unwrap().unwrap();
-        (dialed, now(acceptor.accept()).unwrap().unwrap().unwrap().0)
-    };
+    let mut dial = || connection(&network, &mut acceptor);
     let mut connections: Vec<_> = (0..4).map(|_| dial()).collect();
     assert!(network.cut_nth(1));
     assert!(is_lost(receive(&mut connections[1].0)) && is_lost(receive(&mut connections[1].1)));
@@ -210,10 +214,7 @@ fn connections_are_cut_all_together_or_one_by_one() {
 fn stalling_the_network_holds_up_only_the_connections_there_are() {
     let network = MemoryNetwork::new();
     let mut acceptor = network.acceptor();
-    let mut dial = || {
-        let dialed = now(network.dialer().dial()).unwrap().unwrap();
-        (dialed, now(acceptor.accept()).unwrap().unwrap().unwrap().0)
-    };
+    let mut dial = || connection(&network, &mut acceptor);
     let (mut old, mut old_accepted) = dial();
     network.stall(true);
     let (mut new, mut new_accepted) = dial();
@@ -239,9 +240,8 @@ fn connections_over_the_memory_network_pass_the_transport_suite() {
     let network = MemoryNetwork::new();
     let mut acceptor = network.acceptor();
     let connect = || {
-        let dialed = now(network.dialer().dial()).unwrap().unwrap();
-        let (accepted, _) = now(acceptor.accept()).unwrap().unwrap().unwrap();
-        async { (dialed, accepted) }
+        let both = connection(&network, &mut acceptor);
+        async { both }
     };
     futures_executor::block_on(Suite::new(connect).run());
 }
