@@ -367,7 +367,6 @@ impl DocumentState {
 
     pub(crate) fn sync_state(&self) -> SyncState {
         SyncState {
-            unsaved_locally: 0,
             unsaved: self.unsaved(),
             refused: u64::try_from(self.refused.len()).unwrap_or(u64::MAX),
             phase: self.phase(),
@@ -956,10 +955,6 @@ impl DocumentState {
     ) {
         self.pending = false;
         self.outbox.drop_covered();
-        turn.events.push(DocumentEvent::Changed {
-            source: crate::engine::Source::Remote,
-            roots: Vec::new(),
-        });
         let may_write = self.access >= AccessLevel::Write;
         match lacking {
             Some(bytes) if may_write => {

@@ -181,8 +181,6 @@ impl Event for DocumentEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SyncState {
-    /// Changes that this device's store does not hold safely yet.
-    pub unsaved_locally: u64,
     /// Changes that the server's registry is not known to hold.
     pub unsaved: u64,
     /// Changes refused for good and not dropped by the application.

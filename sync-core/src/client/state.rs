@@ -69,6 +69,8 @@ pub enum Output {
     },
     /// The document's [`SyncState`] may have changed.
     Touched(DocumentId),
+    /// The document was closed and has nothing left to deliver: its replica can go.
+    Forgotten(DocumentId),
 }
 
 /// The client's machine. It outlives connections, and drives itself from what it is told:
@@ -804,7 +806,12 @@ impl ClientState {
 
     /// Opens what is to be opened and pushes what the window allows. Forgets documents that are done.
     fn pump(&mut self, now: Time) {
-        self.documents.retain(|_, document| !document.is_done());
+        for (id, _) in self
+            .documents
+            .extract_if(.., |_, document| document.is_done())
+        {
+            self.outputs.push_back(Output::Forgotten(id));
+        }
         let Link::Up(up) = &mut self.link else { return };
         let Some(limits) = up.welcomed else { return };
         let due: Vec<DocumentId> = self
