@@ -38,13 +38,39 @@ fn every_message_vector_holds_in_both_directions() {
 }
 
 #[test]
-fn every_message_has_vectors() {
-    let found: BTreeSet<_> = message_vectors()
-        .iter()
-        .map(|v| json::bytes(&v["payload"])[1])
+fn every_message_of_the_protocol_has_vectors_under_its_number_and_name() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/protocol.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let table = text
+        .lines()
+        .skip_while(|line| !line.starts_with("| type | message |"))
+        .skip(2);
+    let cells: Vec<_> = table
+        .take_while(|line| line.starts_with('|'))
+        .flat_map(|line| line.split('|'))
         .collect();
-    let missing: Vec<_> = (1..=23).filter(|kind| !found.contains(kind)).collect();
-    assert_eq!(missing, Vec::<u8>::new(), "message types without a vector");
+    let documented: BTreeSet<_> = cells
+        .windows(2)
+        .filter_map(|pair| {
+            Some((
+                pair[0].trim().parse().ok()?,
+                pair[1].trim().trim_matches('`').to_owned(),
+            ))
+        })
+        .collect();
+    let found: BTreeSet<(u8, String)> = message_vectors()
+        .iter()
+        .map(|v| {
+            (
+                json::bytes(&v["payload"]),
+                json::message(&v["message"]).name().to_owned(),
+            )
+        })
+        // The type is the second byte where the header of the array is one byte, which every message has a vector for.
+        .filter(|(payload, _)| matches!(payload[..], [0x90..=0x9f, 0..64, ..]))
+        .map(|(payload, name)| (payload[1], name))
+        .collect();
+    assert_eq!(found, documented);
 }
 
 /// Scenario 45, the codec's part.
