@@ -11,9 +11,10 @@ use sync_core::history::{Epoch, Seq};
 use sync_core::ids::{DocumentId, OriginId};
 use tokio::sync::broadcast;
 
+use super::state::DocumentState;
 use super::{
-    DocumentMeta, DocumentState, Durability, NewChange, NewDocument, OriginEntry, Outcome,
-    RegistryError, RegistryEvent, ServerRegistry, Snapshot, Tail,
+    DocumentMeta, Durability, NewChange, NewDocument, OriginEntry, Outcome, RegistryError,
+    RegistryEvent, ServerRegistry, Snapshot, Tail,
 };
 
 /// Hints that a watcher may lag behind before it misses some.

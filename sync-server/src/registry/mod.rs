@@ -1,7 +1,7 @@
 //! Where documents live: the [`ServerRegistry`] trait, and [`MemoryRegistry`].
 //!
-//! To write a registry, read the trait's promises, build on [`DocumentState`] if documents fit in memory, and run
-//! the `conformance` suite (feature `conformance`) against it. `docs/guide/custom-registry.md` leads through it.
+//! To write a registry, read the trait's promises, look at `examples/src/file_registry.rs`, and run the
+//! `conformance` suite (feature `conformance`) against it. `docs/guide/custom-registry.md` leads through it.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
-use sync_core::history::{Epoch, Seq};
-use sync_core::ids::{DocumentId, OriginId};
+pub use sync_core::history::{Digest, Epoch, EpochMode, Seq};
+pub use sync_core::ids::{ChangeId, DocumentId, EngineId, OriginId, User};
 pub use sync_core::registry::{
     DocumentMeta, Durability, NewChange, NewDocument, OriginEntry, Outcome, RegistryError,
     Snapshot, StoredChange, Tail,
@@ -27,7 +27,6 @@ pub use sync_core::registry::{
 pub use faulty::{Call, FaultyRegistry, HoldPoint};
 pub use memory::MemoryRegistry;
 pub use origins::{ORIGINS_PER_DOCUMENT_MAX, ORIGINS_PER_USER_MAX};
-pub use state::DocumentState;
 
 /// Where documents live: per document a durable, ordered log of opaque changes, plus a snapshot (design 2).
 ///
@@ -54,8 +53,8 @@ pub use state::DocumentState;
 /// # Examples
 ///
 /// ```
-/// # use sync_server::registry::{MemoryRegistry, NewChange, NewDocument, Outcome, ServerRegistry};
-/// # use sync_core::{history::{Epoch, Seq}, ids::{ChangeId, DocumentId, EngineId, OriginId, User}};
+/// # use sync_server::registry::{ChangeId, DocumentId, EngineId, Epoch, MemoryRegistry, NewChange};
+/// # use sync_server::registry::{NewDocument, OriginId, Outcome, Seq, ServerRegistry, User};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let registry = MemoryRegistry::new();

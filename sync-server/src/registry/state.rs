@@ -11,13 +11,10 @@ use super::{
     StoredChange, Tail,
 };
 
-/// One document as a registry keeps it: log, snapshot, digests and origin table, in memory.
-///
-/// [`MemoryRegistry`](super::MemoryRegistry) is a map of these. A registry that keeps documents in memory and writes
-/// what happens to some log can hold them too: the methods follow the rules of
+/// One document as a registry keeps it: log, snapshot, digests and origin table. The methods follow the rules of
 /// [`ServerRegistry`](super::ServerRegistry), and each is carried out wholly or not at all.
 #[derive(Debug)]
-pub struct DocumentState {
+pub(super) struct DocumentState {
     meta: DocumentMeta,
     /// Digest at `meta.log_start`: what a cursor that stands just before the log compares with.
     start_digest: Digest,
@@ -34,7 +31,7 @@ impl DocumentState {
     ///
     /// # Errors
     /// [`RegistryError::Refused`] if it starts with a snapshot at sequence 0.
-    pub fn new(document: NewDocument) -> Result<Self, RegistryError> {
+    pub(super) fn new(document: NewDocument) -> Result<Self, RegistryError> {
         let mut meta =
             DocumentMeta::new(document.id, document.engine, document.epoch, document.mode);
         if let Some(snapshot) = &document.snapshot {
@@ -78,16 +75,12 @@ impl DocumentState {
     }
 
     /// What is known of it.
-    #[must_use]
-    pub const fn meta(&self) -> &DocumentMeta {
+    pub(super) const fn meta(&self) -> &DocumentMeta {
         &self.meta
     }
 
     /// As [`append`](super::ServerRegistry::append).
-    ///
-    /// # Errors
-    /// [`RegistryError::Fenced`], [`RegistryError::Conflict`].
-    pub fn append(
+    pub(super) fn append(
         &mut self,
         epoch: Epoch,
         expect: Option<Seq>,
@@ -122,8 +115,7 @@ impl DocumentState {
     }
 
     /// As [`tail`](super::ServerRegistry::tail).
-    #[must_use]
-    pub fn tail(&self, after: Seq, max_bytes: usize) -> Tail {
+    pub(super) fn tail(&self, after: Seq, max_bytes: usize) -> Tail {
         let DocumentMeta {
             epoch,
             head,
@@ -155,16 +147,12 @@ impl DocumentState {
     }
 
     /// As [`snapshot`](super::ServerRegistry::snapshot).
-    #[must_use]
-    pub const fn snapshot(&self) -> Option<&Snapshot> {
+    pub(super) const fn snapshot(&self) -> Option<&Snapshot> {
         self.snapshot.as_ref()
     }
 
     /// As [`compact`](super::ServerRegistry::compact).
-    ///
-    /// # Errors
-    /// [`RegistryError::Fenced`], [`RegistryError::Refused`].
-    pub fn compact(
+    pub(super) fn compact(
         &mut self,
         epoch: Epoch,
         snapshot: Snapshot,
@@ -207,8 +195,7 @@ impl DocumentState {
     }
 
     /// As [`origins`](super::ServerRegistry::origins).
-    #[must_use]
-    pub fn origins(&self, origins: &[OriginId]) -> Vec<Option<OriginEntry>> {
+    pub(super) fn origins(&self, origins: &[OriginId]) -> Vec<Option<OriginEntry>> {
         origins
             .iter()
             .map(|origin| self.origins.get(*origin).cloned())
