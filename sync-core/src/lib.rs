@@ -17,4 +17,7 @@ pub mod transport;
 pub mod watch;
 pub mod wire;
 
+/// The crate behind [`engine::yrs`], so that its users need no dependency of their own.
+#[cfg(feature = "yrs")]
+pub use ::yrs;
 pub use maybe_send::{BoxError, MaybeSend, MaybeSync};

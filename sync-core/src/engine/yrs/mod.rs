@@ -1,0 +1,103 @@
+//! The yrs engine: documents of [Yjs](https://yjs.dev) and its Rust port [`yrs`](https://docs.rs/yrs).
+//!
+//! Changes, snapshots and [`since`](crate::engine::Document::since) are updates in lib0's v1 encoding, never v2, whose
+//! decoder panics on hostile bytes. Whatever comes from elsewhere passes a validator first.
+//!
+//! Take what you need from a transaction inside the closure ([`get_or_insert_text`](::yrs::WriteTxn::get_or_insert_text),
+//! [`get_text`](::yrs::ReadTxn::get_text)) and do not keep it: when the document is replaced, a `TextRef` kept from before
+//! still points into the retired document. Edits made there, through a [`Native`](crate::engine::NativeEngine::Native)
+//! handle from before, come out as [`stray`](crate::engine::Drained::stray).
+
+mod cursor;
+mod document;
+mod json;
+mod observe;
+mod rewrite;
+mod validate;
+mod version;
+
+pub use document::YrsDocument;
+
+use ::yrs::{OffsetKind, Transaction, TransactionMut};
+
+use crate::engine::{Edited, Engine, EngineError, NativeEngine, ReplicaSeed, ValidateLimits};
+use crate::ids::EngineId;
+
+/// Reads a document's bytes as a Yjs document.
+///
+/// `edit` lends a [`TransactionMut`], `read` a [`Transaction`]. If a closure panics, what it did until then is
+/// committed (yrs cannot roll back) and drained as a change; the panic goes on to the caller, and the document stays
+/// usable. A closure must not call `commit` or `gc` on its transaction: a change that is too large could not be taken
+/// back whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Yrs {
+    offset_kind: OffsetKind,
+}
+
+impl Yrs {
+    /// The engine with Yjs' own offsets into text: UTF-16 code units.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            offset_kind: OffsetKind::Utf16,
+        }
+    }
+
+    /// How offsets into text count, on this replica only.
+    ///
+    /// Defaults to UTF-16 code units, as in Yjs. Bytes of UTF-8 suit Rust strings; an offset inside a character panics.
+    #[must_use]
+    pub const fn offset_kind(mut self, value: OffsetKind) -> Self {
+        self.offset_kind = value;
+        self
+    }
+}
+
+impl Default for Yrs {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Engine for Yrs {
+    type Document = YrsDocument;
+    type Read<'a> = Transaction<'a>;
+    type Edit<'a> = TransactionMut<'a>;
+
+    fn id(&self) -> EngineId {
+        EngineId::YRS
+    }
+
+    fn create(&self, seed: ReplicaSeed) -> Result<YrsDocument, EngineError> {
+        Ok(YrsDocument::new(self.offset_kind, seed))
+    }
+
+    fn validate(&self, change: &[u8], limits: &ValidateLimits) -> Result<(), EngineError> {
+        validate::scan(change, limits, &mut validate::Ignore)
+    }
+
+    fn read<R>(
+        &self,
+        document: &YrsDocument,
+        f: impl FnOnce(&Transaction<'_>) -> R,
+    ) -> Result<R, EngineError> {
+        document.read(f)
+    }
+
+    fn edit<R>(
+        &self,
+        document: &mut YrsDocument,
+        bytes_max: usize,
+        f: impl FnOnce(&mut TransactionMut<'_>) -> R,
+    ) -> Result<Edited<R>, EngineError> {
+        document.edit(bytes_max, f)
+    }
+}
+
+impl NativeEngine for Yrs {
+    type Native = ::yrs::Doc;
+
+    fn native(&self, document: &YrsDocument) -> ::yrs::Doc {
+        document.native()
+    }
+}

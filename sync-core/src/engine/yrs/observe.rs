@@ -1,0 +1,113 @@
+//! What happens to a `yrs::Doc` behind our back: its observers put it into a queue that the document drains.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ::yrs::{BranchID, Out, ReadTxn, TransactionMut, UpdateEvent};
+use bytes::Bytes;
+
+use crate::engine::{EngineEvent, Source, Wake};
+
+/// The key of our observer, and the origin of our imports.
+pub(super) const OURS: &str = "\0sync-core";
+
+/// Roots that nobody has given a type report no changes, so they are named whenever anything changed; a document with
+/// more than this many roots may leave some out.
+const UNTYPED_ROOTS_MAX: usize = 64;
+
+/// Where observers leave what they saw. Cloning shares it. It holds no document, so observers make no cycle.
+#[derive(Clone, Default)]
+pub(super) struct Queue(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+pub(super) struct Inner {
+    /// Local changes, oldest first.
+    pub(super) local: Vec<Bytes>,
+    /// Changes made to retired documents.
+    pub(super) stray: Vec<Bytes>,
+    pub(super) events: Vec<EngineEvent>,
+    /// Counts the documents used so far; those before it are retired.
+    pub(super) generation: u64,
+    pub(super) wake: Option<Wake>,
+}
+
+impl Inner {
+    /// Forgets the local changes after the first `n`, and what they reported.
+    pub(super) fn forget_local(&mut self, n: usize) {
+        let n_forgotten = self.local.len().saturating_sub(n);
+        self.local.truncate(n);
+        // Each local change came with one event, and no import ran meanwhile.
+        self.events
+            .truncate(self.events.len().saturating_sub(n_forgotten));
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = self.lock();
+        f.debug_struct("Queue")
+            .field("local", &inner.local.len())
+            .field("stray", &inner.stray.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Queue {
+    /// Never held while yrs or a wake runs.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Watches the transaction's document from this commit on. Watching twice is watching once.
+    pub(super) fn watch(&self, txn: &mut TransactionMut<'_>, generation: u64) {
+        let queue = self.clone();
+        txn.observe_update_v1(
+            OURS,
+            move |txn: &TransactionMut<'_>, event: &UpdateEvent| {
+                queue.push(txn, generation, Bytes::copy_from_slice(&event.update));
+            },
+        );
+    }
+
+    /// Stops watching, so that yrs does not encode what this transaction imports.
+    pub(super) fn unwatch(txn: &mut TransactionMut<'_>) {
+        txn.unobserve_update_v1(OURS);
+        // An observer is taken off the list after the next round of calls; this one calls nobody.
+        txn.events_mut().update_v1_events.trigger(|_| {});
+    }
+
+    /// Adds a local change, as an observer does.
+    pub(super) fn push(&self, txn: &TransactionMut<'_>, generation: u64, change: Bytes) {
+        let mut inner = self.lock();
+        if inner.generation == generation {
+            inner.local.push(change);
+            inner
+                .events
+                .push(EngineEvent::new(Source::Local, roots(txn)));
+        } else {
+            inner.stray.push(change);
+        }
+        let wake = inner.wake.clone();
+        drop(inner);
+        if let Some(wake) = wake {
+            wake();
+        }
+    }
+}
+
+/// Names of the roots that a committed transaction touched, sorted.
+pub(super) fn roots(txn: &TransactionMut<'_>) -> Vec<Arc<str>> {
+    let mut names = BTreeSet::new();
+    for branch in txn.changed_parent_types() {
+        if let BranchID::Root(name) = branch.id() {
+            names.insert(name);
+        }
+    }
+    for (name, root) in txn.root_refs().take(UNTYPED_ROOTS_MAX) {
+        if matches!(root, Out::UndefinedRef(_)) {
+            names.insert(Arc::from(name));
+        }
+    }
+    names.into_iter().collect()
+}
