@@ -70,7 +70,7 @@ pub enum ValueError {
         /// The limit.
         max: u32,
     },
-    /// Its `Deserialize` does not read back what its `Serialize` wrote, or a key not as the same key.
+    /// Its `Deserialize` does not read what its `Serialize` wrote, or reads another key.
     #[error("the key or value does not read back as it was written")]
     NotReadable,
 }
