@@ -1,3 +1,35 @@
-//! Placeholder while the workspace is being laid out.
+//! Real-time, offline-first, conflict-free document sync: the client, to be embedded in an application.
+//!
+//! A [`Client`] holds one connection and any number of documents. A [`DocumentHandle`] lends the content for reading and
+//! editing at any time, connected or not; everything else happens in the background.
+//!
+//! Three kinds of outcome have three shapes: what was asked for is a future ([`saved`](DocumentHandle::saved),
+//! [`caught_up`](DocumentHandle::caught_up)), what is true now is a [`Watch`] ([`Client::status`],
+//! [`DocumentHandle::sync_state`]), and what happens is a bounded stream of [`Events`].
 
+mod builder;
+mod cell;
+mod client;
+mod driver;
+mod error;
+mod handle;
+mod shared;
 pub mod transport;
+
+pub use builder::ClientBuilder;
+pub use client::{Client, Open};
+pub use error::{EditError, OpenError, SaveError, StartError};
+pub use handle::DocumentHandle;
+
+pub use sync_core::client::{
+    ClientEvent, DocumentEvent, EndReason, FailedReason, RefusedChange, RefusedReason, Status,
+    SyncPhase, SyncState,
+};
+pub use sync_core::engine::{self, Engine, NativeEngine, Source};
+pub use sync_core::error::{Action, ErrorCode, PeerError};
+pub use sync_core::events::Events;
+pub use sync_core::ids::{
+    ChangeId, DocumentId, DocumentIdError, EngineId, OriginId, SessionId, User,
+};
+pub use sync_core::watch::{Closed, Subscription, Watch};
+pub use sync_core::wire::AccessLevel;

@@ -1,0 +1,157 @@
+//! How a client is made.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sync_core::client::{ClientConfig, ClientState};
+use sync_core::ids::OriginId;
+use sync_core::transport::Dialer;
+use sync_core::wire::Compression;
+
+use crate::client::Client;
+use crate::driver::drive;
+use crate::error::StartError;
+use crate::shared::Shared;
+
+/// How a client is made; from [`Client::builder`] or [`Client::with_dialer`].
+#[must_use]
+pub struct ClientBuilder {
+    dial: Dial,
+    config: ClientConfig,
+}
+
+impl std::fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientBuilder").finish_non_exhaustive()
+    }
+}
+
+enum Dial {
+    Address(String),
+    With(Arc<dyn Dialer>),
+}
+
+impl ClientBuilder {
+    pub(crate) fn address(address: String) -> Self {
+        Self::new(Dial::Address(address))
+    }
+
+    pub(crate) fn with_dialer(dialer: impl Dialer) -> Self {
+        Self::new(Dial::With(Arc::new(dialer)))
+    }
+
+    fn new(dial: Dial) -> Self {
+        // The ids are drawn at the start: the same builder value never makes two clients.
+        let mut config = ClientConfig::new(OriginId(0), 0);
+        config.software = concat!("sync-client/", env!("CARGO_PKG_VERSION")).to_owned();
+        Self { dial, config }
+    }
+
+    /// Credentials for the server, sent when connecting. Default none.
+    pub fn token(mut self, token: impl Into<Bytes>) -> Self {
+        self.config.credentials = Some(token.into());
+        self
+    }
+
+    /// Longest delay between two attempts at a connection.
+    ///
+    /// Defaults to 30 s. Delays double from half a second up to this, each drawn evenly from zero to its bound. Shorter
+    /// reconnects sooner after a long outage, and loads a server that is just coming back more.
+    pub const fn reconnect_max(mut self, value: Duration) -> Self {
+        self.config.backoff.max = value;
+        self
+    }
+
+    /// Time from the start of an attempt to the server's welcome. Defaults to 10 s.
+    pub const fn handshake_timeout(mut self, value: Duration) -> Self {
+        self.config.handshake_timeout = value;
+        self
+    }
+
+    /// Silence after a ping after which the connection is given up.
+    ///
+    /// Defaults to 10 s. The server says how often to ping, so a dead link is noticed within the sum of both.
+    pub const fn ping_timeout(mut self, value: Duration) -> Self {
+        self.config.ping_timeout = value;
+        self
+    }
+
+    /// Whether frames may be compressed. Defaults to yes.
+    pub fn compression(mut self, value: bool) -> Self {
+        self.config.compression = if value {
+            vec![Compression::Gzip]
+        } else {
+            Vec::new()
+        };
+        self
+    }
+
+    /// Changes of one document that may wait for the server; `edit` is refused beyond. Defaults to 1,000,000.
+    pub const fn outbox_max(mut self, value: usize) -> Self {
+        self.config.outbox_max = value;
+        self
+    }
+
+    /// Starts the client. It connects in the background: on the tokio runtime of the caller, or else on a thread of its own.
+    ///
+    /// # Errors
+    /// [`StartError`] if the address cannot be dialed by this build, or there is neither a runtime nor a thread.
+    pub fn start(mut self) -> Result<Client, StartError> {
+        let dialer = match self.dial {
+            Dial::With(dialer) => dialer,
+            Dial::Address(address) => dialer_for(address)?,
+        };
+        self.config.origin = OriginId(random()?);
+        self.config.seed = random()?;
+        let mut state = ClientState::new(self.config);
+        state.connect(sync_core::time::Time::ZERO);
+        let shared = Arc::new(Shared::new(state));
+        run(drive(shared.clone(), dialer))?;
+        Ok(Client::new(shared))
+    }
+}
+
+/// 128 random bits.
+pub(crate) fn random() -> Result<u128, StartError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|_| StartError::Random)?;
+    Ok(u128::from_be_bytes(bytes))
+}
+
+#[cfg(feature = "websocket")]
+fn dialer_for(address: String) -> Result<Arc<dyn Dialer>, StartError> {
+    match crate::transport::WebSocketDialer::new(&address) {
+        Ok(dialer) => Ok(Arc::new(dialer)),
+        Err(error) => Err(StartError::Address {
+            reason: error.to_string(),
+            address,
+        }),
+    }
+}
+
+#[cfg(not(feature = "websocket"))]
+fn dialer_for(address: String) -> Result<Arc<dyn Dialer>, StartError> {
+    Err(StartError::Address {
+        address,
+        reason: "this build has no `websocket` feature".to_owned(),
+    })
+}
+
+/// Runs the driver where there is a runtime, or on a thread of its own.
+fn run(driver: impl Future<Output = ()> + Send + 'static) -> Result<(), StartError> {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(driver);
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(StartError::Thread)?;
+    std::thread::Builder::new()
+        .name("sync-client".to_owned())
+        .spawn(move || runtime.block_on(driver))
+        .map_err(StartError::Thread)?;
+    Ok(())
+}

@@ -1,0 +1,300 @@
+//! One document of the client, without its engine's type, and the lock around its replica.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use sync_core::client::{DocumentEvent, Job, RefusedReason, Replica, SyncState};
+use sync_core::engine::{Engine, EngineError, EngineEvent};
+use sync_core::events::EventSender;
+use sync_core::ids::DocumentId;
+use sync_core::watch::{WatchSender, watch};
+
+use crate::client::Keeper;
+use crate::shared::Shared;
+
+/// Stack of whatever runs engine code on bytes of others. Engines recurse into nested values; address space is all that this
+/// costs until they do.
+const ENGINE_STACK_BYTES: usize = 256 * 1024 * 1024;
+
+/// Jobs that one document runs before others get the thread.
+const JOBS_PER_TURN: usize = 64;
+
+/// One document, as the driver sees it.
+pub(crate) struct Entry {
+    pub(crate) id: DocumentId,
+    pub(crate) sync_state: WatchSender<SyncState>,
+    pub(crate) revision: WatchSender<u64>,
+    /// Counts turns of the document's machine, for whoever waits for something to become true.
+    pub(crate) turns: WatchSender<u64>,
+    pub(crate) events: EventSender<DocumentEvent>,
+    work: Mutex<Work>,
+    /// The replica has something to drain.
+    dirty: AtomicBool,
+    /// An [`Arc<Cell<E>>`].
+    pub(crate) any: Box<dyn Any + Send + Sync>,
+    runner: Box<dyn Runner>,
+    /// Lives as long as the application holds a handle.
+    keeper: Mutex<Weak<Keeper>>,
+}
+
+/// What waits for the replica. One thread at a time works it off, in order.
+#[derive(Debug, Default)]
+struct Work {
+    jobs: VecDeque<(u64, Job)>,
+    running: bool,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Entry {
+    pub(crate) fn new<E: Engine>(id: DocumentId, cell: Arc<Cell<E>>, state: SyncState) -> Self {
+        Self {
+            id,
+            sync_state: watch(state).0,
+            revision: watch(0).0,
+            turns: watch(0).0,
+            events: EventSender::new(EVENTS_MAX),
+            work: Mutex::default(),
+            dirty: AtomicBool::new(false),
+            any: Box::new(cell.clone()),
+            runner: Box::new(cell),
+            keeper: Mutex::default(),
+        }
+    }
+
+    /// What the handles share, made anew if there is none.
+    pub(crate) fn keeper(&self, make: impl FnOnce() -> Keeper) -> Arc<Keeper> {
+        let mut keeper = lock(&self.keeper);
+        keeper.upgrade().unwrap_or_else(|| {
+            let made = Arc::new(make());
+            *keeper = Arc::downgrade(&made);
+            made
+        })
+    }
+
+    /// Adds a job. Whether the caller must see to it that [`run`](Self::run) is called.
+    pub(crate) fn queue(&self, number: u64, job: Job) -> bool {
+        let mut work = lock(&self.work);
+        work.jobs.push_back((number, job));
+        !std::mem::replace(&mut work.running, true)
+    }
+
+    /// Whether the replica has something to drain and the caller must see to it that [`run`](Self::run) is called.
+    pub(crate) fn claim_dirty(&self) -> bool {
+        self.dirty.load(Ordering::Acquire)
+            && !std::mem::replace(&mut lock(&self.work).running, true)
+    }
+
+    /// Works off what is queued, and drains the replica. Blocks; not for an async worker. Whether more is queued: then the
+    /// caller must call again.
+    pub(crate) fn run(&self, shared: &Shared) -> bool {
+        let jobs: Vec<(u64, Job)> = {
+            let mut work = lock(&self.work);
+            let count = work.jobs.len().min(JOBS_PER_TURN);
+            work.jobs.drain(..count).collect()
+        };
+        stacker::grow(ENGINE_STACK_BYTES, || self.runner.run(self, shared, &jobs));
+        let mut work = lock(&self.work);
+        work.running = !work.jobs.is_empty() || self.dirty.load(Ordering::Acquire);
+        work.running
+    }
+
+    /// Drains the replica into the machine. Under the replica's lock, so that what comes out is in the order in which it
+    /// was made.
+    pub(crate) fn drain<E: Engine>(
+        &self,
+        shared: &Shared,
+        replica: &mut Replica<E>,
+    ) -> Vec<EngineEvent> {
+        self.dirty.store(false, Ordering::Release);
+        let drained = replica.drain();
+        if !drained.main.local.is_empty() || !drained.stray.is_empty() {
+            shared.command(|state, now| {
+                for bytes in drained.main.local {
+                    state.handle_edit(now, &self.id, bytes);
+                }
+                for bytes in drained.stray {
+                    state.handle_taken_back(now, &self.id, bytes, RefusedReason::Replaced);
+                }
+            });
+        }
+        drained.main.events
+    }
+
+    /// Tells the application what the machine says.
+    pub(crate) fn happened(&self, event: DocumentEvent) {
+        if event == DocumentEvent::Replaced {
+            self.bump_revision();
+        }
+        self.events.send(event);
+    }
+
+    fn bump_revision(&self) {
+        self.revision.send_if_changed(|revision| {
+            *revision += 1;
+            true
+        });
+    }
+
+    /// Tells the application what has changed. Not under the replica's lock: whoever listens may read.
+    pub(crate) fn publish(&self, events: Vec<EngineEvent>) {
+        if events.is_empty() {
+            return;
+        }
+        self.bump_revision();
+        for event in events {
+            self.events.send(DocumentEvent::Changed {
+                source: event.source,
+                roots: event.roots,
+            });
+        }
+    }
+}
+
+/// Events that a slow reader may be behind before it loses the oldest.
+pub(crate) const EVENTS_MAX: usize = 1024;
+
+/// Runs jobs on a replica of any engine.
+trait Runner: Send + Sync {
+    fn run(&self, entry: &Entry, shared: &Shared, jobs: &[(u64, Job)]);
+}
+
+impl<E: Engine> Runner for Arc<Cell<E>> {
+    fn run(&self, entry: &Entry, shared: &Shared, jobs: &[(u64, Job)]) {
+        let Ok(mut guard) = self.lock() else { return };
+        for (number, job) in jobs {
+            let outcome = guard.replica.run(
+                job,
+                || shared.core().state.outbox_bytes(&entry.id),
+                || shared.core().state.take_for_replay(&entry.id),
+            );
+            let mut core = shared.core();
+            let now = core.now;
+            core.state.handle_job(now, &entry.id, *number, outcome);
+        }
+        let events = entry.drain(shared, &mut guard.replica);
+        drop(guard);
+        entry.publish(events);
+        shared.wake.notify_one();
+    }
+}
+
+/// A replica behind a lock that knows which thread holds it, so that a call from within is an error and not a deadlock.
+pub(crate) struct Cell<E: Engine> {
+    replica: Mutex<Replica<E>>,
+    /// [`thread_number`] of the holder; 0 if nobody holds it.
+    holder: AtomicU64,
+}
+
+impl<E: Engine> fmt::Debug for Cell<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cell").finish_non_exhaustive()
+    }
+}
+
+/// The lock is held by this very thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reentrant;
+
+/// The replica, locked.
+pub(crate) struct Guard<'a, E: Engine> {
+    pub(crate) replica: MutexGuard<'a, Replica<E>>,
+    holder: &'a AtomicU64,
+}
+
+impl<E: Engine> Drop for Guard<'_, E> {
+    fn drop(&mut self) {
+        self.holder.store(0, Ordering::Relaxed);
+    }
+}
+
+impl<E: Engine> Cell<E> {
+    pub(crate) fn new(engine: E, seed: u128) -> Result<Self, EngineError> {
+        Ok(Self {
+            replica: Mutex::new(Replica::new(engine, seed)?),
+            holder: AtomicU64::new(0),
+        })
+    }
+
+    /// Has the replica wake the driver when there is something to drain.
+    pub(crate) fn attach(self: &Arc<Self>, entry: &Arc<Entry>, shared: &Arc<Shared>) {
+        let (cell, entry, shared) = (
+            Arc::downgrade(self),
+            Arc::downgrade(entry),
+            Arc::downgrade(shared),
+        );
+        let wake = Arc::new(move || {
+            let (Some(cell), Some(entry), Some(shared)) =
+                (cell.upgrade(), entry.upgrade(), shared.upgrade())
+            else {
+                return;
+            };
+            entry.dirty.store(true, Ordering::Release);
+            // Whoever holds the lock drains before letting go.
+            if !cell.is_held_here() {
+                shared.woken(&entry.id);
+            }
+        });
+        if let Ok(mut guard) = self.lock() {
+            guard.replica.set_wake(wake);
+        }
+    }
+
+    fn is_held_here(&self) -> bool {
+        // Only this thread can have stored its own number, so no ordering is needed.
+        self.holder.load(Ordering::Relaxed) == thread_number()
+    }
+
+    /// Waits at most for an import in progress.
+    pub(crate) fn lock(&self) -> Result<Guard<'_, E>, Reentrant> {
+        if self.is_held_here() {
+            return Err(Reentrant);
+        }
+        // A panic in a closure of the application leaves the replica usable.
+        let replica = self.replica.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(self.guard(replica))
+    }
+
+    /// As [`lock`](Self::lock), or `None` if somebody else holds it.
+    pub(crate) fn try_lock(&self) -> Result<Option<Guard<'_, E>>, Reentrant> {
+        if self.is_held_here() {
+            return Err(Reentrant);
+        }
+        match self.replica.try_lock() {
+            Ok(replica) => Ok(Some(self.guard(replica))),
+            Err(std::sync::TryLockError::Poisoned(poisoned)) => {
+                Ok(Some(self.guard(poisoned.into_inner())))
+            }
+            Err(std::sync::TryLockError::WouldBlock) => Ok(None),
+        }
+    }
+
+    fn guard<'a>(&'a self, replica: MutexGuard<'a, Replica<E>>) -> Guard<'a, E> {
+        self.holder.store(thread_number(), Ordering::Relaxed);
+        Guard {
+            replica,
+            holder: &self.holder,
+        }
+    }
+}
+
+/// A number for this thread that no other has. Not 0.
+fn thread_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    thread_local!(static NUMBER: u64 = NEXT.fetch_add(1, Ordering::Relaxed));
+    NUMBER.with(|number| *number)
+}
+
+/// Locks, whatever happened to others who held the lock: what it guards is kept whole at every step.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

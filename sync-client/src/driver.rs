@@ -1,0 +1,349 @@
+//! The task that reads the clock, moves bytes, and does what the machine asks for.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use sync_core::client::{AttemptId, ClientState, Output, Status};
+use sync_core::ids::DocumentId;
+use sync_core::time::Time;
+use sync_core::transport::{DialError, Dialer, Transport};
+use tokio::time::Instant;
+
+use crate::cell::{Entry, lock};
+use crate::shared::Shared;
+
+/// Frames taken from the transport in one turn, before others get the thread.
+const FRAMES_PER_TURN: usize = 64;
+
+/// Time that a connection has for its last frames and its goodbye.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+
+type Dialing = Pin<Box<dyn Future<Output = Result<Box<dyn Transport>, DialError>> + Send>>;
+
+/// Runs until the client is dropped or shut down.
+pub(crate) async fn drive(shared: Arc<Shared>, dialer: Arc<dyn Dialer>) {
+    let mut driver = Driver {
+        shared,
+        dialer,
+        epoch: Instant::now(),
+        dialing: None,
+        connection: None,
+        ending: None,
+    };
+    while driver.turn() {
+        let deadline = driver.shared.core().state.poll_timeout();
+        let deadline = deadline.into_iter().chain(driver.ending).min();
+        let input = driver.next_input(deadline).await;
+        driver.handle(input);
+    }
+}
+
+struct Driver {
+    shared: Arc<Shared>,
+    dialer: Arc<dyn Dialer>,
+    /// The machine's time 0.
+    epoch: Instant,
+    dialing: Option<(AttemptId, Dialing)>,
+    connection: Option<Connection>,
+    /// A shutdown is waiting for the outbox, until then.
+    ending: Option<Time>,
+}
+
+struct Connection {
+    attempt: AttemptId,
+    transport: Box<dyn Transport>,
+    /// Frames that the transport has not taken. At most the push window and what opens documents.
+    unsent: VecDeque<Bytes>,
+    unflushed: bool,
+}
+
+enum Input {
+    Woken,
+    Timeout,
+    Dialed(AttemptId, Result<Box<dyn Transport>, DialError>),
+    Frames(AttemptId, Vec<Bytes>),
+    Lost(AttemptId, Option<u16>),
+}
+
+impl Driver {
+    fn now(&self) -> Time {
+        let micros = self.epoch.elapsed().as_micros();
+        Time::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+
+    /// Does what the machine asks for. Whether to go on.
+    fn turn(&mut self) -> bool {
+        let mut touched = false;
+        loop {
+            let outputs: Vec<Output> = {
+                let mut core = self.shared.core();
+                std::iter::from_fn(|| core.state.poll_output()).collect()
+            };
+            if outputs.is_empty() {
+                break;
+            }
+            for output in outputs {
+                touched |= self.perform(output);
+            }
+        }
+        for document in self.shared.take_woken() {
+            if let Some(entry) = self.shared.entry(&document)
+                && entry.claim_dirty()
+            {
+                self.run_jobs(entry);
+            }
+        }
+        if touched {
+            self.publish();
+        }
+        if let Some(deadline) = self.shared.take_ending() {
+            self.ending = Some(self.now() + deadline);
+        }
+        let saved = self.shared.core().state.unsaved().next().is_none();
+        let ends = self.ending.is_some_and(|at| saved || at <= self.now());
+        if !ends && !self.shared.is_stopped() {
+            return true;
+        }
+        self.stop();
+        self.shared.ended.set(Some(saved));
+        false
+    }
+
+    fn stop(&mut self) {
+        self.shared.stop();
+        self.shared.core().state.disconnect();
+        let outputs: Vec<Output> = {
+            let mut core = self.shared.core();
+            std::iter::from_fn(|| core.state.poll_output()).collect()
+        };
+        for output in outputs {
+            self.perform(output);
+        }
+        self.publish();
+        // Whoever waits on a document is told that nothing will come.
+        let entries = std::mem::take(&mut *lock(&self.shared.documents));
+        for entry in entries.into_values() {
+            self.shared.update(&entry);
+        }
+    }
+
+    fn publish(&self) {
+        let (status, unsaved): (Status, Arc<[DocumentId]>) = {
+            let core = self.shared.core();
+            (core.state.status(), core.state.unsaved().cloned().collect())
+        };
+        self.shared.status.set(status);
+        self.shared.unsaved.set(unsaved);
+    }
+
+    /// Whether what the application can watch may have changed.
+    fn perform(&mut self, output: Output) -> bool {
+        match output {
+            Output::Dial(attempt) => {
+                let dialer = self.dialer.clone();
+                self.dialing = Some((attempt, Box::pin(async move { dialer.dial().await })));
+                true
+            }
+            Output::Send {
+                attempt,
+                frame,
+                urgent,
+            } => {
+                if let Some(connection) = self.connection.as_mut().filter(|c| c.attempt == attempt)
+                {
+                    if urgent {
+                        connection.unsent.push_front(frame);
+                    } else {
+                        connection.unsent.push_back(frame);
+                    }
+                }
+                false
+            }
+            Output::Hangup { attempt, code } => {
+                self.dialing.take_if(|(dialing, _)| *dialing == attempt);
+                if let Some(connection) = self.connection.take_if(|c| c.attempt == attempt) {
+                    tokio::spawn(connection.say_goodbye(code));
+                }
+                true
+            }
+            Output::Job {
+                document,
+                number,
+                job,
+            } => {
+                if let Some(entry) = self.shared.entry(&document)
+                    && entry.queue(number, job)
+                {
+                    self.run_jobs(entry);
+                }
+                false
+            }
+            Output::Event(event) => {
+                self.shared.events.send(event);
+                true
+            }
+            Output::DocumentEvent { document, event } => {
+                if let Some(entry) = self.shared.entry(&document) {
+                    entry.happened(event);
+                }
+                false
+            }
+            Output::Touched(document) => {
+                if let Some(entry) = self.shared.entry(&document) {
+                    self.shared.update(&entry);
+                }
+                true
+            }
+            Output::Forgotten(document) => {
+                lock(&self.shared.documents).remove(&document);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Engine work is done on a blocking thread, never on an async worker. While it runs the runtime is not idle, so a
+    /// paused clock waits for it too.
+    fn run_jobs(&self, entry: Arc<Entry>) {
+        let shared = self.shared.clone();
+        tokio::task::spawn_blocking(move || while entry.run(&shared) {});
+    }
+
+    async fn next_input(&mut self, deadline: Option<Time>) -> Input {
+        let shared = self.shared.clone();
+        let epoch = self.epoch;
+        let timeout = async {
+            match deadline {
+                Some(at) => {
+                    tokio::time::sleep_until(epoch + Duration::from_micros(at.as_micros())).await
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = shared.wake.notified() => Input::Woken,
+            input = poll_fn(|cx| self.poll_link(cx)) => input,
+            () = timeout => Input::Timeout,
+        }
+    }
+
+    fn poll_link(&mut self, cx: &mut Context<'_>) -> Poll<Input> {
+        if let Some((attempt, dialing)) = &mut self.dialing
+            && let Poll::Ready(result) = dialing.as_mut().poll(cx)
+        {
+            let attempt = *attempt;
+            self.dialing = None;
+            return Poll::Ready(Input::Dialed(attempt, result));
+        }
+        match &mut self.connection {
+            Some(connection) => connection.poll(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        let now = self.now();
+        let shared = self.shared.clone();
+        let mut core = shared.core();
+        core.now = now;
+        let state: &mut ClientState = &mut core.state;
+        match input {
+            Input::Woken => {}
+            Input::Timeout => {}
+            Input::Dialed(attempt, Ok(transport)) => {
+                self.connection = Some(Connection {
+                    attempt,
+                    transport,
+                    unsent: VecDeque::new(),
+                    unflushed: false,
+                });
+                state.handle_connected(now, attempt);
+            }
+            Input::Dialed(attempt, Err(DialError::Refused(why))) => {
+                state.handle_dial_failed(now, attempt, Some(why.into()));
+            }
+            Input::Dialed(attempt, Err(_)) => state.handle_dial_failed(now, attempt, None),
+            Input::Frames(attempt, frames) => {
+                for frame in frames {
+                    state.handle_frame(now, attempt, frame);
+                }
+            }
+            Input::Lost(attempt, close_code) => {
+                self.connection = None;
+                state.handle_lost(now, attempt, close_code);
+            }
+        }
+        // Also when something else came first: a deadline may have passed meanwhile, and commands used an older time.
+        state.handle_timeout(now);
+    }
+}
+
+impl Connection {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Input> {
+        let mut frames = Vec::new();
+        let lost = loop {
+            if frames.len() >= FRAMES_PER_TURN {
+                break None;
+            }
+            match self.transport.poll_receive(cx) {
+                Poll::Ready(Some(Ok(frame))) => frames.push(frame),
+                Poll::Ready(Some(Err(_)) | None) => break Some(self.transport.close_code()),
+                Poll::Pending => break None,
+            }
+        };
+        if !frames.is_empty() {
+            // If the connection is lost as well, the next poll says so.
+            return Poll::Ready(Input::Frames(self.attempt, frames));
+        }
+        if let Some(close_code) = lost {
+            return Poll::Ready(Input::Lost(self.attempt, close_code));
+        }
+        match self.poll_send(cx) {
+            Err(()) => Poll::Ready(Input::Lost(self.attempt, None)),
+            Ok(()) => Poll::Pending,
+        }
+    }
+
+    /// Sends what the transport takes. `Err` if it is broken.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), ()> {
+        while !self.unsent.is_empty() {
+            match self.transport.poll_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Err(()),
+                Poll::Pending => return Ok(()),
+            }
+            if let Some(frame) = self.unsent.pop_front() {
+                self.transport.start_send(frame).map_err(drop)?;
+                self.unflushed = true;
+            }
+        }
+        if self.unflushed {
+            match self.transport.poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(_)) => return Err(()),
+                Poll::Pending => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what waits, then closes; not for long.
+    async fn say_goodbye(mut self, code: u16) {
+        let goodbye = async {
+            poll_fn(|cx| match self.poll_send(cx) {
+                Ok(()) if self.unflushed || !self.unsent.is_empty() => Poll::Pending,
+                _ => Poll::Ready(()),
+            })
+            .await;
+            poll_fn(|cx| self.transport.poll_close(cx, code)).await;
+        };
+        // A peer that does not read its last frames misses them.
+        let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await;
+    }
+}

@@ -1,0 +1,118 @@
+//! One error for each operation.
+
+use sync_core::engine::EngineError;
+use sync_core::error::ErrorCode;
+use sync_core::history::Seq;
+use sync_core::ids::{ChangeId, DocumentIdError, EngineId};
+
+/// Why a client did not start. Nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The address is not one that this build can dial.
+    #[error("cannot dial {address:?}: {reason}")]
+    Address {
+        /// The address given.
+        address: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The operating system gave no randomness.
+    #[error("the operating system gave no randomness")]
+    Random,
+    /// There is no tokio runtime, and none could be started.
+    #[error("could not start a thread for the client")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Why a document was not opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The string does not name a document.
+    #[error(transparent)]
+    Id(#[from] DocumentIdError),
+    /// The document is open with another engine.
+    #[error("the document is open with engine {open}")]
+    EngineMismatch {
+        /// The engine that it is open with.
+        open: EngineId,
+    },
+    /// The engine could not make a replica.
+    #[error("the engine could not make a replica")]
+    Engine(#[from] EngineError),
+    /// The operating system gave no randomness.
+    #[error("the operating system gave no randomness")]
+    Random,
+    /// The client has been shut down.
+    #[error("the client has been shut down")]
+    Closed,
+}
+
+impl From<std::convert::Infallible> for OpenError {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// Why an edit was not made. The closure did not run, except for [`TooLarge`](Self::TooLarge).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EditError {
+    /// The document may only be read.
+    #[error("the document may only be read")]
+    ReadOnly,
+    /// The document was deleted on the server.
+    #[error("the document was deleted")]
+    Deleted,
+    /// The client has been shut down.
+    #[error("the client has been shut down")]
+    Closed,
+    /// Too many changes wait for the server.
+    #[error("{max} changes wait for the server already")]
+    OutboxFull {
+        /// How many may wait.
+        max: usize,
+    },
+    /// Called from within `read` or `edit` of the same document, or from one of its observers.
+    #[error("the document is being read or edited by this very thread")]
+    Reentrant,
+    /// A transaction on the engine's own handle holds the document.
+    #[error("a transaction of the application holds the document")]
+    Busy,
+    /// The change is over the server's limit. It has been taken back, and waits in `refused()`.
+    #[error("the change has {bytes} bytes, the limit is {max}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The engine failed.
+    #[error("the engine failed")]
+    Engine(#[source] EngineError),
+}
+
+/// Why what was waited for will not come.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SaveError {
+    /// The server refused these changes for good; they wait in `refused()`.
+    #[error("{} changes were refused", .0.len())]
+    Refused(Vec<ChangeId>),
+    /// The document was deleted on the server.
+    #[error("the document was deleted")]
+    Deleted,
+    /// The server refuses to open the document. What is pending stays in the outbox.
+    #[error("the server refuses to open the document: {0}")]
+    Denied(ErrorCode),
+    /// A change in the server's log breaks the engine's rules.
+    #[error("the change at sequence {sequence} of the server's log is damaged")]
+    Damaged {
+        /// Where it stands.
+        sequence: Seq,
+    },
+    /// The client has been shut down. What is pending stays in the store, if there is one.
+    #[error("the client has been shut down")]
+    Closed,
+}

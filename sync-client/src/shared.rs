@@ -1,0 +1,126 @@
+//! What the driver and the handles share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use sync_core::client::{ClientEvent, ClientState, Status};
+use sync_core::events::EventSender;
+use sync_core::ids::DocumentId;
+use sync_core::time::Time;
+use sync_core::watch::{Watch, WatchSender, watch};
+use tokio::sync::Notify;
+
+use crate::cell::{EVENTS_MAX, Entry, lock};
+
+/// What the driver and the handles share. Locks are taken in this order: a replica's, `documents`, `core`; none is held
+/// across an await.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    core: Mutex<Core>,
+    pub(crate) documents: Mutex<BTreeMap<DocumentId, Arc<Entry>>>,
+    /// Documents whose replicas have something to drain.
+    woken: Mutex<BTreeSet<DocumentId>>,
+    /// Wakes the driver.
+    pub(crate) wake: Notify,
+    pub(crate) status: WatchSender<Status>,
+    pub(crate) unsaved: WatchSender<Arc<[DocumentId]>>,
+    pub(crate) events: EventSender<ClientEvent>,
+    /// The client was dropped or shut down: the driver ends.
+    stopped: AtomicBool,
+    /// Time that a shutdown leaves for the outbox, until the driver has taken note of it.
+    ending: Mutex<Option<Duration>>,
+    /// Whether everything had been saved when the driver ended.
+    pub(crate) ended: WatchSender<Option<bool>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) state: ClientState,
+    /// The driver's time of its last turn. Others use it: whatever they do wakes the driver, which then catches up.
+    pub(crate) now: Time,
+}
+
+impl Shared {
+    pub(crate) fn new(state: ClientState) -> Self {
+        Self {
+            status: watch(state.status()).0,
+            core: Mutex::new(Core {
+                state,
+                now: Time::ZERO,
+            }),
+            documents: Mutex::default(),
+            woken: Mutex::default(),
+            wake: Notify::new(),
+            unsaved: watch(Arc::from([])).0,
+            events: EventSender::new(EVENTS_MAX),
+            stopped: AtomicBool::new(false),
+            ending: Mutex::default(),
+            ended: watch(None).0,
+        }
+    }
+
+    pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
+        lock(&self.core)
+    }
+
+    /// Runs a command on the machine, then lets the driver do what it asks for.
+    pub(crate) fn command<R>(&self, f: impl FnOnce(&mut ClientState, Time) -> R) -> R {
+        let result = {
+            let mut core = self.core();
+            let now = core.now;
+            f(&mut core.state, now)
+        };
+        self.wake.notify_one();
+        result
+    }
+
+    pub(crate) fn entry(&self, document: &DocumentId) -> Option<Arc<Entry>> {
+        lock(&self.documents).get(document).cloned()
+    }
+
+    /// This document's replica has something to drain.
+    pub(crate) fn woken(&self, document: &DocumentId) {
+        lock(&self.woken).insert(document.clone());
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn take_woken(&self) -> BTreeSet<DocumentId> {
+        std::mem::take(&mut lock(&self.woken))
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    /// Ends the driver when everything is saved, or after `deadline`.
+    pub(crate) fn end_within(&self, deadline: Duration) -> Watch<Option<bool>> {
+        *lock(&self.ending) = Some(deadline);
+        self.wake.notify_one();
+        self.ended.watch()
+    }
+
+    pub(crate) fn take_ending(&self) -> Option<Duration> {
+        lock(&self.ending).take()
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+}
+
+impl Shared {
+    /// Publishes where the document stands.
+    pub(crate) fn update(&self, entry: &Entry) {
+        let state = self.core().state.sync_state(&entry.id);
+        if let Some(state) = state {
+            entry.sync_state.set(state);
+        }
+        entry.turns.send_if_changed(|turns| {
+            *turns += 1;
+            true
+        });
+    }
+}
