@@ -25,11 +25,17 @@ pub use sync_core::client::{
     ClientEvent, DocumentEvent, EndReason, FailedReason, RefusedChange, RefusedReason, Status,
     SyncPhase, SyncState,
 };
+pub use sync_core::engine::typed::Typed;
+#[cfg(feature = "yrs")]
+pub use sync_core::engine::yrs::Yrs;
 pub use sync_core::engine::{self, Engine, NativeEngine, Source};
 pub use sync_core::error::{Action, ErrorCode, PeerError};
 pub use sync_core::events::Events;
 pub use sync_core::ids::{
     ChangeId, DocumentId, DocumentIdError, EngineId, OriginId, SessionId, User,
 };
+pub use sync_core::mergeable::{self, LwwMap, Mergeable};
 pub use sync_core::watch::{Closed, Subscription, Watch};
 pub use sync_core::wire::AccessLevel;
+#[cfg(feature = "yrs")]
+pub use sync_core::yrs;
