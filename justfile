@@ -1,0 +1,56 @@
+# The commands of this project. `just` lists them; `just check` is the definition of done.
+# Tools beyond cargo: just, cargo-nextest (optional), cargo-deny. CONTRIBUTING.md says where they come from.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+deny_version := "0.20.2"
+
+# List the recipes.
+default:
+    @just --list --unsorted
+
+# Everything that has to pass before a change is merged.
+check: formatted lint docs deny test
+
+# Run all tests: with nextest where it is installed, and the doctests, which nextest does not run.
+test:
+    if cargo nextest --version >/dev/null 2>&1; then \
+        cargo nextest run --workspace --all-features && cargo test --workspace --all-features --doc; \
+    else \
+        cargo test --workspace --all-features; \
+    fi
+
+# Format the code.
+fmt:
+    cargo fmt --all
+
+# Fail if the code is not formatted.
+formatted:
+    cargo fmt --all -- --check
+
+# Fail on any warning of the compiler or of clippy.
+lint:
+    cargo clippy --workspace --all-targets --all-features -- -D warnings
+
+# Build the docs, private items too; fail on a broken link.
+docs:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --document-private-items
+
+# Check licences, bans and sources of all dependencies (deny.toml). Needs no network.
+deny:
+    cargo deny --locked check --hide-inclusion-graph bans licenses sources
+
+# Check all dependencies against the RustSec database. Fetches it.
+advisories:
+    cargo deny --locked check advisories
+
+# Install cargo-deny at the version this project uses, built without optimisation: a minute instead of three.
+install-deny:
+    env -u CARGO_TARGET_DIR cargo install cargo-deny --version {{ deny_version }} --locked --debug
+
+# List the acceptance scenarios that tests cite (docs/testing.md), each with its places.
+scenarios:
+    @git grep --untracked -noE '//[/!].*\bScenarios? [0-9]+((, | and |, and )[0-9]+)*' -- '*.rs' \
+        | sed -E 's/^([^:]+:[0-9]+):.*Scenarios? /\1\t/' \
+        | awk -F '\t' '{ n = split($2, numbers, /[^0-9]+/); for (i = 1; i <= n; i++) print numbers[i] "\t" $1 }' \
+        | sort -u -k1,1n -k2,2
