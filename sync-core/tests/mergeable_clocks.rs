@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use mergeable_support::{Map, Random, assert_converged, content, edit, get, insert, replica, sync};
 use sync_core::engine::Document;
+use sync_core::mergeable::MergeableValidator;
 
 const HOUR: u64 = 60 * 60 * 1000;
 const DAY: u64 = 24 * HOUR;
@@ -156,6 +157,25 @@ fn a_clock_that_has_been_put_right_stops_winning() {
     // And its own next write to the key that it wrote in the future still takes effect.
     insert(&mut wrong, NOW + 2, 1, 'c');
     assert_eq!(get(&wrong, &1), Some('c'));
+}
+
+/// Scenario 6: a server's hook can tell such a change before it is logged.
+#[test]
+fn a_change_of_a_clock_a_day_ahead_can_be_told_by_its_bytes() {
+    let validator = MergeableValidator::new();
+    let mut ahead = replica::<u8, char>(1);
+    insert(&mut ahead, NOW, 1, 'a');
+    let change = insert(&mut ahead, NOW + DAY, 2, '!');
+    assert_eq!(validator.latest_time(&change), Ok(Some(NOW + DAY)));
+    assert_eq!(
+        validator.latest_time(&ahead.snapshot().unwrap()),
+        Ok(Some(NOW + DAY))
+    );
+    assert_eq!(
+        validator.latest_time(&replica::<u8, char>(2).snapshot().unwrap()),
+        Ok(None)
+    );
+    assert!(validator.latest_time(&change[1..]).is_err());
 }
 
 /// Scenario 6: 70,000 edits within one millisecond.

@@ -151,6 +151,34 @@ fn broken_rules_are_refused_by_name() {
     }
 }
 
+/// A key that this application would write differently is another entry, as for everybody who merges without types:
+/// it is passed on, and what is shown does not depend on which arrived last.
+#[test]
+fn a_key_in_other_bytes_is_kept_but_not_shown() {
+    let change = |number: u8, key: &[u8], value: u8| {
+        let size = u8::try_from(key.len()).unwrap();
+        let entry = [&[0, size][..], key, &[2, value]].concat();
+        let node = [&[1, size + 4][..], &entry].concat();
+        Bytes::from(
+            [
+                &[1, 0, 0, 0, 0, 0, 0, 0, 9, number, 1, number, 0][..],
+                &node,
+            ]
+            .concat(),
+        )
+    };
+    let (usual, other) = (change(1, &[5], 1), change(2, &[0xcc, 5], 2));
+    let mut ends = Vec::new();
+    for order in [[&usual, &other], [&other, &usual]] {
+        let mut document = replica::<u8, u8>(1);
+        document.import(&order.map(Clone::clone)).unwrap();
+        assert_eq!(content(&document), [(5, 1)]);
+        ends.push(document.snapshot().unwrap());
+    }
+    assert_eq!(ends[0], ends[1]);
+    assert!(ends[0].windows(3).any(|bytes| bytes == [0xcc, 5, 2]));
+}
+
 /// A few bytes that announce much cost nothing.
 #[test]
 fn counts_beyond_the_input_are_refused_before_anything_is_made_for_them() {

@@ -34,6 +34,25 @@ impl MergeableValidator {
     pub const fn new() -> Self {
         Self
     }
+
+    /// The latest time of any stamp in a change, in milliseconds since the Unix epoch; `None` if it has none.
+    ///
+    /// For a server's hook that refuses changes of clocks far ahead of its own (decision 0003). Not a part of what
+    /// is valid, which depends on nobody's clock: a change that has been logged is taken by everybody.
+    ///
+    /// # Errors
+    /// As [`validate`](Validator::validate).
+    pub fn latest_time(&self, change: &[u8]) -> Result<Option<u64>, EngineError> {
+        struct Latest(Option<u64>);
+        impl Visitor for Latest {
+            fn stamp(&mut self, _: usize, _: u64, time: u64, _: u32) {
+                self.0 = self.0.max(Some(time));
+            }
+        }
+        let mut latest = Latest(None);
+        self::change(change, DEPTH_MAX, &mut latest)?;
+        Ok(latest.0)
+    }
 }
 
 impl Validator for MergeableValidator {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -260,5 +261,25 @@ fn encode_key<K: Serialize + DeserializeOwned>(key: &K) -> Result<Box<[u8]>, Val
 /// second entry for it, and which of the two is shown would depend on the order of arrival.
 fn decode_key<K: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<K> {
     let key: K = rmp_serde::from_slice(bytes).ok()?;
-    (encode(&key).ok()?.as_ref() == bytes).then_some(key)
+    let mut expected = Expected(bytes);
+    let mut serializer = rmp_serde::Serializer::new(&mut expected).with_struct_map();
+    key.serialize(&mut serializer).ok()?;
+    expected.0.is_empty().then_some(key)
+}
+
+/// Compares what is written with bytes that are there, without a copy.
+struct Expected<'a>(&'a [u8]);
+
+impl io::Write for Expected<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self
+            .0
+            .strip_prefix(bytes)
+            .ok_or(io::ErrorKind::InvalidData)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
