@@ -12,6 +12,7 @@ mod maybe_send;
 pub mod mergeable;
 pub mod registry;
 pub mod rng;
+pub mod server;
 pub mod time;
 pub mod transport;
 pub mod watch;

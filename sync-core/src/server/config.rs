@@ -1,0 +1,134 @@
+//! What sessions and rooms are told when they begin.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::Validator;
+use crate::ids::{EngineId, User};
+use crate::limits::Limits;
+
+/// The engines that a server knows, each with what checks its changes.
+#[derive(Clone, Default)]
+pub struct Engines {
+    validators: BTreeMap<EngineId, Option<Arc<dyn Validator>>>,
+}
+
+impl Engines {
+    /// None at all.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an engine whose changes are checked before they are logged; in the place of an earlier one of that name.
+    pub fn insert(&mut self, validator: Arc<dyn Validator>) {
+        self.validators.insert(validator.engine(), Some(validator));
+    }
+
+    /// Adds an engine whose changes are logged as they come.
+    pub fn insert_relay(&mut self, engine: EngineId) {
+        self.validators.insert(engine, None);
+    }
+
+    /// What checks changes of this engine, if anything does; `None` if the engine is not known.
+    #[must_use]
+    pub fn validator(&self, engine: &EngineId) -> Option<Option<&Arc<dyn Validator>>> {
+        self.validators.get(engine).map(Option::as_ref)
+    }
+}
+
+impl fmt::Debug for Engines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.validators.keys()).finish()
+    }
+}
+
+/// Settings of a [`ServerSession`](super::ServerSession).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SessionConfig {
+    /// What a client may take and send.
+    pub limits: Limits,
+    /// Whether frames may be gzip for clients that take it. Default true.
+    pub gzip: bool,
+    /// Who the client is, if something in front of this server has found out; then nobody is asked.
+    pub user: Option<User>,
+    /// Wall clock at [`Time::ZERO`](crate::time::Time::ZERO), in milliseconds since 1970.
+    pub start_wall_ms: u64,
+}
+
+impl SessionConfig {
+    /// The defaults for these limits.
+    #[must_use]
+    pub const fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            gzip: true,
+            user: None,
+            start_wall_ms: 0,
+        }
+    }
+}
+
+/// Settings of a [`Room`](super::Room).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RoomConfig {
+    /// What a client may send.
+    pub limits: Limits,
+    /// The engines known.
+    pub engines: Engines,
+    /// Bytes of recent frames kept for all members together, whatever their number; the newest frame is always
+    /// kept. Default 1 MiB. More lets slow members stay off the registry for longer.
+    pub ring_bytes_max: usize,
+    /// Bytes of changes read at once for one member that is behind the ring, which is also what it may pin.
+    /// Default 256 KiB; one larger change is read alone.
+    pub catch_up_bytes: usize,
+    /// Changes in one append at most. Default 1,024.
+    pub append_changes_max: usize,
+    /// Bytes of changes in one append at most; one larger change goes alone. Default 1 MiB.
+    pub append_bytes_max: usize,
+    /// How long a client may reconcile before the next one gets its turn. Default 60 s.
+    pub reconcile_timeout: Duration,
+    /// How long a room without members stays. Default 30 s.
+    pub unload_after: Duration,
+    /// First delay before a failed registry call is repeated; doubles with each. Default 50 ms.
+    pub retry_delay_min: Duration,
+    /// Longest such delay, and what clients are told to wait when the registry names none. Default 2 s.
+    pub retry_delay_max: Duration,
+    /// How often an append of unknown outcome is repeated before its authors are told to try later. Default 6.
+    pub append_attempts_max: u32,
+    /// Randomness for epochs; different for every room.
+    pub seed: u64,
+}
+
+impl RoomConfig {
+    /// The defaults.
+    #[must_use]
+    pub const fn new(limits: Limits, engines: Engines, seed: u64) -> Self {
+        Self {
+            limits,
+            engines,
+            ring_bytes_max: 1024 * 1024,
+            catch_up_bytes: 256 * 1024,
+            append_changes_max: 1_024,
+            append_bytes_max: 1024 * 1024,
+            reconcile_timeout: Duration::from_secs(60),
+            unload_after: Duration::from_secs(30),
+            retry_delay_min: Duration::from_millis(50),
+            retry_delay_max: Duration::from_secs(2),
+            append_attempts_max: 6,
+            seed,
+        }
+    }
+
+    /// Delay before attempt `n`, from 1.
+    pub(super) fn retry_delay(&self, n: u32) -> Duration {
+        let factor = 1_u32.checked_shl(n.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.retry_delay_min
+            .saturating_mul(factor)
+            .min(self.retry_delay_max)
+    }
+}

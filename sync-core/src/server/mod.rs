@@ -1,0 +1,35 @@
+//! The server's half of the protocol, without IO.
+//!
+//! ```text
+//!  connection ── frames ──▶ ServerSession ── Join, Push, Leave ──▶ Room ── RegistryRequest ──▶ registry
+//!             ◀── Send ───                ◀── poll_member ────────      ◀── RegistryAnswer ───
+//! ```
+//!
+//! A [`ServerSession`] is the protocol state over one connection; a [`Room`] is one live document. Feed either
+//! with `handle_*`, drain `poll_output` until `None`, and call `handle_timeout` when `poll_timeout` has passed.
+//! Neither reads a clock or waits for anything, so both run the same in a server and in a simulation.
+
+mod config;
+mod registry;
+mod room;
+mod session;
+
+use bytes::Bytes;
+
+pub use config::{Engines, RoomConfig, SessionConfig};
+pub use registry::{RegistryAnswer, RegistryRequest, RequestNumber};
+pub use room::{MemberOutput, OpenRequest, Room, RoomEvent, RoomOutput, RoomPhase, RoomUnloaded};
+pub use session::{AuthenticateRequest, JoinRequest, ServerSession, SessionEvent, SessionOutput};
+
+/// What a change counts for in the push window at least, in bytes: the bookkeeping for tiny changes is not free.
+pub const CHANGE_CHARGE_MIN: usize = 32;
+
+/// What pushed changes count for in the push window.
+#[must_use]
+pub fn push_charge(changes: &[Bytes]) -> usize {
+    changes.iter().map(|change| charge(change)).sum()
+}
+
+fn charge(change: &[u8]) -> usize {
+    change.len().max(CHANGE_CHARGE_MIN)
+}

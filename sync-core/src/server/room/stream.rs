@@ -1,0 +1,266 @@
+//! The stream: what each member is sent, from its own position (`docs/protocol.md` section 7.2).
+
+use super::member::{Member, MemberState};
+use super::ring::{Encoded, Ring};
+use super::{Arc, MemberOutput, Purpose, Room, absence};
+use crate::history::Seq;
+use crate::ids::{Author, Channel, SessionId};
+use crate::limits::FRAGMENT_BYTES;
+use crate::registry::{RegistryError, StoredChange, Tail};
+use crate::server::registry::{RegistryRequest, RequestNumber};
+use crate::time::Time;
+use crate::wire::{
+    Ack, CHANGES_OVERHEAD_BYTES_MAX, Compression, Message, change_bytes, changes_frame, check_of,
+    encode_frame,
+};
+
+/// What a member needs before it can be sent more.
+enum Need {
+    Nothing,
+    Tail(Seq),
+}
+
+impl Room {
+    /// The next thing for a session, if there is one now; after `None`, [`Wake`](super::RoomOutput::Wake) says when
+    /// there is again. May leave something in [`poll_output`](Room::poll_output).
+    #[must_use]
+    pub fn poll_member(&mut self, now: Time, session: SessionId) -> Option<MemberOutput> {
+        let (channel, head) = (self.channel, self.head());
+        let member = self.members.get_mut(&session)?;
+        match member.poll(channel, session, head, &self.ring) {
+            Ok(MemberOutput::Left) => {
+                self.remove(now, session);
+                self.turn(now);
+                Some(MemberOutput::Left)
+            }
+            Ok(output) => {
+                self.drop_unused_snapshot();
+                Some(output)
+            }
+            Err(need) => {
+                member.awake = false;
+                let key = (session, member.generation);
+                if let Need::Tail(after) = need {
+                    if let Some(stream) = member.stream() {
+                        stream.is_reading = true;
+                    }
+                    self.read_tail(key, after);
+                }
+                None
+            }
+        }
+    }
+
+    /// Reads the log after a sequence, once for all who wait for it.
+    fn read_tail(&mut self, key: (SessionId, u32), after: Seq) {
+        if let Some((_, waiters)) = self.reads.get_mut(&after) {
+            return waiters.push(key);
+        }
+        let max_bytes = self.config.catch_up_bytes;
+        let number = self.request(
+            Purpose::CatchUp { after },
+            RegistryRequest::Tail { after, max_bytes },
+        );
+        self.reads.insert(after, (number, vec![key]));
+    }
+
+    pub(super) fn on_catch_up(
+        &mut self,
+        now: Time,
+        number: RequestNumber,
+        after: Seq,
+        result: Result<Tail, RegistryError>,
+    ) {
+        if self
+            .reads
+            .get(&after)
+            .is_none_or(|(read, _)| *read != number)
+        {
+            return;
+        }
+        let (_, waiters) = self.reads.remove(&after).unwrap_or((number, Vec::new()));
+        let behind: Vec<_> = waiters
+            .into_iter()
+            .filter(|key| {
+                self.live(*key)
+                    .and_then(Member::stream)
+                    .is_some_and(|stream| stream.is_reading && stream.next == after.next())
+            })
+            .collect();
+        if behind.is_empty() {
+            return;
+        }
+        let epoch = self.current().map(|history| history.epoch);
+        match result {
+            Ok(Tail::Changes {
+                epoch: found,
+                changes,
+                head,
+                ..
+            }) if Some(found) == epoch && !changes.is_empty() => {
+                self.seen = self.seen.max(head);
+                let frames = self.encode_rows(after, changes);
+                for key in behind {
+                    if let Some(stream) = self.live(key).and_then(Member::stream) {
+                        stream.is_reading = false;
+                        stream.catch_up.extend(frames.iter().cloned());
+                        self.wake(key.0);
+                    }
+                }
+            }
+            Ok(Tail::Compacted { epoch: found, .. }) if Some(found) == epoch => {
+                for key in behind {
+                    self.read_snapshot(key);
+                }
+            }
+            // Rows that were published are not there any more, or are of another history.
+            Ok(_) => self.mark_stale(now),
+            Err(error) => match absence(&error) {
+                Some(absence) => self.gone(now, &absence),
+                None => {
+                    let error = self.registry_failed("tail", error);
+                    for key in behind {
+                        self.stop(now, key.0, error.clone());
+                    }
+                }
+            },
+        }
+    }
+
+    /// Encodes rows that follow on `after`, up to where members go on with the ring: never beyond what has been
+    /// published, and no further than the first frame of the ring that starts among them.
+    pub(super) fn encode_rows(
+        &mut self,
+        after: Seq,
+        mut rows: Vec<StoredChange>,
+    ) -> Vec<(Arc<Encoded>, Seq)> {
+        let end = self
+            .ring
+            .next_boundary(after.next())
+            .unwrap_or_else(|| self.head().next())
+            .min(self.head().next());
+        if self.ring.starting_at(after.next()).is_some() {
+            return Vec::new();
+        }
+        rows.retain(|row| row.seq > after && row.seq < end);
+        let authors: Vec<_> = rows.iter().map(|row| self.author(row.id.origin)).collect();
+        let mut frames = Vec::new();
+        let mut rest: &[_] = &rows;
+        let mut authors: &[_] = &authors;
+        while let Some(first) = rest.first().map(|row| row.seq) {
+            let n = frame_len(
+                rest.iter()
+                    .zip(authors)
+                    .map(|(row, author)| (*author, row.id.number, row.seq, row.bytes.len())),
+            );
+            let (now, later) = rest.split_at(n.min(rest.len()));
+            let (by, later_by) = authors.split_at(n.min(authors.len()));
+            let changes: Vec<_> = now
+                .iter()
+                .zip(by)
+                .map(|(row, author)| (*author, row.id.number, &*row.bytes))
+                .collect();
+            let frame = changes_frame(self.channel, first, changes);
+            let last = now.last().map_or(first, |row| row.seq);
+            let id = self.fragmented_id();
+            let encoded = Encoded::new(self.channel, id, frame);
+            frames.push((Arc::new(encoded), last));
+            (rest, authors) = (later, later_by);
+        }
+        frames
+    }
+}
+
+/// How many of these changes (author, number, sequence, length) make one frame; at least one.
+pub(super) fn frame_len(changes: impl Iterator<Item = (Author, u64, Seq, usize)>) -> usize {
+    let mut bytes = CHANGES_OVERHEAD_BYTES_MAX;
+    let mut n = 0;
+    for (author, number, seq, length) in changes {
+        bytes = bytes.saturating_add(change_bytes(author, number, seq, length));
+        if bytes > FRAGMENT_BYTES && n > 0 {
+            break;
+        }
+        n += 1;
+    }
+    n.max(1)
+}
+
+impl Member {
+    fn poll(
+        &mut self,
+        channel: Channel,
+        session: SessionId,
+        head: Seq,
+        ring: &Ring,
+    ) -> Result<MemberOutput, Need> {
+        if self.settled > 0 {
+            return Ok(MemberOutput::Settled(std::mem::take(&mut self.settled)));
+        }
+        if let Some(frame) = self.prompt.pop_front() {
+            return Ok(MemberOutput::Frame(frame));
+        }
+        if matches!(self.state, MemberState::Ended) {
+            return Ok(MemberOutput::Left);
+        }
+        let (compression, generation) = (self.compression(), self.generation);
+        loop {
+            let MemberState::Streaming(stream) = &mut self.state else {
+                return Err(Need::Nothing);
+            };
+            if let Some((sending, last)) = &mut stream.sending {
+                let last = *last;
+                let frame = sending.next();
+                if sending.is_done() {
+                    stream.sending = None;
+                    stream.next = last.next();
+                    self.settle_through(last);
+                }
+                match frame {
+                    Some(frame) => return Ok(MemberOutput::Frame(frame)),
+                    None => continue,
+                }
+            }
+            let next = stream.next;
+            if self
+                .controls
+                .front()
+                .is_some_and(|control| control.after < next)
+                && let Some(control) = self.controls.pop_front()
+            {
+                self.settled = self.settled.saturating_add(control.charge);
+                return Ok(MemberOutput::Frame(control.frame));
+            }
+            if let Some((encoded, last)) = stream.catch_up.pop_front() {
+                stream.sending = Some((encoded.send(compression), last));
+                continue;
+            }
+            if next > head {
+                return Err(Need::Nothing);
+            }
+            let Some(frame) = ring.starting_at(next) else {
+                return Err(if stream.is_reading {
+                    Need::Nothing
+                } else {
+                    Need::Tail(Seq(next.0.saturating_sub(1)))
+                });
+            };
+            let own = frame
+                .sole
+                .filter(|sole| sole.session == session && sole.generation == generation);
+            let Some(own) = own else {
+                stream.sending = Some((frame.encoded.send(compression), frame.last));
+                continue;
+            };
+            let ack = Ack {
+                channel,
+                check: check_of(frame.first),
+                number: own.first_number,
+                count: frame.last.0.saturating_sub(frame.first.0) + 1,
+            };
+            stream.next = frame.last.next();
+            self.settle_through(frame.last);
+            let frame = encode_frame(&Message::Ack(ack), Compression::None);
+            return Ok(MemberOutput::Frame(frame));
+        }
+    }
+}
