@@ -108,7 +108,7 @@ impl<E: Engine> DocumentHandle<E> {
             return Err(EditError::Reentrant);
         };
         let max = self.edit_bytes_max()?;
-        guard.replica.document().set_wall_time(unix_ms());
+        guard.replica.document().set_wall_time(self.wall_time());
         let edited = guard.replica.edit(max, f);
         // Under the lock: changes enter the outbox in the order in which they were made.
         let events = self.entry.drain(&self.shared, &mut guard.replica);
@@ -134,6 +134,12 @@ impl<E: Engine> DocumentHandle<E> {
         drop(guard);
         self.entry.publish(events);
         result
+    }
+
+    /// The server's clock as far as it is known, else this device's.
+    fn wall_time(&self) -> u64 {
+        let core = self.shared.core();
+        core.state.wall_time(core.now).unwrap_or_else(unix_ms)
     }
 
     /// Whether an edit can be made, and how large it may be.
@@ -305,7 +311,7 @@ impl Waiter {
     }
 }
 
-/// The wall clock, which engines that order concurrent writes by time ask for.
+/// This device's wall clock, in milliseconds since 1970.
 fn unix_ms() -> u64 {
     let elapsed = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -212,6 +212,18 @@ impl ErrorCode {
     }
 }
 
+impl ErrorCode {
+    /// What a bare close code says, if it says that trying again makes no sense.
+    #[must_use]
+    pub const fn from_close_code(close_code: u16) -> Option<Self> {
+        match close_code {
+            4400..4499 => Some(Self::from_number(close_code - 4400 + 100)),
+            4499 => Some(Self::Other(close_code)),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

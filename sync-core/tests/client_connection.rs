@@ -303,3 +303,33 @@ fn a_server_without_room_is_tried_again_after_the_delay_that_it_gave() {
     client.advance(2 * SECOND);
     assert_eq!(client.dials, 2);
 }
+
+/// Protocol section 9: a close code alone says whether to try again.
+#[test]
+fn a_bare_close_code_is_enough_to_know_whether_to_try_again() {
+    for (close_code, tries_again) in [
+        (None, true),
+        (Some(1006), true),
+        (Some(1012), true),
+        (Some(1013), true),
+        (Some(4407), false),
+        (Some(4411), false),
+        (Some(4499), false),
+    ] {
+        let mut client = Harness::connected();
+        client
+            .state
+            .handle_lost(client.now, client.attempt(), close_code);
+        client.settle();
+        assert_eq!(
+            matches!(client.state.status(), Status::Reconnecting { .. }),
+            tries_again,
+            "{close_code:?}"
+        );
+        assert_eq!(
+            matches!(client.state.status(), Status::Failed(_)),
+            !tries_again,
+            "{close_code:?}"
+        );
+    }
+}

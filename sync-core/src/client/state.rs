@@ -90,6 +90,8 @@ pub struct ClientState {
     documents: BTreeMap<DocumentId, DocumentState>,
     outputs: VecDeque<Output>,
     next_request: u32,
+    /// The server's wall clock in milliseconds, and when it was told.
+    server_clock: Option<(Time, u64)>,
 }
 
 /// ```text
@@ -136,6 +138,7 @@ impl ClientState {
             documents: BTreeMap::new(),
             outputs: VecDeque::new(),
             next_request: 0,
+            server_clock: None,
             config,
         }
     }
@@ -199,6 +202,14 @@ impl ClientState {
     #[must_use]
     pub fn sync_state(&self, document: &DocumentId) -> Option<SyncState> {
         self.documents.get(document).map(DocumentState::sync_state)
+    }
+
+    /// The server's wall clock now, in milliseconds since 1970, once a server has told it: engines that order concurrent
+    /// writes by time then do not depend on this device's clock being right.
+    #[must_use]
+    pub fn wall_time(&self, now: Time) -> Option<u64> {
+        let (at, ms) = self.server_clock?;
+        Some(ms.saturating_add(u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX)))
     }
 
     /// Documents with changes that the server is not known to hold.
@@ -472,7 +483,7 @@ impl ClientState {
         let Link::Up(up) = &mut self.link else { return };
         match up.session.handle_frame(now, frame) {
             Ok(Received::Nothing) => {}
-            Ok(Received::Welcome(welcome)) => self.handle_welcome(*welcome),
+            Ok(Received::Welcome(welcome)) => self.handle_welcome(now, &welcome),
             Ok(Received::Message(message)) => self.handle_message(now, message),
             Err(error) => self.protocol_error(now, error),
         }
@@ -481,8 +492,15 @@ impl ClientState {
 
     /// The connection closed or broke.
     pub fn handle_lost(&mut self, now: Time, attempt: AttemptId, close_code: Option<u16>) {
-        if attempt.0 == self.attempt && matches!(self.link, Link::Up(_)) {
-            self.lost(now, EndReason::Lost { close_code }, 1000);
+        if attempt.0 != self.attempt || !matches!(self.link, Link::Up(_)) {
+            return;
+        }
+        match close_code.and_then(ErrorCode::from_close_code) {
+            Some(code) => {
+                let error = PeerError::new(code, "the server closed the connection");
+                self.session_error(now, error, code.action());
+            }
+            None => self.lost(now, EndReason::Lost { close_code }, 1000),
         }
     }
 
@@ -564,7 +582,8 @@ impl ClientState {
 
     // ---- messages
 
-    fn handle_welcome(&mut self, welcome: Welcome) {
+    fn handle_welcome(&mut self, now: Time, welcome: &Welcome) {
+        self.server_clock = Some((now, welcome.server_time_ms));
         let Link::Up(up) = &mut self.link else { return };
         up.welcomed = Some(welcome.limits);
         up.healthy = false;
