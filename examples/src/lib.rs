@@ -1,3 +1,12 @@
 //! Parts of the example programs that are worth reading, and testing, on their own.
 
 pub mod file_registry;
+
+/// The programs in the guides, as doctests.
+#[cfg(doctest)]
+mod texts {
+    #[doc = include_str!("../../docs/guide/client.md")]
+    struct Client;
+    #[doc = include_str!("../../docs/guide/custom-transport.md")]
+    struct CustomTransport;
+}
