@@ -5,6 +5,9 @@ set shell := ["bash", "-euo", "pipefail", "-c"]
 
 deny_version := "0.20.2"
 
+# What cargo installed comes first: the wrapper that pip installs for just puts its own folder, and what is outdated there, in front.
+export PATH := env("CARGO_HOME", env("HOME") / ".cargo") / "bin:" + env("PATH")
+
 # List the recipes.
 default:
     @just --list --unsorted
