@@ -35,8 +35,9 @@ formatted:
 lint:
     cargo clippy --workspace --all-targets --all-features -- -D warnings
 
-# Build the docs, private items too; fail on a broken link.
+# Build the docs, as users see them and then with private items; fail on a broken link.
 docs:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --document-private-items
 
 # Check licences, bans and sources of all dependencies (deny.toml). Needs no network.

@@ -1,4 +1,4 @@
-//! The byte layout of changes, snapshots and versions: the only place that knows it, with [`check`](super::check),
+//! The byte layout of changes, snapshots and versions: the only place that knows it, with [`check`],
 //! which walks it without building anything.
 //!
 //! A change and a snapshot have one format. Numbers are LEB128 varints (7 bits a byte, low bits first); replica ids
