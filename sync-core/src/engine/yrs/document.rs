@@ -1,19 +1,16 @@
 //! A yrs document as the runtime sees it.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use ::yrs::block::ClientID;
-use ::yrs::updates::decoder::Decode;
-use ::yrs::updates::encoder::Encode;
 use ::yrs::{
-    Doc, OffsetKind, Options, ReadTxn, StateVector, Transact, Transaction, TransactionMut, Update,
-    WriteTxn,
+    Doc, OffsetKind, Options, ReadTxn, StateVector, Transact, Transaction, TransactionMut,
 };
 use bytes::Bytes;
 use twox_hash::XxHash3_64;
 
 use super::cursor::CLIENT_MAX;
+use super::import::{Checked, Importer, LIMITS};
 use super::observe::{OURS, Queue, roots};
 use super::rewrite::state_before;
 use super::validate::{Ignore, scan};
@@ -21,12 +18,6 @@ use super::version::{state_vector, version_of};
 use crate::engine::{
     Document, Drained, Edited, EngineError, EngineEvent, Imported, ReplicaSeed, Source,
     ValidateLimits, Version, Wake,
-};
-
-/// What imports are held to, whatever was checked before: protocol constants, but no limit on the size of a state.
-const LIMITS: ValidateLimits = ValidateLimits {
-    bytes_max: usize::MAX,
-    depth_max: 64,
 };
 
 /// A replica in yrs.
@@ -42,7 +33,7 @@ pub struct YrsDocument {
     seed: ReplicaSeed,
     /// Counts the `Doc`s, this one included.
     generation: u64,
-    clocks: Clocks,
+    importer: Importer,
     /// As last computed, for when a transaction of the application is in the way.
     version: Version,
     is_poisoned: bool,
@@ -55,9 +46,7 @@ impl YrsDocument {
         if let Ok(mut txn) = doc.try_transact_mut() {
             queue.watch(&mut txn, 0);
         }
-        let version = doc
-            .try_transact()
-            .map(|txn| version_of(&txn, &BTreeMap::new()));
+        let version = doc.try_transact().map(|txn| version_of(&txn));
         Self {
             doc,
             retired: Vec::new(),
@@ -65,7 +54,7 @@ impl YrsDocument {
             offset_kind,
             seed,
             generation: 0,
-            clocks: Clocks::default(),
+            importer: Importer::default(),
             version: version.unwrap_or_else(|_| Version(Bytes::new())),
             is_poisoned: false,
         }
@@ -91,7 +80,6 @@ impl YrsDocument {
         // Again each time: `Doc::destroy` and a panic in somebody's observer take all observers off.
         self.queue.watch(&mut txn, self.generation);
         let n_before = self.queue.lock().local.len();
-        let pending = encode_pending(&txn);
         let result = catch_unwind(AssertUnwindSafe(|| f(&mut txn)));
         let is_committed = self.queue.lock().local.len() > n_before;
         let limits = ValidateLimits {
@@ -127,13 +115,9 @@ impl YrsDocument {
         if let Some(before) = before {
             let change = self.queue.lock().local.last().cloned().unwrap_or_default();
             if scan(&change, &limits, &mut Ignore).is_err() {
-                let states: Vec<&[u8]> = [Some(before.as_slice()), pending.as_deref()]
-                    .into_iter()
-                    .flatten()
-                    .collect();
                 // The transaction stays open: nobody edits the old document while it retires.
                 // Should the engine not take its own state back, the change stays and is refused by the server instead.
-                if self.replace(&states).is_ok() {
+                if self.replace(before).is_ok() {
                     self.queue.lock().forget_local(n_before);
                     return Ok(Edited::TakenBack {
                         change,
@@ -153,60 +137,63 @@ impl YrsDocument {
         }
     }
 
-    /// Goes on with a new `Doc` that holds `states`, and retires the present one.
-    fn replace(&mut self, states: &[&[u8]]) -> Result<(), EngineError> {
+    /// Reads what is encoded. A panic of the engine is an error.
+    fn encode<R>(
+        &self,
+        f: impl FnOnce(&Transaction<'_>) -> Result<R, EngineError>,
+    ) -> Result<R, EngineError> {
+        self.usable()?;
+        let txn = self.doc.try_transact().map_err(|_| EngineError::Busy)?;
+        catch_unwind(AssertUnwindSafe(|| f(&txn))).unwrap_or(Err(EngineError::Poisoned))
+    }
+
+    /// Goes on with a new `Doc` that holds `state`, and retires the present one.
+    fn replace(&mut self, state: Vec<u8>) -> Result<(), EngineError> {
         let generation = self.generation + 1;
         let doc = fresh(self.offset_kind, self.seed, generation);
         let mut txn = doc
             .try_transact_mut_with(OURS)
             .map_err(|_| EngineError::Busy)?;
-        let mut clocks = Clocks::default();
-        apply(&mut txn, states, &mut clocks)?;
+        Importer::default().import(&mut txn, vec![Checked::new(Bytes::from(state))?])?;
         self.queue.watch(&mut txn, generation);
         drop(txn);
         self.retired.push(std::mem::replace(&mut self.doc, doc));
         self.generation = generation;
         self.queue.lock().generation = generation;
-        self.clocks = clocks;
+        self.importer.forget_document();
         Ok(())
     }
 
-    fn import_all(&mut self, updates: &[&[u8]]) -> Result<Imported, EngineError> {
+    fn import_all(
+        &mut self,
+        updates: impl Iterator<Item = Bytes>,
+    ) -> Result<Imported, EngineError> {
         self.usable()?;
-        for update in updates {
-            scan(update, &LIMITS, &mut Ignore)?;
-        }
+        let updates = updates.map(Checked::new).collect::<Result<Vec<_>, _>>()?;
         let doc = self.doc.clone();
         let mut txn = doc
             .try_transact_mut_with(OURS)
             .map_err(|_| EngineError::Busy)?;
         Queue::unwatch(&mut txn);
-        let applied = apply(&mut txn, updates, &mut self.clocks);
+        let imported = self.importer.import(&mut txn, updates);
         self.queue.watch(&mut txn, self.generation);
-        if applied.is_err() {
-            // Part of an update may be in the document.
-            self.is_poisoned = true;
-        }
-        applied?;
+        self.is_poisoned = imported.is_err();
+        imported?;
         let changed = has_changes(&txn);
         if changed {
-            self.queue
-                .lock()
-                .events
-                .push(EngineEvent::new(Source::Remote, roots(&txn)));
+            let event = EngineEvent::new(Source::Remote, roots(&txn));
+            self.queue.lock().events.push(event);
         }
-        Ok(Imported::new(
-            changed,
-            txn.has_missing_updates() || self.clocks.has_gaps(),
-        ))
+        Ok(Imported::new(changed, self.importer.is_waiting()))
     }
 }
 
 impl Document for YrsDocument {
-    /// While a transaction of the application holds the document: the version when it was last asked for.
+    /// While a transaction of the application holds the document, or after a panic of the engine: the version when it
+    /// was last asked for.
     fn version(&mut self) -> Version {
-        if let Ok(txn) = self.doc.try_transact() {
-            self.version = version_of(&txn, &self.clocks.gaps);
+        if let Ok(version) = self.encode(|txn| Ok(version_of(txn))) {
+            self.version = version;
         }
         self.version.clone()
     }
@@ -226,31 +213,36 @@ impl Document for YrsDocument {
 
     /// One transaction for all changes. All are checked before the first is applied.
     fn import(&mut self, changes: &[Bytes]) -> Result<Imported, EngineError> {
-        let updates: Vec<&[u8]> = changes.iter().map(Bytes::as_ref).collect();
-        self.import_all(&updates)
+        self.import_all(changes.iter().cloned())
     }
 
     fn import_snapshot(&mut self, snapshot: &[u8]) -> Result<Imported, EngineError> {
-        self.import_all(&[snapshot])
+        self.import_all(std::iter::once(Bytes::copy_from_slice(snapshot)))
     }
 
     fn since(&mut self, version: &Version) -> Result<Option<Bytes>, EngineError> {
-        self.usable()?;
-        let txn = self.doc.try_transact().map_err(|_| EngineError::Busy)?;
-        let theirs = state_vector(version, &txn.state_vector())?;
-        if version_of(&txn, &self.clocks.gaps) == *version {
-            return Ok(None);
-        }
-        Ok(Some(Bytes::from(txn.encode_diff_v1(&theirs))))
+        self.encode(|txn| {
+            let theirs = state_vector(version, &txn.state_vector())?;
+            if version_of(txn) == *version {
+                return Ok(None);
+            }
+            Ok(Some(Bytes::from(txn.encode_diff_v1(&theirs))))
+        })
     }
 
     /// Includes what waits for missing changes.
     fn snapshot(&mut self) -> Result<Bytes, EngineError> {
-        self.usable()?;
-        let txn = self.doc.try_transact().map_err(|_| EngineError::Busy)?;
-        Ok(Bytes::from(
-            txn.encode_state_as_update_v1(&StateVector::default()),
-        ))
+        self.encode(|txn| {
+            let state = txn.encode_diff_v1(&StateVector::default());
+            if !self.importer.is_waiting() {
+                return Ok(Bytes::from(state));
+            }
+            let parts: Vec<&[u8]> = std::iter::once(state.as_slice())
+                .chain(self.importer.waiting().map(Bytes::as_ref))
+                .collect();
+            let merged = ::yrs::merge_updates_v1(parts);
+            merged.map(Bytes::from).map_err(|_| EngineError::Poisoned)
+        })
     }
 
     /// Elements name their neighbours, so a change stays meaningless without those before it.
@@ -276,108 +268,4 @@ fn fresh(offset_kind: OffsetKind, seed: ReplicaSeed, generation: u64) -> Doc {
 
 fn has_changes(txn: &TransactionMut<'_>) -> bool {
     !txn.insert_set().is_empty() || !txn.delete_set().is_empty()
-}
-
-/// What waits for missing changes, as an update.
-fn encode_pending(txn: &TransactionMut<'_>) -> Option<Vec<u8>> {
-    if !txn.has_missing_updates() {
-        return None;
-    }
-    let mut updates = Vec::new();
-    if let Some(pending) = ReadTxn::store(txn).pending_update() {
-        updates.push(pending.update.encode_v1());
-    }
-    if let Some(deleted) = ReadTxn::store(txn).pending_ds() {
-        // No sections, then the deletions.
-        updates.push([&[0], deleted.encode_v1().as_slice()].concat());
-    }
-    ::yrs::merge_updates_v1(updates).ok()
-}
-
-/// Imports updates that passed the validator, and commits.
-fn apply(
-    txn: &mut TransactionMut<'_>,
-    updates: &[&[u8]],
-    clocks: &mut Clocks,
-) -> Result<(), EngineError> {
-    let applied = catch_unwind(AssertUnwindSafe(|| {
-        for update in updates {
-            let update = Update::decode_v1(update).map_err(|_| malformed("update"))?;
-            txn.apply_update(update)
-                .map_err(|_| malformed("parent of a block"))?;
-        }
-        // yrs tries what is pending again only when a client's last clock grows, not when a hole is filled.
-        if clocks.has_gaps()
-            && has_changes(txn)
-            && let Some(pending) = txn.prune_pending()
-        {
-            txn.apply_update(pending)
-                .map_err(|_| malformed("parent of a block"))?;
-        }
-        txn.commit();
-        Ok(())
-    }));
-    match applied {
-        Ok(Ok(())) => {
-            clocks.note(txn);
-            Ok(())
-        }
-        Ok(Err(error)) => {
-            let committed = catch_unwind(AssertUnwindSafe(|| txn.commit()));
-            committed.map_err(|_| EngineError::Poisoned).and(Err(error))
-        }
-        Err(_) => {
-            // yrs commits when a transaction is dropped, where a second panic could not be caught.
-            let _ = catch_unwind(AssertUnwindSafe(|| txn.commit()));
-            Err(EngineError::Poisoned)
-        }
-    }
-}
-
-/// Faults that only yrs sees have no offset.
-const fn malformed(what: &'static str) -> EngineError {
-    EngineError::Malformed { what, offset: 0 }
-}
-
-/// Notices holes: yrs applies a block whose predecessors are missing if it needs none of them, and does not call it
-/// pending.
-#[derive(Debug, Default)]
-struct Clocks {
-    /// Elements of each client are known to be there without a hole up to here.
-    next: BTreeMap<ClientID, u32>,
-    /// Clients with a hole, and where their elements end.
-    gaps: BTreeMap<ClientID, u32>,
-}
-
-impl Clocks {
-    fn has_gaps(&self) -> bool {
-        !self.gaps.is_empty()
-    }
-
-    /// Takes account of a committed import. Looks at the state vector, whose cost grows with the number of clients
-    /// ever seen, only where a block does not follow what is known.
-    fn note(&mut self, txn: &TransactionMut<'_>) {
-        let mut known = None;
-        for (&client, ranges) in txn.insert_set().iter() {
-            let (Some(first), Some(last)) = (ranges.iter().next(), ranges.iter().next_back())
-            else {
-                continue;
-            };
-            let next = self.next.entry(client).or_default();
-            if ranges.len() == 1 && first.start <= *next {
-                *next = last.end.max(*next);
-                continue;
-            }
-            let known = known.get_or_insert_with(|| txn.state_vector()).get(&client);
-            if known < last.end {
-                let end = self.gaps.entry(client).or_default();
-                *end = last.end.max(*end);
-            }
-            *next = known.max(*next);
-        }
-        if self.has_gaps() {
-            let known = known.unwrap_or_else(|| txn.state_vector());
-            self.gaps.retain(|client, end| known.get(client) < *end);
-        }
-    }
 }

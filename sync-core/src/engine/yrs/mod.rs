@@ -10,6 +10,7 @@
 
 mod cursor;
 mod document;
+mod import;
 mod json;
 mod observe;
 mod rewrite;

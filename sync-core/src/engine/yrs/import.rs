@@ -1,0 +1,251 @@
+//! Gives updates to yrs in an order that it bears, and keeps those that wait for others.
+//!
+//! yrs 0.28 has a queue of its own for what waits, and applies independent blocks over holes in a client's clocks. We
+//! let it do neither. It does not look at its queue again when a hole is filled, so that replicas with the same changes
+//! differ for ever; and where a collected block overlaps both sides of a hole (`Block::splice` does not shorten the
+//! left part) it overwrites live blocks in a release build.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ::yrs::block::ClientID;
+use ::yrs::updates::decoder::Decode;
+use ::yrs::updates::encoder::Encode;
+use ::yrs::{ReadTxn, TransactionMut, Update, WriteTxn};
+use bytes::Bytes;
+
+use super::rewrite::without_holes;
+use super::validate::{Block, Id, Visitor, scan};
+use crate::engine::{EngineError, ValidateLimits};
+
+/// What imports are held to, whatever was checked before: protocol constants, but no limit on the size of a state.
+pub(super) const LIMITS: ValidateLimits = ValidateLimits {
+    bytes_max: usize::MAX,
+    depth_max: 64,
+};
+
+/// Updates that wait take at most this much memory. Honest changes do not wait: the log is causally closed.
+const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// An update that passed the validator.
+#[derive(Debug, Clone)]
+pub(super) struct Checked {
+    bytes: Bytes,
+    runs: Vec<Run>,
+}
+
+/// The clocks of one client's blocks in an update.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    client: u64,
+    /// The document must have this client's elements up to here.
+    needs: u32,
+    is_behind_hole: bool,
+}
+
+impl Checked {
+    pub(super) fn new(bytes: Bytes) -> Result<Self, EngineError> {
+        struct Runs(Vec<Run>);
+        impl Visitor for Runs {
+            fn block(&mut self, block: Block) {
+                let Id { client, clock } = block.id;
+                match self.0.last_mut() {
+                    Some(run) if run.client == client => {
+                        if run.is_behind_hole && !block.is_skip {
+                            run.needs = clock;
+                        }
+                        run.is_behind_hole = block.is_skip;
+                    }
+                    _ => {
+                        let needs = if block.is_skip { 0 } else { clock };
+                        self.0.push(Run {
+                            client,
+                            needs,
+                            is_behind_hole: block.is_skip,
+                        });
+                    }
+                }
+            }
+
+            fn deleted(&mut self, _: Id, _: u32) {}
+        }
+        let mut runs = Runs(Vec::new());
+        scan(&bytes, &LIMITS, &mut runs)?;
+        Ok(Self {
+            bytes,
+            runs: runs.0,
+        })
+    }
+}
+
+/// What waits for missing changes, and how far each client's blocks are there.
+#[derive(Debug, Default)]
+pub(super) struct Importer {
+    waiting: Vec<Waiting>,
+    /// No more than what the document has; looked up again where that is not enough.
+    next: BTreeMap<u64, u32>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    update: Checked,
+    /// Clients that have something it needs.
+    on: BTreeSet<ClientID>,
+}
+
+impl Importer {
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Bytes> {
+        self.waiting.iter().map(|waiting| &waiting.update.bytes)
+    }
+
+    /// Forgets what it knows of the document, which is another one now.
+    pub(super) fn forget_document(&mut self) {
+        self.next.clear();
+    }
+
+    /// Imports updates and commits. After an error the document must not be used: part of one may be in it.
+    pub(super) fn import(
+        &mut self,
+        txn: &mut TransactionMut<'_>,
+        updates: Vec<Checked>,
+    ) -> Result<(), EngineError> {
+        let imported = catch_unwind(AssertUnwindSafe(|| {
+            self.adopt(txn)?;
+            for update in updates {
+                self.apply(txn, update)?;
+            }
+            self.retry(txn)
+        }));
+        // yrs commits when a transaction is dropped, where a second panic could not be caught.
+        let committed = catch_unwind(AssertUnwindSafe(|| txn.commit()));
+        match (imported, committed) {
+            (Ok(imported), Ok(())) => imported,
+            _ => Err(EngineError::Poisoned),
+        }
+    }
+
+    /// Takes over what waits in yrs because the application imported something itself.
+    fn adopt(&mut self, txn: &mut TransactionMut<'_>) -> Result<(), EngineError> {
+        if !txn.has_missing_updates() {
+            return Ok(());
+        }
+        let on = missing(txn);
+        if let Some(update) = txn.prune_pending() {
+            self.wait(Checked::new(Bytes::from(update.encode_v1()))?, on)?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, txn: &mut TransactionMut<'_>, update: Checked) -> Result<(), EngineError> {
+        let mut missing = BTreeSet::new();
+        if update.runs.iter().any(|run| self.is_missing(run)) {
+            self.next = txn
+                .state_vector()
+                .iter()
+                .map(|(client, &clock)| (client.get(), clock))
+                .collect();
+            missing = update
+                .runs
+                .iter()
+                .filter(|run| self.is_missing(run))
+                .map(|run| ClientID::new(run.client))
+                .collect();
+        }
+        if missing.is_empty() {
+            missing = apply(txn, &update.bytes)?;
+        } else {
+            let known = |client| self.next.get(&client).copied().unwrap_or_default();
+            let part = without_holes(&update.bytes, known)?;
+            missing.append(&mut apply(txn, &part)?);
+        }
+        for run in &update.runs {
+            let ranges = txn.insert_set().get(&ClientID::new(run.client));
+            if let Some(end) = ranges.and_then(|ranges| ranges.clock_end()) {
+                let next = self.next.entry(run.client).or_default();
+                *next = end.max(*next);
+            }
+        }
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            self.wait(update, missing)
+        }
+    }
+
+    fn is_missing(&self, run: &Run) -> bool {
+        run.needs > self.next.get(&run.client).copied().unwrap_or_default()
+    }
+
+    fn wait(&mut self, update: Checked, on: BTreeSet<ClientID>) -> Result<(), EngineError> {
+        if self.waiting().any(|waiting| *waiting == update.bytes) {
+            return Ok(());
+        }
+        let bytes = self.waiting().map(Bytes::len).sum::<usize>() + update.bytes.len();
+        if bytes > WAITING_BYTES_MAX {
+            return Err(EngineError::LimitExceeded {
+                what: "size of changes that wait for others",
+                value: u64::try_from(bytes).unwrap_or(u64::MAX),
+                max: u64::try_from(WAITING_BYTES_MAX).unwrap_or(u64::MAX),
+            });
+        }
+        self.waiting.push(Waiting { update, on });
+        Ok(())
+    }
+
+    /// Tries again what waits for something that came with this transaction, until nothing more fits.
+    fn retry(&mut self, txn: &mut TransactionMut<'_>) -> Result<(), EngineError> {
+        loop {
+            let n_before = self.waiting.len();
+            for waiting in std::mem::take(&mut self.waiting) {
+                if waiting
+                    .on
+                    .iter()
+                    .any(|client| txn.insert_set().get(client).is_some())
+                {
+                    self.apply(txn, waiting.update)?;
+                } else {
+                    self.waiting.push(waiting);
+                }
+            }
+            if self.waiting.len() == n_before {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Applies an update, and tells which clients have what is missing for part of it. That part is dropped.
+fn apply(txn: &mut TransactionMut<'_>, update: &[u8]) -> Result<BTreeSet<ClientID>, EngineError> {
+    // Faults that only yrs sees have no offset.
+    let malformed = |what| EngineError::Malformed { what, offset: 0 };
+    let update = Update::decode_v1(update).map_err(|_| malformed("update"))?;
+    txn.apply_update(update)
+        .map_err(|_| malformed("parent of a block"))?;
+    if !txn.has_missing_updates() {
+        return Ok(BTreeSet::new());
+    }
+    let missing = missing(txn);
+    // Emptied first: what is pruned is merged, which is work for nothing.
+    if let Some(pending) = txn.store_mut().pending_update_mut() {
+        pending.update = Update::default();
+    }
+    txn.prune_pending();
+    Ok(missing)
+}
+
+/// Clients of which yrs misses something.
+fn missing(txn: &TransactionMut<'_>) -> BTreeSet<ClientID> {
+    let store = ReadTxn::store(txn);
+    let mut clients = BTreeSet::new();
+    if let Some(pending) = store.pending_update() {
+        clients.extend(pending.missing.iter().map(|(&client, _)| client));
+    }
+    if let Some(deleted) = store.pending_ds() {
+        clients.extend(deleted.client_ids());
+    }
+    clients
+}

@@ -1,0 +1,392 @@
+//! The validator lets pass all that yrs writes, and nothing that hurts yrs.
+
+#![cfg(feature = "yrs")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "test harness"
+)]
+
+mod yrs_common;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use sync_core::engine::yrs::{Yrs, YrsDocument};
+use sync_core::engine::{Document, Engine, EngineError, NativeEngine, ValidateLimits};
+use sync_core::yrs::{Text, Transact, UndoManager};
+use yrs_common::{KINDS, Op, any_op, config, edit, replica};
+
+fn validate(bytes: &[u8]) -> Result<(), EngineError> {
+    Yrs::new().validate(bytes, &ValidateLimits::default())
+}
+
+/// What the validator finds wrong.
+fn fault(bytes: &[u8]) -> &'static str {
+    match validate(bytes) {
+        Err(EngineError::Malformed { what, offset }) => {
+            assert!(
+                offset <= bytes.len(),
+                "{what} at {offset} of {}",
+                bytes.len()
+            );
+            what
+        }
+        Err(EngineError::LimitExceeded { what, .. }) => what,
+        other => panic!("{other:?} for {bytes:?}"),
+    }
+}
+
+/// An update of one client's blocks, without deletions.
+fn update(n_blocks: u8, blocks: &[u8]) -> Vec<u8> {
+    [&[1, n_blocks, 7, 0], blocks, &[0]].concat()
+}
+
+/// A block in the root `r`, of some content.
+fn block(content: u8, bytes: &[u8]) -> Vec<u8> {
+    [&[content, 1, 1, b'r'], bytes].concat()
+}
+
+proptest! {
+    #![proptest_config(config(300))]
+
+    #[test]
+    fn whatever_yrs_writes_passes(
+        history in proptest::collection::vec((0..3_usize, proptest::collection::vec(any_op(), 1..6)), 1..25),
+    ) {
+        let mut replicas = [replica(1), replica(2), replica(3)];
+        for (author, ops) in &history {
+            edit(&mut replicas[*author], ops);
+            let changes = replicas[*author].drain().local;
+            for change in &changes {
+                prop_assert_eq!(validate(change), Ok(()));
+            }
+            let other = &mut replicas[(*author + 1) % 3];
+            // Out of order for some: pending changes are written too.
+            other.import(&changes).unwrap();
+            prop_assert_eq!(validate(&other.snapshot().unwrap()), Ok(()));
+            let version = other.version();
+            if let Some(since) = replicas[*author].since(&version).unwrap() {
+                prop_assert_eq!(validate(&since), Ok(()));
+            }
+        }
+    }
+
+    #[test]
+    fn undo_and_redo_pass_and_converge(ops in proptest::collection::vec(any_op(), 1..12)) {
+        let (mut a, mut b) = (replica(1), replica(2));
+        let native = Yrs::new().native(&a);
+        let mut undo = UndoManager::new();
+        let text = native.get_or_insert_text("text");
+        undo.expand_scope(&native, &text);
+        undo.expand_scope(&native, &native.get_or_insert_map("map"));
+        undo.expand_scope(&native, &native.get_or_insert_array("array"));
+        for op in &ops {
+            op.apply(&mut native.transact_mut());
+            undo.reset();
+        }
+        undo.undo_blocking();
+        undo.undo_blocking();
+        text.push(&mut native.transact_mut(), "!");
+        undo.undo_blocking();
+        undo.redo_blocking();
+        let changes = a.drain().local;
+        for change in &changes {
+            prop_assert_eq!(validate(change), Ok(()));
+        }
+        b.import(&changes).unwrap();
+        prop_assert_eq!(validate(&a.snapshot().unwrap()), Ok(()));
+        prop_assert_eq!(a.version(), b.version());
+    }
+}
+
+#[test]
+fn wrong_bytes_are_named() {
+    let cases: &[(&[u8], &str)] = &[
+        (&[], "number of clients"),
+        (&[0], "number of clients with deletions"),
+        (&[0, 0, 0], "end of the update"),
+        // Four bytes for which yrs reserves 5 GB.
+        (&[0xff, 0xff, 0xff, 0x7f], "number of blocks"),
+        (&[1, 0xff, 0xff, 0xff, 0x7f], "client"),
+        (&[0x80, 0x80, 0x80, 0x80, 0x80, 0x01], "number of clients"),
+        (
+            &[
+                0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1,
+            ],
+            "number of clients",
+        ),
+        (&[1, 0, 7, 0, 0], "number of blocks"),
+        // A client of 54 bits.
+        (
+            &[
+                1, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x1f, 0, 0, 1, 0,
+            ],
+            "client",
+        ),
+        // Sections of one client twice, and of clients in ascending order.
+        (&[2, 1, 7, 0, 0, 1, 1, 7, 0, 0, 1, 0], "order of clients"),
+        (&[2, 1, 7, 0, 0, 1, 1, 8, 0, 0, 1, 0], "order of clients"),
+        // Clocks and lengths at which yrs would count over.
+        (&[1, 1, 7, 0xff, 0xff, 0xff, 0xff, 0x07, 0, 1, 0], "clock"),
+        (
+            &[1, 1, 7, 1, 0, 0xff, 0xff, 0xff, 0xff, 0x07, 0],
+            "length of a block",
+        ),
+        (
+            &[1, 1, 7, 1, 10, 0xff, 0xff, 0xff, 0xff, 0x0f, 0],
+            "length of a block",
+        ),
+        (&[1, 1, 7, 0, 0, 0, 0], "length of a block"),
+        (&[1, 1, 7, 0, 10, 0, 0], "length of a block"),
+        (&update(1, &block(1, &[0])), "number of deleted elements"),
+        (&update(1, &block(11, &[])), "block content"),
+        (&update(1, &block(2, &[0, 1, b'1'])), "block content"),
+        (
+            &update(1, &block(10 | 0x20, &[1, b'k', 1])),
+            "block content",
+        ),
+        (&update(1, &block(0x14, &[1, b'x'])), "block info"),
+        (&update(1, &[4, 2, 1, b'r', 1, b'x']), "kind of parent"),
+        (&update(1, &block(4, &[1, 0xff])), "text"),
+        (&update(1, &block(4, &[0])), "blocks without elements"),
+        (
+            &update(1, &block(3, &[0xff, 0xff, 0xff, 0xff, 0x0f, 0])),
+            "binary",
+        ),
+        (&update(1, &block(5, &[1, b'{'])), "JSON"),
+        (&update(1, &block(7, &[5, 0])), "type of a container"),
+        (&update(1, &block(7, &[7, 0, 1, 0])), "type of a container"),
+        (&update(1, &block(7, &[15])), "type of a container"),
+        (&update(1, &block(8, &[0])), "number of values"),
+        (
+            &update(1, &block(8, &[0xff, 0xff, 0xff, 0xff, 0x0f, 126])),
+            "value",
+        ),
+        (
+            &update(1, &block(8, &[1, 117, 0xff, 0xff, 0xff, 0xff, 0x0f, 126])),
+            "value",
+        ),
+        (
+            &update(1, &block(8, &[1, 118, 0xff, 0xff, 0xff, 0xff, 0x0f, 0])),
+            "value",
+        ),
+        (&update(1, &block(8, &[1, 115])), "value"),
+        (
+            &update(
+                1,
+                &block(
+                    8,
+                    &[1, 125, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0],
+                ),
+            ),
+            "integer",
+        ),
+        // Deletions: empty, beyond the last clock, descending, overlapping, of one client twice, in no order.
+        (&[0, 1, 7, 1, 0, 0], "length of a deletion"),
+        (
+            &[0, 1, 7, 1, 1, 0xff, 0xff, 0xff, 0xff, 0x07],
+            "length of a deletion",
+        ),
+        (&[0, 1, 7, 2, 5, 1, 0, 1], "order of deletions"),
+        (&[0, 1, 7, 2, 0, 5, 4, 1], "order of deletions"),
+        (
+            &[0, 2, 7, 1, 0, 1, 7, 1, 5, 1],
+            "order of clients of deletions",
+        ),
+        (
+            &[0, 3, 7, 1, 0, 1, 9, 1, 0, 1, 8, 1, 0, 1],
+            "order of clients of deletions",
+        ),
+    ];
+    for (bytes, expected) in cases {
+        assert_eq!(&fault(bytes), expected, "{bytes:?}");
+        assert!(matches!(
+            replica(1).import(&[Bytes::copy_from_slice(bytes)]),
+            Err(EngineError::Malformed { .. })
+        ));
+    }
+}
+
+#[test]
+fn every_prefix_of_a_change_is_refused() {
+    let mut a = replica(1);
+    let ops: Vec<Op> = (0..KINDS).map(|kind| Op { kind, at: 3, n: 5 }).collect();
+    edit(&mut a, &ops);
+    let change = a.drain().local.remove(0);
+    for end in 0..change.len() {
+        assert!(
+            validate(&change[..end]).is_err(),
+            "{end} of {}",
+            change.len()
+        );
+    }
+}
+
+#[test]
+fn deep_values_are_refused_before_they_overflow_a_stack() {
+    let limited = "nesting of a value";
+    let arrays = [117, 1].repeat(20_000);
+    assert_eq!(
+        fault(&update(
+            1,
+            &block(8, &[&[1], arrays.as_slice(), &[126]].concat())
+        )),
+        limited
+    );
+    let maps = [118, 1, 0].repeat(20_000);
+    assert_eq!(
+        fault(&update(
+            1,
+            &block(8, &[&[1], maps.as_slice(), &[126]].concat())
+        )),
+        limited
+    );
+    let json = "[".repeat(10_000);
+    let embed = [&[0x90, 0x4e], json.as_bytes()].concat();
+    assert_eq!(fault(&update(1, &block(5, &embed))), limited);
+    assert_eq!(
+        fault(&update(
+            1,
+            &block(9, &[&[0], arrays.as_slice(), &[126]].concat())
+        )),
+        limited
+    );
+    // At the limit, yrs reads it.
+    let allowed = [&[1], [117, 1].repeat(64).as_slice(), &[126]].concat();
+    let change = update(1, &block(8, &allowed));
+    assert!(replica(1).import(&[Bytes::from(change)]).unwrap().changed);
+}
+
+#[test]
+fn size_and_number_of_subdocuments_are_limited() {
+    let change = update(1, &block(4, &[3, b'a', b'b', b'c']));
+    let limits = |bytes_max| {
+        let mut limits = ValidateLimits::default();
+        limits.bytes_max = bytes_max;
+        limits
+    };
+    assert_eq!(Yrs::new().validate(&change, &limits(change.len())), Ok(()));
+    assert!(matches!(
+        Yrs::new().validate(&change, &limits(change.len() - 1)),
+        Err(EngineError::LimitExceeded { .. })
+    ));
+    let n_blocks = [0x81, 0x80, 0x04];
+    let subdocuments = [0x89, 7, 0, 0, 126].repeat(65_537);
+    let many = [
+        &[1],
+        n_blocks.as_slice(),
+        &[7, 0],
+        subdocuments.as_slice(),
+        &[0],
+    ]
+    .concat();
+    assert_eq!(fault(&many), "number of subdocuments");
+}
+
+/// xorshift64: the same cases on every run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        usize::try_from(self.next() % u64::try_from(n.max(1)).unwrap()).unwrap()
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.next().to_le_bytes()[3]
+    }
+
+    /// Bytes changed in up to three places.
+    fn mutate(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        for _ in 0..=self.below(3) {
+            let at = self.below(bytes.len());
+            match self.below(6) {
+                0 => bytes[at] ^= 1 << self.below(8),
+                1 => bytes[at] = self.byte(),
+                2 => bytes.insert(at, self.byte()),
+                3 if bytes.len() > 1 => {
+                    bytes.remove(at);
+                }
+                4 => {
+                    let (from, n) = (self.below(bytes.len()), self.below(8));
+                    let piece: Vec<u8> = bytes[from..].iter().copied().take(n).collect();
+                    bytes.splice(at..at, piece);
+                }
+                _ => bytes[at] = [0, 1, 0x7f, 0x80, 0xff, 10][self.below(6)],
+            }
+        }
+        bytes
+    }
+
+    fn op(&mut self) -> Op {
+        Op {
+            kind: self.byte() % KINDS,
+            at: u16::from(self.byte()),
+            n: self.byte(),
+        }
+    }
+}
+
+/// Scenario 51, for this engine: what passes can be imported, edited, saved and loaded.
+#[test]
+fn mutated_updates_that_pass_harm_nothing() {
+    let mut random = Random(0x5eed);
+    let (mut n_passed, mut n_loaded) = (0, 0);
+    for round in 0..60 {
+        let (mut a, mut b) = (replica(1), replica(2));
+        let mut updates = Vec::new();
+        for _ in 0..4 {
+            for document in [&mut a, &mut b] {
+                edit(document, &[random.op(), random.op(), random.op()]);
+                updates.extend(document.drain().local);
+            }
+        }
+        let base = a.snapshot().unwrap();
+        a.import(&updates).unwrap();
+        updates.push(a.snapshot().unwrap());
+        for _ in 0..150 {
+            let pick = random.below(updates.len());
+            let mutated = Bytes::from(random.mutate(&updates[pick]));
+            if validate(&mutated).is_err() {
+                continue;
+            }
+            n_passed += 1;
+            let mut document = replica(3);
+            document.import_snapshot(&base).unwrap();
+            // A parent that is no container only the document can tell.
+            let import =
+                |document: &mut YrsDocument, changes: &[Bytes]| match document.import(changes) {
+                    Ok(imported) => Some(imported),
+                    Err(EngineError::Malformed {
+                        what: "parent of a block",
+                        ..
+                    }) => None,
+                    Err(other) => panic!("{other:?} in round {round}: {mutated:?}"),
+                };
+            let Some(imported) = import(&mut document, std::slice::from_ref(&mutated)) else {
+                continue;
+            };
+            edit(&mut document, &[random.op(), random.op()]);
+            let snapshot = document.snapshot().unwrap();
+            assert_eq!(validate(&snapshot), Ok(()), "round {round}: {mutated:?}");
+            if !imported.pending {
+                replica(4).import_snapshot(&snapshot).unwrap();
+                n_loaded += 1;
+            }
+            // A mutation that took honest ids may have made other things of them.
+            import(&mut document, &updates);
+        }
+    }
+    assert!(
+        n_passed > 1_000 && n_loaded > 500,
+        "{n_passed} mutations pass, {n_loaded} load again"
+    );
+}
