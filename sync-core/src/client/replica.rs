@@ -246,8 +246,14 @@ impl<E: Engine> Replica<E> {
         if let Some(news) = shadow.since(&self.main.version())? {
             self.main.import(&[news])?;
         }
+        let server = shadow.version();
         shadow.import(outbox)?;
-        let lacking = self.main.since(&shadow.version())?;
+        // What is pushed goes in front of the outbox, so it must make sense right after the server's state: it is taken
+        // against that, though only made if something is lacking beyond the outbox.
+        let lacking = match self.main.since(&shadow.version())? {
+            Some(_) => self.main.since(&server)?,
+            None => None,
+        };
         Ok(JobOutcome::Merged { lacking })
     }
 

@@ -1,0 +1,908 @@
+//! A deterministic world: the machines of clients and of a server, a registry in memory, and a network that delays, cuts
+//! and doubles connections, all under virtual time and from one seed. No runtime, no threads.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_debug_implementations,
+    reason = "each test binary uses its own part"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::print_stderr,
+    reason = "test harness"
+)]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use sync_core::client::{
+    AttemptId, ClientConfig, ClientState, DocumentEvent, Job, OpenOptions, Output, RefusedChange,
+    Replica, Status, SyncState,
+};
+use sync_core::engine::{Document, Engine, Validator, Version};
+use sync_core::history::{Cursor, Seq};
+use sync_core::ids::{Channel, DocumentId, OriginId, SessionId, User};
+use sync_core::limits::Limits;
+use sync_core::registry::{DocumentMeta, StoredChange, Tail};
+use sync_core::rng::Rng;
+use sync_core::server::{
+    Engines, MemberOutput, RegistryAnswer, RegistryRequest, RequestNumber, Room, RoomConfig,
+    RoomOutput, ServerSession, SessionConfig, SessionOutput,
+};
+use sync_core::time::Time;
+use sync_core::wire::{AccessLevel, Message, decode_frame};
+use sync_server::registry::{MemoryRegistry, ServerRegistry};
+
+pub fn id(name: &str) -> DocumentId {
+    DocumentId::new(name).unwrap()
+}
+
+/// How the network behaves.
+#[derive(Debug, Clone, Copy)]
+pub struct Weather {
+    /// Longest delay of a frame one way.
+    pub delay_max: Duration,
+    /// Longest delay of a registry call, before and after it takes effect.
+    pub registry_delay_max: Duration,
+    /// Longest time until the server notices that a connection is gone. Frames under way still arrive meanwhile.
+    pub linger_max: Duration,
+}
+
+pub const CALM: Weather = Weather {
+    delay_max: Duration::from_millis(10),
+    registry_delay_max: Duration::from_millis(2),
+    linger_max: Duration::ZERO,
+};
+
+pub const ROUGH: Weather = Weather {
+    delay_max: Duration::from_millis(300),
+    registry_delay_max: Duration::from_millis(50),
+    linger_max: Duration::from_secs(20),
+};
+
+pub struct World<E: Engine + Validator> {
+    pub now: Time,
+    pub rng: Rng,
+    pub weather: Weather,
+    pub registry: Arc<MemoryRegistry>,
+    pub clients: Vec<SimClient<E>>,
+    pub limits: Limits,
+    /// Frames that a session of this client was sent or has sent: for counting. By client: (up, down).
+    pub traffic: Vec<Traffic>,
+    engine: E,
+    links: BTreeMap<SessionId, Link>,
+    rooms: BTreeMap<DocumentId, Room>,
+    channels: BTreeMap<Channel, DocumentId>,
+    owners: BTreeMap<(OriginId, User), SessionId>,
+    calls: Vec<Call>,
+    next_id: u64,
+    server_up: bool,
+    /// Edits that the registry once said it had, by bytes: what an ack promised.
+    pub pings: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Traffic {
+    pub up: Vec<Message>,
+    pub down: Vec<Message>,
+}
+
+pub struct SimClient<E: Engine> {
+    pub state: ClientState,
+    pub replicas: BTreeMap<DocumentId, Replica<E>>,
+    pub events: Vec<(DocumentId, DocumentEvent)>,
+    pub online: bool,
+    user: User,
+    link: Option<SessionId>,
+    dialing: Option<(Time, AttemptId)>,
+}
+
+struct Link {
+    client: usize,
+    attempt: AttemptId,
+    session: ServerSession,
+    up: VecDeque<(Time, Bytes)>,
+    down: VecDeque<(Time, Bytes)>,
+    /// The client has left; the server notices then.
+    gone_at: Option<Time>,
+    documents: BTreeSet<DocumentId>,
+}
+
+struct Call {
+    at: Time,
+    document: DocumentId,
+    number: RequestNumber,
+    step: Step,
+}
+
+enum Step {
+    Execute(RegistryRequest),
+    Answer(RegistryAnswer),
+}
+
+impl<E: Engine + Validator> World<E> {
+    pub fn new(seed: u64, engine: E, weather: Weather) -> Self {
+        Self {
+            now: Time::from_micros(1),
+            rng: Rng::new(u128::from(seed) * 0x1_0000_0001),
+            weather,
+            registry: Arc::new(MemoryRegistry::new()),
+            clients: Vec::new(),
+            limits: Limits::default(),
+            traffic: Vec::new(),
+            engine,
+            links: BTreeMap::new(),
+            rooms: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            calls: Vec::new(),
+            next_id: 1,
+            server_up: true,
+            pings: 0,
+        }
+    }
+
+    fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// A number below `n`.
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.rng.next_u64() % n
+    }
+
+    // ---- clients
+
+    /// A client that connects at once. Returns its index.
+    pub fn add_client(&mut self) -> usize {
+        let index = self.clients.len();
+        self.add_client_of(&format!("user-{index}"))
+    }
+
+    pub fn add_client_of(&mut self, user: &str) -> usize {
+        let config = ClientConfig::new(OriginId(self.rng.next_u128()), self.rng.next_u128());
+        let mut state = ClientState::new(config);
+        state.connect(self.now);
+        self.clients.push(SimClient {
+            state,
+            replicas: BTreeMap::new(),
+            events: Vec::new(),
+            online: true,
+            user: User::new(user),
+            link: None,
+            dialing: None,
+        });
+        self.traffic.push(Traffic::default());
+        let index = self.clients.len() - 1;
+        self.perform_client(index);
+        index
+    }
+
+    pub fn open(&mut self, client: usize, document: &str) {
+        self.open_with(client, document, OpenOptions::default());
+    }
+
+    pub fn open_with(&mut self, client: usize, document: &str, options: OpenOptions) {
+        let seed = self.rng.next_u128();
+        let engine = self.engine.clone();
+        let engine_id = engine.id();
+        let it = &mut self.clients[client];
+        it.replicas
+            .entry(id(document))
+            .or_insert_with(|| Replica::new(engine, seed).unwrap());
+        it.state
+            .open(self.now, &id(document), &engine_id, options)
+            .unwrap();
+        self.perform_client(client);
+    }
+
+    /// One edit. Whether it was allowed.
+    pub fn edit(
+        &mut self,
+        client: usize,
+        document: &str,
+        f: impl FnOnce(&mut E::Edit<'_>),
+    ) -> bool {
+        let document = id(document);
+        let it = &mut self.clients[client];
+        if it.state.edit_refusal(&document).is_some() {
+            return false;
+        }
+        let replica = it.replicas.get_mut(&document).unwrap();
+        replica
+            .document()
+            .set_wall_time(self.now.as_micros() / 1000);
+        replica.edit(usize::MAX, f).unwrap();
+        let drained = replica.drain();
+        for bytes in drained.main.local {
+            it.state.handle_edit(self.now, &document, bytes);
+        }
+        self.perform_client(client);
+        true
+    }
+
+    /// Hands a change to the client's machine that no engine made.
+    pub fn inject(&mut self, client: usize, document: &str, bytes: Bytes) {
+        self.clients[client]
+            .state
+            .handle_edit(self.now, &id(document), bytes);
+        self.perform_client(client);
+    }
+
+    pub fn read<R>(&self, client: usize, document: &str, f: impl FnOnce(&E::Read<'_>) -> R) -> R {
+        self.clients[client].replicas[&id(document)]
+            .read(f)
+            .unwrap()
+    }
+
+    pub fn version(&mut self, client: usize, document: &str) -> Version {
+        self.clients[client]
+            .replicas
+            .get_mut(&id(document))
+            .unwrap()
+            .document()
+            .version()
+    }
+
+    pub fn sync_state(&self, client: usize, document: &str) -> SyncState {
+        self.clients[client]
+            .state
+            .sync_state(&id(document))
+            .unwrap()
+    }
+
+    pub fn cursor(&self, client: usize, document: &str) -> Option<Cursor> {
+        self.clients[client].state.cursor(&id(document))
+    }
+
+    pub fn refused(&self, client: usize, document: &str) -> Vec<RefusedChange> {
+        self.clients[client].state.refused(&id(document))
+    }
+
+    /// Loses the client's connection: it notices now, the server some time later. What is under way may still arrive there.
+    pub fn cut(&mut self, client: usize) {
+        let Some(session) = self.clients[client].link.take() else {
+            return;
+        };
+        let attempt = self.links[&session].attempt;
+        self.leave(session);
+        self.clients[client]
+            .state
+            .handle_lost(self.now, attempt, None);
+        self.perform_client(client);
+    }
+
+    pub fn set_online(&mut self, client: usize, online: bool) {
+        self.clients[client].online = online;
+        if online {
+            self.clients[client].state.network_changed(self.now);
+            self.perform_client(client);
+        } else {
+            self.cut(client);
+        }
+    }
+
+    /// The client's process ends. What it had not sent is gone with it.
+    pub fn crash_client(&mut self, client: usize) {
+        if let Some(session) = self.clients[client].link.take() {
+            self.leave(session);
+        }
+        self.clients[client].state = ClientState::new(ClientConfig::new(OriginId(0), 0));
+        self.clients[client].replicas.clear();
+        self.clients[client].dialing = None;
+    }
+
+    fn leave(&mut self, session: SessionId) {
+        let gone_at = self.now + self.rng.up_to(self.weather.linger_max);
+        if let Some(link) = self.links.get_mut(&session) {
+            link.down.clear();
+            link.gone_at = Some(gone_at);
+        }
+    }
+
+    // ---- the server
+
+    /// The server's process is killed: connections, rooms and calls under way are gone; the registry stays.
+    pub fn kill_server(&mut self) {
+        self.server_up = false;
+        self.rooms.clear();
+        self.channels.clear();
+        self.calls.clear();
+        self.owners.clear();
+        for (_, link) in std::mem::take(&mut self.links) {
+            let it = &mut self.clients[link.client];
+            if link.gone_at.is_none() {
+                it.link = None;
+                it.state.handle_lost(self.now, link.attempt, None);
+                self.perform_client(link.client);
+            }
+        }
+    }
+
+    pub fn start_server(&mut self) {
+        self.server_up = true;
+    }
+
+    /// A new, empty registry in the place of the old one.
+    pub fn lose_everything(&mut self) {
+        self.kill_server();
+        self.registry = Arc::new(MemoryRegistry::new());
+        self.start_server();
+    }
+
+    pub fn meta(&self, document: &str) -> DocumentMeta {
+        self.registry
+            .meta(&id(document))
+            .now_or_never()
+            .unwrap()
+            .unwrap()
+    }
+
+    /// The whole kept log.
+    pub fn log(&self, document: &str) -> Vec<StoredChange> {
+        let after = self.meta(document).log_start;
+        match self
+            .registry
+            .tail(&id(document), after, usize::MAX)
+            .now_or_never()
+            .unwrap()
+            .unwrap()
+        {
+            Tail::Changes { changes, .. } => changes,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn engines(&self) -> Engines {
+        let mut engines = Engines::new();
+        engines.insert(Arc::new(self.engine.clone()));
+        engines
+    }
+
+    // ---- time
+
+    /// Moves to the next thing that happens. `None` if nothing ever will.
+    pub fn step(&mut self) -> Option<Time> {
+        let at = self.next_time()?;
+        self.now = self.now.max(at);
+        self.run_due();
+        Some(self.now)
+    }
+
+    fn next_time(&self) -> Option<Time> {
+        let clients = self
+            .clients
+            .iter()
+            .filter_map(|client| client.state.poll_timeout());
+        let dialing = self
+            .clients
+            .iter()
+            .filter_map(|client| client.dialing.map(|(at, _)| at));
+        let links = self.links.values().flat_map(|link| {
+            let front = |queue: &VecDeque<(Time, Bytes)>| queue.front().map(|(at, _)| *at);
+            [
+                front(&link.up),
+                front(&link.down),
+                link.gone_at,
+                link.session.poll_timeout(),
+            ]
+        });
+        let rooms = self.rooms.values().filter_map(Room::poll_timeout);
+        let calls = self.calls.iter().map(|call| call.at);
+        clients
+            .chain(dialing)
+            .chain(links.flatten())
+            .chain(rooms)
+            .chain(calls)
+            .min()
+    }
+
+    pub fn run_for(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while self.next_time().is_some_and(|at| at <= end) {
+            self.step();
+        }
+        self.now = end;
+    }
+
+    /// Runs until this is so.
+    #[track_caller]
+    pub fn run_until(
+        &mut self,
+        max: Duration,
+        what: &str,
+        mut is_so: impl FnMut(&mut Self) -> bool,
+    ) {
+        let end = self.now + max;
+        while !is_so(self) {
+            let at = self.step();
+            if at.is_none_or(|at| at > end) {
+                for (client, it) in self.clients.iter().enumerate().filter(|(_, it)| !it.replicas.is_empty()) {
+                    for document in it.replicas.keys() {
+                        eprintln!("client {client}: {:?} {:?} {:?}", it.state.status(), it.state.sync_state(document), it.state.cursor(document));
+                    }
+                }
+                panic!("not within {max:?}: {what}");
+            }
+        }
+    }
+
+    /// Runs until every client that is online is caught up and has nothing unsaved.
+    #[track_caller]
+    pub fn settle(&mut self, document: &str) {
+        self.run_until(
+            Duration::from_secs(300),
+            "everybody is caught up and saved",
+            |world| {
+                world.online().iter().all(|client| {
+                    let state = world.sync_state(*client, document);
+                    state.is_caught_up() && state.is_saved()
+                }) && {
+                    let head = world.meta(document).head;
+                    world.online().iter().all(|client| {
+                        world
+                            .cursor(*client, document)
+                            .is_some_and(|c| c.seq == head)
+                    })
+                }
+            },
+        );
+    }
+
+    pub fn online(&self) -> Vec<usize> {
+        (0..self.clients.len())
+            .filter(|client| {
+                self.clients[*client].online && !self.clients[*client].replicas.is_empty()
+            })
+            .collect()
+    }
+
+    /// Everybody online has the same version, and stands at the registry's head with its digest.
+    #[track_caller]
+    pub fn assert_converged(&mut self, document: &str) {
+        let meta = self.meta(document);
+        let online = self.online();
+        let first = self.version(online[0], document);
+        for client in online {
+            assert_eq!(self.version(client, document), first, "client {client}");
+            let cursor = self.cursor(client, document).unwrap();
+            assert_eq!(
+                (cursor.epoch, cursor.seq, cursor.digest),
+                (meta.epoch, meta.head, meta.digest),
+                "client {client}"
+            );
+        }
+    }
+
+    // ---- the machinery
+
+    fn run_due(&mut self) {
+        for client in 0..self.clients.len() {
+            if self.clients[client]
+                .state
+                .poll_timeout()
+                .is_some_and(|at| at <= self.now)
+            {
+                self.clients[client].state.handle_timeout(self.now);
+                self.perform_client(client);
+            }
+            if let Some((_, attempt)) = self.clients[client]
+                .dialing
+                .take_if(|(at, _)| *at <= self.now)
+            {
+                self.connect(client, attempt);
+            }
+        }
+        let sessions: Vec<SessionId> = self.links.keys().copied().collect();
+        for session in sessions {
+            self.run_link(session);
+        }
+        let documents: Vec<DocumentId> = self.rooms.keys().cloned().collect();
+        for document in documents {
+            if let Some(room) = self.rooms.get_mut(&document)
+                && room.poll_timeout().is_some_and(|at| at <= self.now)
+            {
+                room.handle_timeout(self.now);
+                self.perform_room(&document);
+            }
+        }
+        let (due, later) = std::mem::take(&mut self.calls)
+            .into_iter()
+            .partition(|call| call.at <= self.now);
+        self.calls = later;
+        for call in due {
+            self.run_call(call);
+        }
+    }
+
+    fn run_link(&mut self, session: SessionId) {
+        while let Some(link) = self.links.get_mut(&session) {
+            let Some((_, frame)) = link.up.pop_front_if(|(at, _)| *at <= self.now) else {
+                break;
+            };
+            link.session.handle_frame(self.now, frame);
+            self.perform_session(session);
+        }
+        if let Some(link) = self.links.get_mut(&session)
+            && link.session.poll_timeout().is_some_and(|at| at <= self.now)
+        {
+            link.session.handle_timeout(self.now);
+            self.perform_session(session);
+        }
+        while let Some(link) = self.links.get_mut(&session) {
+            let Some((_, frame)) = link.down.pop_front_if(|(at, _)| *at <= self.now) else {
+                break;
+            };
+            let (client, attempt) = (link.client, link.attempt);
+            self.clients[client]
+                .state
+                .handle_frame(self.now, attempt, frame);
+            self.perform_client(client);
+        }
+        if self
+            .links
+            .get(&session)
+            .is_some_and(|link| link.gone_at.is_some_and(|at| at <= self.now))
+        {
+            self.end_link(session);
+        }
+    }
+
+    fn connect(&mut self, client: usize, attempt: AttemptId) {
+        if !self.server_up || !self.clients[client].online {
+            self.clients[client]
+                .state
+                .handle_dial_failed(self.now, attempt, None);
+            return self.perform_client(client);
+        }
+        let session = SessionId(self.fresh_id());
+        let mut config = SessionConfig::new(self.limits.clone());
+        config.user = Some(self.clients[client].user.clone());
+        self.links.insert(
+            session,
+            Link {
+                client,
+                attempt,
+                session: ServerSession::new(self.now, config, session),
+                up: VecDeque::new(),
+                down: VecDeque::new(),
+                gone_at: None,
+                documents: BTreeSet::new(),
+            },
+        );
+        self.clients[client].link = Some(session);
+        self.clients[client]
+            .state
+            .handle_connected(self.now, attempt);
+        self.perform_client(client);
+    }
+
+    /// Frames on one direction of one connection stay in order.
+    fn arrival(&mut self, last: Option<Time>) -> Time {
+        let at = self.soon(self.weather.delay_max);
+        last.map_or(at, |last| at.max(last))
+    }
+
+    /// A time within `max`, on a whole millisecond: what happens together is one step.
+    fn soon(&mut self, max: Duration) -> Time {
+        let at = self.now + self.rng.up_to(max);
+        Time::from_micros(at.as_micros().next_multiple_of(1_000))
+    }
+
+    fn perform_client(&mut self, client: usize) {
+        while let Some(output) = self.clients[client].state.poll_output() {
+            match output {
+                Output::Dial(attempt) => {
+                    let at = self.soon(self.weather.delay_max);
+                    self.clients[client].dialing = Some((at, attempt));
+                }
+                Output::Send { attempt, frame, .. } => {
+                    self.traffic[client]
+                        .up
+                        .push(decode_frame(frame.clone(), usize::MAX - 1).unwrap());
+                    let Some(session) = self.clients[client].link else {
+                        continue;
+                    };
+                    let last = self
+                        .links
+                        .get(&session)
+                        .and_then(|link| link.up.back().map(|(at, _)| *at));
+                    let at = self.arrival(last);
+                    if let Some(link) = self
+                        .links
+                        .get_mut(&session)
+                        .filter(|link| link.attempt == attempt)
+                    {
+                        link.up.push_back((at, frame));
+                    }
+                }
+                Output::Hangup { attempt, .. } => {
+                    let it = &mut self.clients[client];
+                    it.dialing.take_if(|(_, dialing)| *dialing == attempt);
+                    let links = &self.links;
+                    if let Some(session) = it.link.take_if(|session| {
+                        links
+                            .get(session)
+                            .is_some_and(|link| link.attempt == attempt)
+                    }) {
+                        self.leave(session);
+                    }
+                }
+                Output::Job {
+                    document,
+                    number,
+                    job,
+                } => self.run_job(client, &document, number, &job),
+                Output::DocumentEvent { document, event } => {
+                    self.clients[client].events.push((document, event));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn run_job(&mut self, client: usize, document: &DocumentId, number: u64, job: &Job) {
+        let it = &mut self.clients[client];
+        let Some(replica) = it.replicas.get_mut(document) else {
+            return;
+        };
+        let state = std::cell::RefCell::new(&mut it.state);
+        let outcome = replica.run(
+            job,
+            || state.borrow().outbox_bytes(document),
+            || state.borrow_mut().take_for_replay(document),
+        );
+        let drained = replica.drain();
+        assert!(
+            drained.main.local.is_empty(),
+            "an import never comes out as a local change"
+        );
+        it.state.handle_job(self.now, document, number, outcome);
+    }
+
+    fn perform_session(&mut self, session: SessionId) {
+        while let Some(output) = self
+            .links
+            .get_mut(&session)
+            .and_then(|link| link.session.poll_output())
+        {
+            match output {
+                SessionOutput::Send(frame) => self.send_down(session, frame),
+                SessionOutput::Authenticate(_) => panic!("the user is given"),
+                SessionOutput::Authorize { request, .. } => {
+                    let link = self.links.get_mut(&session).unwrap();
+                    link.session
+                        .handle_authorized(self.now, request, Ok(AccessLevel::Write));
+                }
+                SessionOutput::Join(join) => {
+                    let document = join.document.clone();
+                    self.room(&document);
+                    let room = self.rooms.get_mut(&document).unwrap();
+                    let link = self.links.get_mut(&session).unwrap();
+                    link.session
+                        .handle_joined(self.now, document.clone(), room.channel());
+                    link.documents.insert(document.clone());
+                    room.handle_open(self.now, session, join.open).unwrap();
+                    self.perform_room(&document);
+                }
+                SessionOutput::Push(push) => {
+                    if let Some(document) = self.channels.get(&push.channel).cloned()
+                        && let Some(room) = self.rooms.get_mut(&document)
+                    {
+                        room.handle_push(self.now, session, push);
+                        self.perform_room(&document);
+                    }
+                }
+                SessionOutput::Leave(channel) => {
+                    if let Some(document) = self.channels.get(&channel).cloned()
+                        && let Some(room) = self.rooms.get_mut(&document)
+                    {
+                        room.handle_close(self.now, session);
+                        self.perform_room(&document);
+                    }
+                }
+                SessionOutput::Heads { nonce } => {
+                    self.pings += 1;
+                    let link = self.links.get_mut(&session).unwrap();
+                    let heads: Vec<(Channel, Seq)> = link
+                        .session
+                        .channels()
+                        .filter_map(|(channel, document)| {
+                            Some((channel, self.rooms.get(document)?.head_for(session)?))
+                        })
+                        .collect();
+                    link.session.handle_heads(self.now, nonce, heads);
+                }
+                SessionOutput::Event(sync_core::server::SessionEvent::Opened { user, origin }) => {
+                    if let Some(older) = self.owners.insert((origin, user), session)
+                        && older != session
+                    {
+                        let error = sync_core::error::PeerError::new(
+                            sync_core::error::ErrorCode::Superseded,
+                            "a newer connection took over",
+                        );
+                        if let Some(link) = self.links.get_mut(&older) {
+                            // Unread frames are discarded (design 2.1).
+                            link.up.clear();
+                            link.session.handle_end(self.now, error);
+                        }
+                        self.perform_session(older);
+                    }
+                }
+                SessionOutput::Event(_) => {}
+                SessionOutput::Close { code, .. } => {
+                    if let Some(link) = self.links.get(&session) {
+                        let (client, attempt, here) =
+                            (link.client, link.attempt, link.gone_at.is_none());
+                        self.end_link(session);
+                        if here {
+                            self.clients[client].link = None;
+                            self.clients[client]
+                                .state
+                                .handle_lost(self.now, attempt, Some(code));
+                            self.perform_client(client);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn end_link(&mut self, session: SessionId) {
+        let Some(link) = self.links.remove(&session) else {
+            return;
+        };
+        self.owners.retain(|_, owner| *owner != session);
+        for document in link.documents {
+            if let Some(room) = self.rooms.get_mut(&document) {
+                room.handle_close(self.now, session);
+                self.perform_room(&document);
+            }
+        }
+    }
+
+    fn send_down(&mut self, session: SessionId, frame: Bytes) {
+        let Some(link) = self.links.get(&session) else {
+            return;
+        };
+        let (client, last, here) = (
+            link.client,
+            link.down.back().map(|(at, _)| *at),
+            link.gone_at.is_none(),
+        );
+        if !here {
+            return;
+        }
+        self.traffic[client]
+            .down
+            .push(decode_frame(frame.clone(), usize::MAX - 1).unwrap());
+        let at = self.arrival(last);
+        if let Some(link) = self.links.get_mut(&session) {
+            link.down.push_back((at, frame));
+        }
+    }
+
+    fn room(&mut self, document: &DocumentId) {
+        if !self.rooms.contains_key(document) {
+            let channel = Channel(u32::try_from(self.fresh_id()).unwrap());
+            let config = RoomConfig::new(self.limits.clone(), self.engines(), self.rng.next_u64());
+            self.rooms.insert(
+                document.clone(),
+                Room::new(document.clone(), channel, config),
+            );
+            self.channels.insert(channel, document.clone());
+        }
+    }
+
+    fn perform_room(&mut self, document: &DocumentId) {
+        while let Some(output) = self.rooms.get_mut(document).and_then(Room::poll_output) {
+            match output {
+                RoomOutput::Registry(number, request) => {
+                    let at = self.soon(self.weather.registry_delay_max);
+                    self.calls.push(Call {
+                        at,
+                        document: document.clone(),
+                        number,
+                        step: Step::Execute(request),
+                    });
+                }
+                RoomOutput::Wake(session) => self.poll_member(document, session),
+                RoomOutput::Settled(session, charge) => {
+                    if let Some(link) = self.links.get_mut(&session) {
+                        link.session.handle_settled(charge);
+                    }
+                }
+                RoomOutput::Unloaded => {
+                    if let Some(room) = self.rooms.remove(document) {
+                        self.channels.remove(&room.channel());
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn poll_member(&mut self, document: &DocumentId, session: SessionId) {
+        let now = self.now;
+        while let Some(output) = self
+            .rooms
+            .get_mut(document)
+            .and_then(|room| room.poll_member(now, session))
+        {
+            match output {
+                MemberOutput::Frame(frame) => self.send_down(session, frame),
+                MemberOutput::Settled(charge) => {
+                    if let Some(link) = self.links.get_mut(&session) {
+                        link.session.handle_settled(charge);
+                    }
+                }
+                MemberOutput::Left => {
+                    let channel = self.rooms[document].channel();
+                    if let Some(link) = self.links.get_mut(&session) {
+                        link.documents.remove(document);
+                        link.session.handle_left(now, channel);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.perform_session(session);
+    }
+
+    fn run_call(&mut self, call: Call) {
+        match call.step {
+            Step::Execute(request) => {
+                let answer = self.execute(&call.document, request);
+                let at = self.soon(self.weather.registry_delay_max);
+                self.calls.push(Call {
+                    at,
+                    step: Step::Answer(answer),
+                    ..call
+                });
+            }
+            Step::Answer(answer) => {
+                if let Some(room) = self.rooms.get_mut(&call.document) {
+                    room.handle_registry(self.now, call.number, answer);
+                    self.perform_room(&call.document);
+                }
+            }
+        }
+    }
+
+    fn execute(&self, document: &DocumentId, request: RegistryRequest) -> RegistryAnswer {
+        let registry = &self.registry;
+        let call = async {
+            match request {
+                RegistryRequest::Create(new) => RegistryAnswer::Create(registry.create(new).await),
+                RegistryRequest::Meta => RegistryAnswer::Meta(registry.meta(document).await),
+                RegistryRequest::Append { epoch, changes } => {
+                    RegistryAnswer::Append(registry.append(document, epoch, None, changes).await)
+                }
+                RegistryRequest::Tail { after, max_bytes } => {
+                    RegistryAnswer::Tail(registry.tail(document, after, max_bytes).await)
+                }
+                RegistryRequest::Snapshot => {
+                    RegistryAnswer::Snapshot(registry.snapshot(document).await)
+                }
+                RegistryRequest::Origins(origins) => {
+                    RegistryAnswer::Origins(registry.origins(document, &origins).await)
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        call.now_or_never().unwrap()
+    }
+
+    pub fn status(&self, client: usize) -> Status {
+        self.clients[client].state.status()
+    }
+}
