@@ -1,6 +1,25 @@
-//! Placeholder while the workspace is being laid out.
+//! Real-time, offline-first document sync for back ends: the server.
+//!
+//! A [`Server`] keeps documents in a [`ServerRegistry`] and serves them to clients over any
+//! [`Transport`](transport::Transport). It acknowledges a change, and shows it to others, only once the registry has
+//! committed it.
 
+mod auth;
+mod event;
 pub mod registry;
+mod server;
 pub mod transport;
 
+pub use auth::{
+    Access, AccessLevel, Anonymous, Auth, AuthError, Authenticator, AuthorizeFn, Authorizer,
+    ConnectRequest, authorize_fn,
+};
+pub use event::{CloseReason, ServerEvent};
 pub use registry::{MemoryRegistry, ServerRegistry};
+pub use server::{BuildError, ListenError, Listener, Server, ServerBuilder};
+pub use sync_core::engine::{EngineError, ValidateLimits, Validator};
+pub use sync_core::error::{ErrorCode, PeerError};
+pub use sync_core::events::Events;
+pub use sync_core::history::{Epoch, Seq};
+pub use sync_core::ids::{ChangeId, DocumentId, EngineId, OriginId, SessionId, User};
+pub use sync_core::limits::Limits;

@@ -1,0 +1,160 @@
+//! What a server tells about itself.
+
+use std::sync::Arc;
+
+use sync_core::error::{ErrorCode, PeerError};
+use sync_core::events::Event;
+use sync_core::history::{Epoch, Seq};
+use sync_core::ids::{ChangeId, DocumentId, OriginId, SessionId, User};
+use sync_core::registry::RegistryError;
+use sync_core::transport::PeerInfo;
+use sync_core::wire::AccessLevel;
+
+/// Something that happened on a server; each is told once, in order for each session and each document.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ServerEvent {
+    /// A client has been welcomed.
+    SessionOpened {
+        /// Its session.
+        session: SessionId,
+        /// Who it is.
+        user: User,
+        /// Where it connects from.
+        peer: PeerInfo,
+    },
+    /// A session that was opened has ended, and has left all its documents.
+    SessionClosed {
+        /// The session.
+        session: SessionId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// A connection ended before its client was welcomed.
+    ConnectionFailed {
+        /// Where it came from.
+        peer: PeerInfo,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// A client broke the protocol; its session ends.
+    ProtocolError {
+        /// The session.
+        session: SessionId,
+        /// What was wrong, as the client is told.
+        error: PeerError,
+    },
+    /// A message that this server does not take was ignored or refused; the session goes on.
+    MessageIgnored {
+        /// The session.
+        session: SessionId,
+        /// Name of the message.
+        message: &'static str,
+    },
+    /// A session has opened a document; told once until it closes it.
+    DocumentOpened {
+        /// The session.
+        session: SessionId,
+        /// The document.
+        document: DocumentId,
+        /// What it may do.
+        access: AccessLevel,
+    },
+    /// A session that had opened a document has closed it, or ended.
+    DocumentClosed {
+        /// The session.
+        session: SessionId,
+        /// The document.
+        document: DocumentId,
+    },
+    /// A document is live from now on.
+    RoomLoaded {
+        /// The document.
+        document: DocumentId,
+        /// Its last sequence.
+        head: Seq,
+    },
+    /// A document that was live is not any more: nobody had it open for a while.
+    RoomUnloaded {
+        /// The document.
+        document: DocumentId,
+    },
+    /// Changes of one origin have been committed by this server.
+    Committed {
+        /// The document.
+        document: DocumentId,
+        /// Sequence of the first.
+        first: Seq,
+        /// Sequence of the last.
+        last: Seq,
+        /// The process start that made them.
+        origin: OriginId,
+        /// Whose they are.
+        user: User,
+    },
+    /// A change has been refused for good.
+    Refused {
+        /// The document.
+        document: DocumentId,
+        /// The change.
+        change: ChangeId,
+        /// Whose it is.
+        user: User,
+        /// Why.
+        code: ErrorCode,
+    },
+    /// An engine's validator panicked at a change, which has been refused.
+    ValidatorPanicked {
+        /// The document.
+        document: DocumentId,
+        /// The change.
+        change: ChangeId,
+    },
+    /// A live document got another history; its sessions open it again.
+    HistoryReplaced {
+        /// The document.
+        document: DocumentId,
+        /// The history that is no more.
+        epoch: Epoch,
+    },
+    /// The registry did not do what was asked. Clients try again.
+    RegistryFailed {
+        /// The document.
+        document: DocumentId,
+        /// What was asked.
+        call: &'static str,
+        /// What it said.
+        error: Arc<RegistryError>,
+    },
+    /// This subscriber fell behind, and so many events are lost to it.
+    Lagged {
+        /// How many.
+        missed: u64,
+    },
+}
+
+impl Event for ServerEvent {
+    fn lagged(missed: u64) -> Self {
+        Self::Lagged { missed }
+    }
+}
+
+/// Why a session ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The server ended it, and told the client this.
+    Ended(PeerError),
+    /// The client closed the connection.
+    ByClient {
+        /// With this close code, if the transport has one.
+        code: Option<u16>,
+    },
+    /// The connection broke.
+    Lost {
+        /// How.
+        error: String,
+    },
+    /// The future that served it was dropped.
+    Dropped,
+}

@@ -1,0 +1,476 @@
+//! One connection: the task that owns its transport.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use sync_core::error::{ErrorCode, PeerError};
+use sync_core::ids::{Channel, DocumentId, OriginId, RequestId, User};
+use sync_core::server::{JoinRequest, MemberOutput, ServerSession, SessionEvent, SessionOutput};
+use sync_core::transport::{PeerInfo, Transport, TransportError};
+use sync_core::wire::AccessLevel;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::Shared;
+use super::mailbox::Mailbox;
+use super::rooms::RoomHandle;
+use crate::auth::{AuthError, ConnectRequest};
+use crate::event::{CloseReason, ServerEvent};
+
+/// Frames read before anything is written, so that reading does not starve writing.
+const READS_MAX: usize = 32;
+/// Rounds of reading and writing before other tasks get their turn.
+const ROUNDS_MAX: usize = 16;
+/// Bytes handed to the transport before it is asked again whether it takes more.
+const WRITE_BYTES: usize = 16 * 1024;
+/// Bytes of the session's own answers beyond which nothing is read: only who asks and does not read gets there.
+const ANSWERS_BYTES_MAX: usize = 256 * 1024;
+/// How long the last frames and the goodbye may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Owns a transport and the session over it; shares nothing but the mailbox, and the rooms that it visits.
+pub(super) struct Connection<T: Transport> {
+    server: Arc<Shared>,
+    transport: T,
+    session: ServerSession,
+    mailbox: Arc<Mailbox>,
+    peer: PeerInfo,
+    /// Who it is, once welcomed.
+    client: Option<(OriginId, User)>,
+    /// The session's own frames, which go ahead of those of rooms.
+    answers: VecDeque<Bytes>,
+    answers_bytes: usize,
+    rooms: BTreeMap<Channel, Arc<RoomHandle>>,
+    /// Rooms that have something; each gets its turn.
+    ready: VecDeque<Arc<RoomHandle>>,
+    polled: Vec<MemberOutput>,
+    calls: FuturesUnordered<BoxFuture<'static, Answer>>,
+    timer: Pin<Box<Sleep>>,
+    is_flushed: bool,
+    has_left: bool,
+    closing: Option<Closing>,
+}
+
+/// Of the user's own code.
+enum Answer {
+    Authenticated(Result<User, PeerError>),
+    Authorized(RequestId, Result<AccessLevel, PeerError>),
+}
+
+struct Closing {
+    code: u16,
+    reason: PeerError,
+    deadline: Instant,
+}
+
+/// Why the task ends.
+enum End {
+    Closed,
+    ByClient,
+    Transport(TransportError),
+}
+
+impl<T: Transport> Connection<T> {
+    pub(super) fn new(
+        server: Arc<Shared>,
+        transport: T,
+        peer: PeerInfo,
+        user: Option<User>,
+    ) -> Self {
+        let (mailbox, refusal) = server.admit();
+        let now = server.clock.now();
+        let mut session = ServerSession::new(now, server.session_config(user), mailbox.session());
+        if let Some(refusal) = refusal {
+            session.handle_end(now, refusal);
+        }
+        Self {
+            timer: Box::pin(sleep_until(Instant::now())),
+            server,
+            transport,
+            session,
+            mailbox,
+            peer,
+            client: None,
+            answers: VecDeque::new(),
+            answers_bytes: 0,
+            rooms: BTreeMap::new(),
+            ready: VecDeque::new(),
+            polled: Vec::new(),
+            calls: FuturesUnordered::new(),
+            is_flushed: true,
+            has_left: false,
+            closing: None,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let end = poll_fn(|cx| self.poll(cx)).await;
+        let reason = match (end, self.closing.take()) {
+            (_, Some(closing)) => CloseReason::Ended(closing.reason),
+            (End::Transport(error), None) => CloseReason::Lost {
+                error: error.to_string(),
+            },
+            (End::Closed | End::ByClient, None) => CloseReason::ByClient {
+                code: self.transport.close_code(),
+            },
+        };
+        self.leave(reason);
+    }
+
+    /// Leaves everything; once.
+    fn leave(&mut self, reason: CloseReason) {
+        if std::mem::replace(&mut self.has_left, true) {
+            return;
+        }
+        let session = self.session.id();
+        for room in std::mem::take(&mut self.rooms).into_values() {
+            room.close(session);
+        }
+        let client = self.client.take();
+        self.server.events.send(if client.is_some() {
+            ServerEvent::SessionClosed { session, reason }
+        } else {
+            ServerEvent::ConnectionFailed {
+                peer: self.peer.clone(),
+                reason,
+            }
+        });
+        self.server.dismiss(session, client);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        for _ in 0..ROUNDS_MAX {
+            self.take_mail(cx);
+            let mut is_busy = match self.read(cx) {
+                Ok(is_busy) => is_busy,
+                Err(end) => return Poll::Ready(end),
+            };
+            is_busy |= self.poll_calls(cx);
+            is_busy |= self.poll_timer(cx);
+            self.carry_out();
+            match self.write(cx) {
+                Ok(wrote) => is_busy |= wrote,
+                Err(error) => return Poll::Ready(End::Transport(error)),
+            }
+            if self.poll_close(cx).is_ready() {
+                return Poll::Ready(End::Closed);
+            }
+            if !is_busy {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn take_mail(&mut self, cx: &Context<'_>) {
+        let mail = self.mailbox.take(cx.waker());
+        let now = self.server.clock.now();
+        self.ready.extend(mail.ready);
+        self.session.handle_settled(mail.settled);
+        if let Some(within) = mail.go_away {
+            self.session.handle_go_away(now, within);
+        }
+        if let Some(reason) = mail.end {
+            self.session.handle_end(now, reason);
+        }
+    }
+
+    /// Reads some frames; true if there may be more.
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        for _ in 0..READS_MAX {
+            // What a client sends after its session ended is not processed.
+            if self.session.is_closed() || self.answers_bytes > ANSWERS_BYTES_MAX {
+                return Ok(false);
+            }
+            let frame = match self.transport.poll_receive(cx) {
+                Poll::Ready(Some(Ok(frame))) => frame,
+                Poll::Ready(Some(Err(error))) => return Err(self.broken(error)),
+                Poll::Ready(None) => return Err(End::ByClient),
+                Poll::Pending => return Ok(false),
+            };
+            self.session.handle_frame(self.server.clock.now(), frame);
+            self.carry_out();
+        }
+        Ok(true)
+    }
+
+    fn broken(&self, error: TransportError) -> End {
+        if !matches!(error, TransportError::Lost(_)) {
+            let error = PeerError::new(ErrorCode::WrongProtocol, error.to_string());
+            self.server.events.send(ServerEvent::ProtocolError {
+                session: self.session.id(),
+                error,
+            });
+        }
+        End::Transport(error)
+    }
+
+    fn poll_calls(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut is_busy = false;
+        while let Poll::Ready(Some(answer)) = self.calls.poll_next_unpin(cx) {
+            is_busy = true;
+            let now = self.server.clock.now();
+            match answer {
+                Answer::Authenticated(user) => self.session.handle_authenticated(now, user),
+                Answer::Authorized(request, access) => {
+                    self.session.handle_authorized(now, request, access);
+                }
+            }
+        }
+        is_busy
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
+        let timeout = self
+            .session
+            .poll_timeout()
+            .map(|time| self.server.clock.instant(time));
+        let closing = self.closing.as_ref().map(|closing| closing.deadline);
+        let Some(deadline) = timeout.into_iter().chain(closing).min() else {
+            return false;
+        };
+        // Most deadlines only move away. The timer is left where it is then, and set again when it has fired.
+        if self.timer.deadline() > deadline {
+            self.timer.as_mut().reset(deadline);
+        }
+        while self.timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= deadline {
+                let was_closed = self.session.is_closed();
+                self.session.handle_timeout(self.server.clock.now());
+                return !was_closed;
+            }
+            self.timer.as_mut().reset(deadline);
+        }
+        false
+    }
+
+    /// Does what the session wants.
+    fn carry_out(&mut self) {
+        while let Some(output) = self.session.poll_output() {
+            match output {
+                SessionOutput::Send(frame) => {
+                    self.answers_bytes += frame.len();
+                    self.answers.push_back(frame);
+                }
+                SessionOutput::Authenticate(request) => {
+                    let mut connect = ConnectRequest::new(request.origin, self.peer.clone());
+                    connect.credentials = request.credentials;
+                    connect.software = request.software;
+                    self.authenticate(connect);
+                }
+                SessionOutput::Authorize { request, document } => {
+                    self.authorize(request, document);
+                }
+                SessionOutput::Join(join) => self.join(&join),
+                SessionOutput::Push(push) => {
+                    if let Some(room) = self.rooms.get(&push.channel) {
+                        room.push(self.session.id(), push);
+                    }
+                }
+                SessionOutput::Leave(channel) => {
+                    if let Some(room) = self.rooms.remove(&channel) {
+                        room.close(self.session.id());
+                        self.ready.retain(|ready| !Arc::ptr_eq(ready, &room));
+                    }
+                }
+                SessionOutput::Heads { nonce } => {
+                    let id = self.session.id();
+                    let heads = self
+                        .rooms
+                        .iter()
+                        .filter_map(|(channel, room)| Some((*channel, room.head_for(id)?)))
+                        .collect();
+                    self.session
+                        .handle_heads(self.server.clock.now(), nonce, heads);
+                }
+                SessionOutput::Event(event) => self.tell(event),
+                SessionOutput::Close { code, reason } => {
+                    self.closing = Some(Closing {
+                        code,
+                        reason,
+                        deadline: Instant::now() + CLOSE_TIMEOUT,
+                    });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn tell(&mut self, event: SessionEvent) {
+        let session = self.session.id();
+        let event = match event {
+            SessionEvent::Opened { user, origin } => {
+                self.client = Some((origin, user.clone()));
+                self.server.take_over(session, origin, user.clone());
+                ServerEvent::SessionOpened {
+                    session,
+                    user,
+                    peer: self.peer.clone(),
+                }
+            }
+            SessionEvent::ProtocolError(error) => {
+                tracing::debug!(%session, peer = %self.peer, %error, "a client broke the protocol");
+                ServerEvent::ProtocolError { session, error }
+            }
+            SessionEvent::Ignored { message } => ServerEvent::MessageIgnored { session, message },
+            SessionEvent::PeerReported(error) => {
+                let (code, message) = (error.code, error.message);
+                tracing::warn!(%session, peer = %self.peer, %code, message, "a client complains");
+                return;
+            }
+            _ => return,
+        };
+        self.server.events.send(event);
+    }
+
+    fn authenticate(&self, request: ConnectRequest) {
+        let who = Arc::clone(&self.server.auth.who);
+        // The session gives up by itself when this takes too long.
+        let call = async move {
+            let asked = AssertUnwindSafe(who.authenticate(&request)).catch_unwind();
+            Answer::Authenticated(match asked.await {
+                Ok(Ok(user)) => Ok(user),
+                Ok(Err(AuthError::Refused { reason })) => {
+                    Err(PeerError::new(ErrorCode::Unauthenticated, reason))
+                }
+                Ok(Err(error)) => Err(cannot_tell(&error)),
+                Err(_) => Err(cannot_tell(&AuthError::unavailable("it panicked"))),
+            })
+        };
+        self.calls.push(call.boxed());
+    }
+
+    fn authorize(&self, request: RequestId, document: DocumentId) {
+        let Some((_, user)) = self.client.clone() else {
+            return;
+        };
+        let may = Arc::clone(&self.server.auth.may);
+        let timeout = self.server.room_config.limits.handshake_timeout;
+        let call = async move {
+            let asked = AssertUnwindSafe(may.authorize(&user, &document)).catch_unwind();
+            let answer = match tokio::time::timeout(timeout, asked).await {
+                Ok(Ok(Ok(access))) => Ok(access.level),
+                Ok(Ok(Err(error))) => Err(cannot_tell(&error)),
+                Ok(Err(_)) => Err(cannot_tell(&AuthError::unavailable("it panicked"))),
+                Err(elapsed) => Err(cannot_tell(&AuthError::unavailable(elapsed))),
+            };
+            Answer::Authorized(request, answer)
+        };
+        self.calls.push(call.boxed());
+    }
+
+    fn join(&mut self, join: &JoinRequest) {
+        let room = self.server.join(&join.document, &self.mailbox, &join.open);
+        let now = self.server.clock.now();
+        self.session
+            .handle_joined(now, join.document.clone(), room.channel());
+        self.rooms.insert(room.channel(), room);
+    }
+
+    /// Hands frames to the transport while it takes them; true if any were.
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, TransportError> {
+        let mut wrote = false;
+        while !self.answers.is_empty() || (!self.ready.is_empty() && self.closing.is_none()) {
+            if self.transport.poll_ready(cx)?.is_pending() {
+                return Ok(wrote);
+            }
+            let mut bytes = 0;
+            while bytes < WRITE_BYTES
+                && let Some(frame) = self.answers.pop_front()
+            {
+                bytes += frame.len();
+                self.answers_bytes -= frame.len();
+                self.send(frame)?;
+            }
+            if bytes < WRITE_BYTES
+                && self.closing.is_none()
+                && let Some(room) = self.ready.pop_front()
+            {
+                self.write_room(room, WRITE_BYTES - bytes)?;
+            }
+            wrote = true;
+        }
+        if !self.is_flushed && self.transport.poll_flush(cx)?.is_ready() {
+            self.is_flushed = true;
+        }
+        Ok(wrote)
+    }
+
+    /// Hands some frames of one room to the transport, and puts the room at the end of the line if it has more.
+    fn write_room(
+        &mut self,
+        room: Arc<RoomHandle>,
+        bytes_max: usize,
+    ) -> Result<(), TransportError> {
+        let mut polled = std::mem::take(&mut self.polled);
+        let has_more = room.poll(self.session.id(), bytes_max, &mut polled);
+        for output in polled.drain(..) {
+            match output {
+                MemberOutput::Frame(frame) => self.send(frame)?,
+                MemberOutput::Settled(charge) => self.session.handle_settled(charge),
+                MemberOutput::Left => {
+                    let now = self.server.clock.now();
+                    self.session.handle_left(now, room.channel());
+                    self.rooms.remove(&room.channel());
+                }
+                _ => {}
+            }
+        }
+        self.polled = polled;
+        if has_more {
+            self.ready.push_back(room);
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, frame: Bytes) -> Result<(), TransportError> {
+        self.is_flushed = false;
+        self.transport.start_send(frame)
+    }
+
+    /// Says goodbye once everything has been handed over; gives up after a while.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(closing) = &self.closing else {
+            return Poll::Pending;
+        };
+        if Instant::now() >= closing.deadline {
+            return Poll::Ready(());
+        }
+        if !self.answers.is_empty() {
+            return Poll::Pending;
+        }
+        self.transport.poll_close(cx, closing.code)
+    }
+}
+
+impl<T: Transport> Drop for Connection<T> {
+    fn drop(&mut self) {
+        self.leave(CloseReason::Dropped);
+    }
+}
+
+/// What a client is told when somebody else's fault keeps it waiting; what exactly that was is in the log.
+fn cannot_tell(error: &AuthError) -> PeerError {
+    let source: &dyn std::error::Error = error;
+    tracing::warn!(error = source, "cannot tell who may do what");
+    let told = PeerError::new(
+        ErrorCode::AuthorizationUnavailable,
+        "cannot tell now who may do what",
+    );
+    match error {
+        AuthError::Unavailable {
+            retry_after: Some(delay),
+            ..
+        } => told.retry_after(*delay),
+        _ => told,
+    }
+}

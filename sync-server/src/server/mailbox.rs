@@ -1,0 +1,73 @@
+//! What others leave for a session's task.
+
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+use sync_core::error::PeerError;
+use sync_core::ids::SessionId;
+
+use super::lock;
+use super::rooms::RoomHandle;
+
+/// Left by rooms and by the server; emptied by the session's task. A session is woken once for all that is in it.
+#[derive(Debug)]
+pub(super) struct Mailbox {
+    session: SessionId,
+    mail: Mutex<Mail>,
+    waker: AtomicWaker,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Mail {
+    /// Rooms with something for the session; each at most once, because rooms say so only when they had nothing.
+    pub(super) ready: Vec<Arc<RoomHandle>>,
+    /// Charge of changes that have been answered.
+    pub(super) settled: usize,
+    /// The session is to end.
+    pub(super) end: Option<PeerError>,
+    /// The client is to connect again within this window.
+    pub(super) go_away: Option<Duration>,
+}
+
+impl Mailbox {
+    pub(super) fn new(session: SessionId) -> Self {
+        Self {
+            session,
+            mail: Mutex::default(),
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    pub(super) const fn session(&self) -> SessionId {
+        self.session
+    }
+
+    pub(super) fn ready(&self, room: &Arc<RoomHandle>) {
+        lock(&self.mail).ready.push(Arc::clone(room));
+        self.waker.wake();
+    }
+
+    /// Not worth waking for: it matters when the client sends more.
+    pub(super) fn settle(&self, charge: usize) {
+        let mut mail = lock(&self.mail);
+        mail.settled = mail.settled.saturating_add(charge);
+    }
+
+    pub(super) fn end(&self, reason: PeerError) {
+        lock(&self.mail).end.get_or_insert(reason);
+        self.waker.wake();
+    }
+
+    pub(super) fn go_away(&self, within: Duration) {
+        lock(&self.mail).go_away = Some(within);
+        self.waker.wake();
+    }
+
+    /// Takes everything, and sees to it that this task is woken for what comes after.
+    pub(super) fn take(&self, waker: &Waker) -> Mail {
+        self.waker.register(waker);
+        std::mem::take(&mut *lock(&self.mail))
+    }
+}

@@ -1,0 +1,395 @@
+//! Live documents: one room each, one task each.
+
+use std::collections::{BTreeMap, HashMap};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use sync_core::error::{ErrorCode, PeerError};
+use sync_core::history::Seq;
+use sync_core::ids::{Channel, DocumentId, SessionId};
+use sync_core::registry::RegistryError;
+use sync_core::server::{
+    MemberOutput, OpenRequest, RegistryAnswer, RegistryRequest, RequestNumber, Room, RoomEvent,
+    RoomOutput, RoomPhase, RoomUnloaded,
+};
+use sync_core::time::Time;
+use sync_core::wire::Push;
+use tokio::sync::Notify;
+
+use super::mailbox::Mailbox;
+use super::{Shared, lock};
+use crate::event::ServerEvent;
+use crate::registry::ServerRegistry;
+
+/// The rooms of a server. There is at most one live room of a document.
+#[derive(Debug)]
+pub(super) struct Rooms {
+    live: Mutex<HashMap<DocumentId, Arc<RoomHandle>>>,
+    /// Never used twice, so that a frame for a room that is no more cannot be taken for another's.
+    next_channel: AtomicU32,
+    /// Told whenever a room's task ends.
+    pub(super) ended: Notify,
+}
+
+impl Rooms {
+    pub(super) fn new() -> Self {
+        Self {
+            live: Mutex::default(),
+            // 0 means the session itself.
+            next_channel: AtomicU32::new(1),
+            ended: Notify::new(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        lock(&self.live).is_empty()
+    }
+
+    /// Makes rooms that nobody is in end as soon as they have nothing under way.
+    pub(super) fn wake_all(&self) {
+        for room in lock(&self.live).values() {
+            room.work.notify_one();
+        }
+    }
+}
+
+/// A room, shared by its task, which does what it wants from the registry, and the tasks of its sessions.
+#[derive(Debug)]
+pub(super) struct RoomHandle {
+    server: Arc<Shared>,
+    document: DocumentId,
+    channel: Channel,
+    state: Mutex<RoomState>,
+    /// Told when there is something for the task to do.
+    work: Notify,
+}
+
+#[derive(Debug)]
+struct RoomState {
+    room: Room,
+    members: BTreeMap<SessionId, Arc<Mailbox>>,
+    /// What the task has not picked up yet.
+    requests: Vec<(RequestNumber, RegistryRequest)>,
+    /// When the task wakes by itself.
+    timeout: Option<Time>,
+    /// Whether it has been told that the document is live.
+    was_loaded: bool,
+}
+
+impl Shared {
+    /// Opens a document for a session: in its room, or in one made for it.
+    pub(super) fn join(
+        self: &Arc<Self>,
+        document: &DocumentId,
+        mailbox: &Arc<Mailbox>,
+        open: &OpenRequest,
+    ) -> Arc<RoomHandle> {
+        loop {
+            let room = self.room(document);
+            if room.open(mailbox, open.clone()).is_ok() {
+                return room;
+            }
+            // It unloaded in between: it has nothing under way any more, so that another may begin.
+            self.forget_room(&room);
+        }
+    }
+
+    /// The live room of a document.
+    fn room(self: &Arc<Self>, document: &DocumentId) -> Arc<RoomHandle> {
+        let mut live = lock(&self.rooms.live);
+        if let Some(room) = live.get(document) {
+            return Arc::clone(room);
+        }
+        let channel = Channel(self.rooms.next_channel.fetch_add(1, Ordering::Relaxed));
+        let mut config = self.room_config.clone();
+        config.seed = lock(&self.rng).next_u64();
+        let room = Arc::new(RoomHandle {
+            server: Arc::clone(self),
+            document: document.clone(),
+            channel,
+            state: Mutex::new(RoomState {
+                room: Room::new(document.clone(), channel, config),
+                members: BTreeMap::new(),
+                requests: Vec::new(),
+                timeout: None,
+                was_loaded: false,
+            }),
+            work: Notify::new(),
+        });
+        live.insert(document.clone(), Arc::clone(&room));
+        tokio::spawn(run(Arc::clone(&room)));
+        room
+    }
+
+    fn forget_room(&self, room: &Arc<RoomHandle>) {
+        let mut live = lock(&self.rooms.live);
+        if live
+            .get(&room.document)
+            .is_some_and(|found| Arc::ptr_eq(found, room))
+        {
+            live.remove(&room.document);
+        }
+    }
+}
+
+impl RoomHandle {
+    pub(super) const fn channel(&self) -> Channel {
+        self.channel
+    }
+
+    fn open(
+        self: &Arc<Self>,
+        mailbox: &Arc<Mailbox>,
+        open: OpenRequest,
+    ) -> Result<(), RoomUnloaded> {
+        self.turn(|state, now| {
+            state.room.handle_open(now, mailbox.session(), open)?;
+            state.members.insert(mailbox.session(), Arc::clone(mailbox));
+            Ok(())
+        })
+    }
+
+    pub(super) fn push(self: &Arc<Self>, session: SessionId, push: Push) {
+        self.turn(|state, now| state.room.handle_push(now, session, push));
+    }
+
+    pub(super) fn close(self: &Arc<Self>, session: SessionId) {
+        self.turn(|state, now| state.room.handle_close(now, session));
+        lock(&self.state).members.remove(&session);
+    }
+
+    pub(super) fn head_for(&self, session: SessionId) -> Option<Seq> {
+        lock(&self.state).room.head_for(session)
+    }
+
+    /// Takes what the room has for a session, up to about so many bytes; false if that was all.
+    pub(super) fn poll(
+        self: &Arc<Self>,
+        session: SessionId,
+        bytes_max: usize,
+        outputs: &mut Vec<MemberOutput>,
+    ) -> bool {
+        self.turn(|state, now| {
+            let mut bytes = 0;
+            while bytes < bytes_max {
+                let Some(output) = state.room.poll_member(now, session) else {
+                    return false;
+                };
+                match &output {
+                    MemberOutput::Frame(frame) => bytes += frame.len(),
+                    MemberOutput::Left => {
+                        state.members.remove(&session);
+                    }
+                    _ => {}
+                }
+                outputs.push(output);
+            }
+            true
+        })
+    }
+
+    /// Feeds the room, and passes on what it wants.
+    fn turn<R>(self: &Arc<Self>, f: impl FnOnce(&mut RoomState, Time) -> R) -> R {
+        let mut wakes = Vec::new();
+        let mut is_unloaded = false;
+        let mut state = lock(&self.state);
+        // Read under the lock, so that time does not run backwards for the room.
+        let result = f(&mut state, self.server.clock.now());
+        let n_requests = state.requests.len();
+        while let Some(output) = state.room.poll_output() {
+            match output {
+                RoomOutput::Registry(number, request) => state.requests.push((number, request)),
+                RoomOutput::Wake(session) => wakes.extend(state.members.get(&session).cloned()),
+                RoomOutput::Settled(session, charge) => {
+                    if let Some(mailbox) = state.members.get(&session) {
+                        mailbox.settle(charge);
+                    } else {
+                        self.server.settle(session, charge);
+                    }
+                }
+                RoomOutput::Superseded(session) => {
+                    if let Some(mailbox) = state.members.remove(&session) {
+                        mailbox.end(superseded());
+                    }
+                }
+                RoomOutput::Event(event) => {
+                    state.was_loaded |= matches!(event, RoomEvent::Loaded { .. });
+                    self.tell(event);
+                }
+                RoomOutput::Unloaded => is_unloaded = true,
+                _ => {}
+            }
+        }
+        let timeout = state.room.poll_timeout();
+        let has_work = state.requests.len() > n_requests || timeout != state.timeout || is_unloaded;
+        state.timeout = timeout;
+        drop(state);
+        if has_work {
+            self.work.notify_one();
+        }
+        if is_unloaded {
+            self.server.forget_room(self);
+        }
+        for mailbox in wakes {
+            mailbox.ready(self);
+        }
+        result
+    }
+
+    fn tell(&self, event: RoomEvent) {
+        let document = self.document.clone();
+        self.server.events.send(match event {
+            RoomEvent::Loaded { head } => ServerEvent::RoomLoaded { document, head },
+            RoomEvent::Opened { session, access } => ServerEvent::DocumentOpened {
+                session,
+                document,
+                access,
+            },
+            RoomEvent::Left { session } => ServerEvent::DocumentClosed { session, document },
+            RoomEvent::Committed {
+                first,
+                last,
+                origin,
+                user,
+            } => ServerEvent::Committed {
+                document,
+                first,
+                last,
+                origin,
+                user,
+            },
+            RoomEvent::Refused { change, user, code } => ServerEvent::Refused {
+                document,
+                change,
+                user,
+                code,
+            },
+            RoomEvent::ValidatorPanicked { change } => {
+                tracing::error!(%document, %change, "a validator panicked");
+                ServerEvent::ValidatorPanicked { document, change }
+            }
+            RoomEvent::HistoryReplaced { epoch } => {
+                tracing::warn!(%document, %epoch, "the document has another history now");
+                ServerEvent::HistoryReplaced { document, epoch }
+            }
+            RoomEvent::RegistryFailed { call, error } => {
+                tracing::warn!(%document, call, %error, "the registry failed");
+                ServerEvent::RegistryFailed {
+                    document,
+                    call,
+                    error,
+                }
+            }
+            _ => return,
+        });
+    }
+}
+
+/// What a session is told whose client has connected again.
+pub(super) fn superseded() -> PeerError {
+    PeerError::new(
+        ErrorCode::Superseded,
+        "a newer connection of the same client took over",
+    )
+}
+
+/// A room's task: calls the registry, several calls at once, and minds the time.
+async fn run(room: Arc<RoomHandle>) {
+    let mut calls = FuturesUnordered::new();
+    loop {
+        let (requests, timeout, phase) = {
+            let mut state = lock(&room.state);
+            let requests = std::mem::take(&mut state.requests);
+            (requests, state.timeout, state.room.phase())
+        };
+        for (number, request) in requests {
+            calls.push(call(&room, number, request));
+        }
+        let is_over = match phase {
+            RoomPhase::Unloaded => true,
+            RoomPhase::Draining { .. } => room.server.is_closing(),
+            _ => false,
+        };
+        if is_over && calls.is_empty() {
+            break;
+        }
+        let deadline = timeout.map(|time| room.server.clock.instant(time));
+        tokio::select! {
+            Some((number, answer)) = calls.next() => {
+                room.turn(|state, now| state.room.handle_registry(now, number, answer));
+            }
+            () = room.work.notified() => {}
+            () = sleep_until(deadline), if deadline.is_some() => {
+                room.turn(|state, now| state.room.handle_timeout(now));
+            }
+        }
+    }
+    room.server.forget_room(&room);
+    if lock(&room.state).was_loaded {
+        room.server.events.send(ServerEvent::RoomUnloaded {
+            document: room.document.clone(),
+        });
+    }
+    room.server.rooms.ended.notify_waiters();
+}
+
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    if let Some(deadline) = deadline {
+        tokio::time::sleep_until(deadline).await;
+    }
+}
+
+/// Calls the registry. A call that panics may have been carried out or not.
+fn call(
+    room: &RoomHandle,
+    number: RequestNumber,
+    request: RegistryRequest,
+) -> futures_util::future::BoxFuture<'static, (RequestNumber, RegistryAnswer)> {
+    let registry = Arc::clone(&room.server.registry);
+    let document = room.document.clone();
+    async move {
+        let answer = match request {
+            RegistryRequest::Create(new) => {
+                RegistryAnswer::Create(caught(registry.create(new)).await)
+            }
+            RegistryRequest::Meta => RegistryAnswer::Meta(caught(registry.meta(&document)).await),
+            RegistryRequest::Append { epoch, changes } => {
+                let appended = registry.append(&document, epoch, None, changes);
+                RegistryAnswer::Append(caught(appended).await)
+            }
+            RegistryRequest::Tail { after, max_bytes } => {
+                let tail = registry.tail(&document, after, max_bytes);
+                RegistryAnswer::Tail(caught(tail).await)
+            }
+            RegistryRequest::Snapshot => {
+                RegistryAnswer::Snapshot(caught(registry.snapshot(&document)).await)
+            }
+            RegistryRequest::Origins(origins) => {
+                RegistryAnswer::Origins(caught(registry.origins(&document, &origins)).await)
+            }
+            // The core and the server are built together.
+            _ => RegistryAnswer::Meta(Err(RegistryError::Unavailable {
+                retry_after: None,
+                source: None,
+            })),
+        };
+        (number, answer)
+    }
+    .boxed()
+}
+
+async fn caught<T>(
+    call: impl Future<Output = Result<T, RegistryError>>,
+) -> Result<T, RegistryError> {
+    AssertUnwindSafe(call)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| {
+            Err(RegistryError::Unknown {
+                source: Some("the registry panicked".into()),
+            })
+        })
+}
