@@ -113,6 +113,7 @@ fn credentials_and_fragments_are_never_compressed() {
         versions: PROTOCOL_VERSIONS,
         software: String::new(),
         origin: OriginId(1),
+        connection: 1,
         credentials: Some(secret.clone()),
         compression: Vec::new(),
         resume: None,

@@ -120,17 +120,19 @@ fn sessions() -> impl Strategy<Value = Message> {
         any::<(u16, u16)>(),
         text(),
         origin(),
+        integer(),
         of(bytes()),
         vec(compression(), 0..4),
         of(bytes()),
     )
         .prop_map(
-            |((min, max), software, origin, credentials, compression, resume)| {
+            |((min, max), software, origin, connection, credentials, compression, resume)| {
                 let versions = VersionRange { min, max };
                 Message::Hello(Hello {
                     versions,
                     software,
                     origin,
+                    connection,
                     credentials,
                     compression,
                     resume,

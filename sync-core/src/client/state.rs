@@ -454,6 +454,7 @@ impl ClientState {
             versions: self.config.versions,
             software: self.config.software.clone(),
             origin: self.config.origin,
+            connection: self.attempt,
             credentials: self.config.credentials.clone(),
             compression: self.config.compression.clone(),
             resume: None,

@@ -67,6 +67,7 @@ enum Phase {
 struct Greeting {
     version: u16,
     origin: OriginId,
+    connection: u64,
     compression: Compression,
 }
 
@@ -140,12 +141,16 @@ pub struct JoinRequest {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionEvent {
-    /// `Welcome` has been sent.
+    /// `Welcome` has been sent. Of two sessions of one user and origin the one with the higher connection number stays:
+    /// end the other with [`ErrorCode::Superseded`], its unread frames discarded. The older one's `Hello` may well
+    /// arrive last.
     Opened {
         /// Who it is.
         user: User,
         /// Its process start.
         origin: OriginId,
+        /// Which of the origin's connections it is.
+        connection: u64,
     },
     /// The client broke the protocol; the session ends.
     ProtocolError(PeerError),
@@ -456,6 +461,7 @@ impl ServerSession {
         let greeting = Greeting {
             version,
             origin: hello.origin,
+            connection: hello.connection,
             compression,
         };
         if let Some(user) = self.config.user.clone() {
@@ -499,6 +505,7 @@ impl ServerSession {
         self.event(SessionEvent::Opened {
             user,
             origin: greeting.origin,
+            connection: greeting.connection,
         });
         self.send(&Message::Welcome(welcome));
     }

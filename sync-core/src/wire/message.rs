@@ -156,6 +156,8 @@ pub struct Hello {
     pub software: String,
     /// The client's process start.
     pub origin: OriginId,
+    /// Counts the origin's connections: of two sessions of an origin the one with the higher number is the newer.
+    pub connection: u64,
     /// Credentials for the authenticator, if not given with the connection.
     pub credentials: Option<Bytes>,
     /// Ways to compress that the client takes; unknown ones are ignored.

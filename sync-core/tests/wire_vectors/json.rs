@@ -20,6 +20,7 @@ pub(crate) fn message(v: &Value) -> Message {
             },
             software: text(v, "software"),
             origin: origin(v),
+            connection: int(v, "connection"),
             credentials: optional(&v["credentials"], bytes),
             compression: list(v, "compression", compression),
             resume: optional(&v["resume"], bytes),

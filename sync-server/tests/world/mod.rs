@@ -27,6 +27,7 @@ use sync_core::client::{
     Replica, Status, SyncState,
 };
 use sync_core::engine::{Document, Engine, Validator, Version};
+use sync_core::error::{ErrorCode, PeerError};
 use sync_core::history::{Cursor, Seq};
 use sync_core::ids::{Channel, DocumentId, OriginId, SessionId, User};
 use sync_core::limits::Limits;
@@ -34,7 +35,7 @@ use sync_core::registry::{DocumentMeta, StoredChange, Tail};
 use sync_core::rng::Rng;
 use sync_core::server::{
     Engines, MemberOutput, RegistryAnswer, RegistryRequest, RequestNumber, Room, RoomConfig,
-    RoomOutput, ServerSession, SessionConfig, SessionOutput,
+    RoomOutput, ServerSession, SessionConfig, SessionEvent, SessionOutput,
 };
 use sync_core::time::Time;
 use sync_core::wire::{AccessLevel, Message, decode_frame};
@@ -80,7 +81,7 @@ pub struct World<E: Engine + Validator> {
     links: BTreeMap<SessionId, Link>,
     rooms: BTreeMap<DocumentId, Room>,
     channels: BTreeMap<Channel, DocumentId>,
-    owners: BTreeMap<(OriginId, User), SessionId>,
+    owners: BTreeMap<(OriginId, User), (u64, SessionId)>,
     calls: Vec<Call>,
     next_id: u64,
     server_up: bool,
@@ -425,9 +426,19 @@ impl<E: Engine + Validator> World<E> {
         while !is_so(self) {
             let at = self.step();
             if at.is_none_or(|at| at > end) {
-                for (client, it) in self.clients.iter().enumerate().filter(|(_, it)| !it.replicas.is_empty()) {
+                for (client, it) in self
+                    .clients
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, it)| !it.replicas.is_empty())
+                {
                     for document in it.replicas.keys() {
-                        eprintln!("client {client}: {:?} {:?} {:?}", it.state.status(), it.state.sync_state(document), it.state.cursor(document));
+                        eprintln!(
+                            "client {client}: {:?} {:?} {:?}",
+                            it.state.status(),
+                            it.state.sync_state(document),
+                            it.state.cursor(document)
+                        );
                     }
                 }
                 panic!("not within {max:?}: {what}");
@@ -721,21 +732,12 @@ impl<E: Engine + Validator> World<E> {
                         .collect();
                     link.session.handle_heads(self.now, nonce, heads);
                 }
-                SessionOutput::Event(sync_core::server::SessionEvent::Opened { user, origin }) => {
-                    if let Some(older) = self.owners.insert((origin, user), session)
-                        && older != session
-                    {
-                        let error = sync_core::error::PeerError::new(
-                            sync_core::error::ErrorCode::Superseded,
-                            "a newer connection took over",
-                        );
-                        if let Some(link) = self.links.get_mut(&older) {
-                            // Unread frames are discarded (design 2.1).
-                            link.up.clear();
-                            link.session.handle_end(self.now, error);
-                        }
-                        self.perform_session(older);
-                    }
+                SessionOutput::Event(SessionEvent::Opened {
+                    user,
+                    origin,
+                    connection,
+                }) => {
+                    self.take_over((origin, user), connection, session);
                 }
                 SessionOutput::Event(_) => {}
                 SessionOutput::Close { code, .. } => {
@@ -757,11 +759,29 @@ impl<E: Engine + Validator> World<E> {
         }
     }
 
+    /// Protocol 6.2.
+    fn take_over(&mut self, owner: (OriginId, User), connection: u64, session: SessionId) {
+        let older = match self.owners.get(&owner).copied() {
+            Some((theirs, _)) if theirs > connection => session,
+            other => {
+                self.owners.insert(owner, (connection, session));
+                let Some((_, older)) = other else { return };
+                older
+            }
+        };
+        if let Some(link) = self.links.get_mut(&older) {
+            link.up.clear();
+            let error = PeerError::new(ErrorCode::Superseded, "a newer connection took over");
+            link.session.handle_end(self.now, error);
+        }
+        self.perform_session(older);
+    }
+
     fn end_link(&mut self, session: SessionId) {
         let Some(link) = self.links.remove(&session) else {
             return;
         };
-        self.owners.retain(|_, owner| *owner != session);
+        self.owners.retain(|_, (_, owner)| *owner != session);
         for document in link.documents {
             if let Some(room) = self.rooms.get_mut(&document) {
                 room.handle_close(self.now, session);

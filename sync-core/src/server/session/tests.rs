@@ -12,6 +12,7 @@ fn hello() -> Hello {
         versions: PROTOCOL_VERSIONS,
         software: "test".into(),
         origin: OriginId(1),
+        connection: 1,
         credentials: Some("secret".into()),
         compression: vec![Compression::Gzip],
         resume: None,

@@ -122,6 +122,7 @@ fn hello(f: &mut Fields<'_>) -> Result<Hello, DecodeError> {
         versions: range,
         software: f.string("hello.software")?,
         origin: origin(f, "hello.origin")?,
+        connection: f.u64("hello.connection")?,
         credentials: f.optional("hello.credentials", |f| f.bytes("hello.credentials"))?,
         compression: {
             let offers = f.list("hello.compression", |f| f.u64("hello.compression"))?;

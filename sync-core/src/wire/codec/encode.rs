@@ -99,12 +99,13 @@ fn head(out: &mut Writer, kind: u8, fields: usize) {
 }
 
 fn hello(out: &mut Writer, m: &Hello) {
-    head(out, kind::HELLO, 6);
+    head(out, kind::HELLO, 7);
     out.array(2);
     out.uint(m.versions.min);
     out.uint(m.versions.max);
     out.string(&m.software);
     origin(out, m.origin);
+    out.uint(m.connection);
     out.optional(m.credentials.as_deref(), Writer::bytes);
     out.list(&m.compression, |out, compression| {
         out.uint(compression_number(*compression))
