@@ -308,9 +308,14 @@ impl<T: Transport> Connection<T> {
     fn tell(&mut self, event: SessionEvent) {
         let session = self.session.id();
         let event = match event {
-            SessionEvent::Opened { user, origin } => {
-                self.client = Some((origin, user.clone()));
-                self.server.take_over(session, origin, user.clone());
+            SessionEvent::Opened {
+                user,
+                origin,
+                connection,
+            } => {
+                let client = (origin, user.clone());
+                self.client = Some(client.clone());
+                self.server.take_over(session, client, connection);
                 ServerEvent::SessionOpened {
                     session,
                     user,

@@ -94,8 +94,8 @@ enum Phase {
 #[derive(Debug, Default)]
 struct Sessions {
     live: HashMap<SessionId, Arc<Mailbox>>,
-    /// The session of each client process; a newer one ends it.
-    by_client: HashMap<(OriginId, User), SessionId>,
+    /// The session of each client process, and which of its connections that is; a newer one ends it.
+    by_client: HashMap<(OriginId, User), (u64, SessionId)>,
 }
 
 impl Shared {
@@ -159,10 +159,16 @@ impl Shared {
         (mailbox, refusal)
     }
 
-    /// Makes this the session of its client; one that was there before ends.
-    fn take_over(&self, session: SessionId, origin: OriginId, user: User) {
+    /// Makes this the session of its client, unless a newer one is there already; the older one ends (protocol 6.2).
+    fn take_over(&self, session: SessionId, client: (OriginId, User), connection: u64) {
         let mut sessions = lock(&self.sessions);
-        let older = sessions.by_client.insert((origin, user), session);
+        let older = match sessions.by_client.get(&client) {
+            Some((theirs, _)) if *theirs > connection => Some(session),
+            _ => sessions
+                .by_client
+                .insert(client, (connection, session))
+                .map(|(_, older)| older),
+        };
         if let Some(older) = older.and_then(|older| sessions.live.get(&older)) {
             older.end(superseded());
         }
@@ -172,7 +178,10 @@ impl Shared {
         let mut sessions = lock(&self.sessions);
         sessions.live.remove(&session);
         if let Some(client) = client
-            && sessions.by_client.get(&client) == Some(&session)
+            && sessions
+                .by_client
+                .get(&client)
+                .is_some_and(|(_, owner)| *owner == session)
         {
             sessions.by_client.remove(&client);
         }
