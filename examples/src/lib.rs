@@ -2,11 +2,15 @@
 
 pub mod file_registry;
 
-/// The programs in the guides, as doctests.
+/// The programs in the README and the guides, as doctests.
 #[cfg(doctest)]
 mod texts {
+    #[doc = include_str!("../../README.md")]
+    struct Readme;
     #[doc = include_str!("../../docs/guide/client.md")]
     struct Client;
+    #[doc = include_str!("../../docs/guide/server.md")]
+    struct Server;
     #[doc = include_str!("../../docs/guide/custom-transport.md")]
     struct CustomTransport;
 }
