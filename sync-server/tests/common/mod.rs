@@ -101,6 +101,7 @@ impl Peer {
             versions: PROTOCOL_VERSIONS,
             software: "scripted".into(),
             origin: self.origin,
+            connection: 0,
             credentials: None,
             compression: self.compression.clone(),
             resume: None,
@@ -217,6 +218,7 @@ impl Peer {
         let push = Push {
             channel: doc.channel,
             origin: self.origin,
+            connection: 0,
             first_number,
             changes: changes
                 .iter()

@@ -1,0 +1,175 @@
+//! A server and clients through their public APIs, over a network in memory that tests can break, or over WebSockets.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_debug_implementations,
+    reason = "each test binary uses its own part"
+)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test harness")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sync_client::transport::memory::MemoryNetwork;
+use sync_client::yrs::{GetString, Text, TransactionMut, WriteTxn};
+use sync_client::{Client, DocumentHandle, LwwMap, Status, SyncState, Typed, Yrs};
+use sync_server::registry::MemoryRegistry;
+use sync_server::{Anonymous, Listener, Server, ServerBuilder};
+
+pub type Map = Typed<LwwMap<String, String>>;
+
+/// How clients reach the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    Memory,
+    WebSocket,
+}
+
+/// Runs a scenario in memory under virtual time, and over real WebSockets.
+#[macro_export]
+macro_rules! both {
+    ($(#[$doc:meta])* $name:ident => $scenario:ident) => {
+        mod $name {
+            $(#[$doc])*
+            #[tokio::test(start_paused = true)]
+            async fn in_memory() {
+                super::$scenario($crate::e2e::World::new($crate::e2e::Over::Memory).await).await;
+            }
+
+            $(#[$doc])*
+            #[tokio::test]
+            async fn over_websockets() {
+                super::$scenario($crate::e2e::World::new($crate::e2e::Over::WebSocket).await).await;
+            }
+        }
+    };
+}
+
+pub struct World {
+    pub server: Server,
+    pub registry: Arc<MemoryRegistry>,
+    pub network: MemoryNetwork,
+    over: Over,
+    listener: Option<Listener>,
+}
+
+impl World {
+    pub async fn memory() -> Self {
+        Self::new(Over::Memory).await
+    }
+
+    pub async fn new(over: Over) -> Self {
+        Self::with(over, |builder| builder).await
+    }
+
+    pub async fn with(over: Over, configure: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Self {
+        let registry = Arc::new(MemoryRegistry::new());
+        let builder = Server::builder(registry.clone(), Anonymous::read_write());
+        let server = configure(builder).build().unwrap();
+        let network = MemoryNetwork::new();
+        let listener = match over {
+            Over::Memory => server.listen(network.acceptor()),
+            Over::WebSocket => server.listen_websocket("127.0.0.1:0").await.unwrap(),
+        };
+        Self {
+            server,
+            registry,
+            network,
+            over,
+            listener: Some(listener),
+        }
+    }
+
+    /// A client that connects at once.
+    pub fn client(&self) -> Client {
+        match self.over {
+            Over::Memory => Client::with_dialer(self.network.dialer()).start().unwrap(),
+            Over::WebSocket => Client::builder(self.address()).start().unwrap(),
+        }
+    }
+
+    pub fn address(&self) -> String {
+        format!(
+            "ws://{}",
+            self.listener.as_ref().unwrap().local_addr().unwrap()
+        )
+    }
+
+    /// Another server on the same registry, in the place of the one that is there.
+    pub async fn restart(&mut self) {
+        self.server.shutdown(Duration::ZERO).await;
+        self.server = Server::builder(self.registry.clone(), Anonymous::read_write())
+            .build()
+            .unwrap();
+        self.listener = Some(self.server.listen(self.network.acceptor()));
+    }
+}
+
+pub async fn text(client: &Client, id: &str) -> DocumentHandle<Yrs> {
+    client.open(id, Yrs::new()).await.unwrap()
+}
+
+pub async fn map(client: &Client, id: &str) -> DocumentHandle<Map> {
+    client.open(id, Map::new()).await.unwrap()
+}
+
+/// Types at the end of the text.
+pub fn push(document: &DocumentHandle<Yrs>, what: &str) {
+    document.edit(|txn| append(txn, what)).unwrap();
+}
+
+pub fn append(txn: &mut TransactionMut<'_>, what: &str) {
+    let body = txn.get_or_insert_text("body");
+    body.push(txn, what);
+}
+
+pub fn content(document: &DocumentHandle<Yrs>) -> String {
+    use sync_client::yrs::ReadTxn;
+    document.read(|txn| {
+        txn.get_text("body")
+            .map(|body| body.get_string(txn))
+            .unwrap_or_default()
+    })
+}
+
+pub fn set(document: &DocumentHandle<Map>, key: &str, value: &str) {
+    document
+        .edit(|map| map.insert(key.to_owned(), value.to_owned()))
+        .unwrap()
+        .unwrap();
+}
+
+pub fn get(document: &DocumentHandle<Map>, key: &str) -> Option<String> {
+    document.read(|map| map.get(key).cloned())
+}
+
+/// Waits until this is so of what the document says of itself, and fails after a while.
+pub async fn until<E: sync_client::Engine>(
+    document: &DocumentHandle<E>,
+    what: &str,
+    mut is_so: impl FnMut(&DocumentHandle<E>, SyncState) -> bool,
+) {
+    let mut revision = document.revision();
+    let mut state = document.sync_state();
+    let waiting = async {
+        while !is_so(document, state.get()) {
+            tokio::select! {
+                changed = revision.changed() => { changed.unwrap(); }
+                changed = state.changed() => { changed.unwrap(); }
+            }
+        }
+    };
+    within(what, waiting).await;
+}
+
+pub async fn until_status(client: &Client, what: &str, is_so: impl FnMut(&Status) -> bool) {
+    within(what, client.status().wait_for(is_so)).await.unwrap();
+}
+
+/// Fails if it takes longer than a minute.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), future)
+        .await
+        .unwrap_or_else(|_| panic!("not within a minute: {what}"))
+}
