@@ -1,5 +1,11 @@
 //! Two applications that edit one document.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "scenarios are plain async functions"
+)]
+
 mod e2e;
 
 use e2e::{World, content, get, map, push, set, text, until, until_status, within};

@@ -218,7 +218,6 @@ impl Peer {
         let push = Push {
             channel: doc.channel,
             origin: self.origin,
-            connection: 0,
             first_number,
             changes: changes
                 .iter()
