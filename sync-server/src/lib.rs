@@ -5,6 +5,8 @@
 //! committed it.
 
 mod auth;
+#[cfg(feature = "client")]
+mod client;
 mod event;
 pub mod registry;
 mod server;
