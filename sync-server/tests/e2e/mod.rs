@@ -8,14 +8,20 @@
 )]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test harness")]
 
+pub mod tap;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sync_client::transport::WebSocketDialer;
 use sync_client::transport::memory::MemoryNetwork;
 use sync_client::yrs::{GetString, Text, TransactionMut, WriteTxn};
-use sync_client::{Client, DocumentHandle, LwwMap, Status, SyncState, Typed, Yrs};
-use sync_server::registry::MemoryRegistry;
+use sync_client::{Client, ClientBuilder, DocumentHandle, LwwMap, Status, SyncState, Typed, Yrs};
+use sync_server::registry::{FaultyRegistry, MemoryRegistry};
 use sync_server::{Anonymous, Listener, Server, ServerBuilder};
+
+use tap::Tap;
 
 pub type Map = Typed<LwwMap<String, String>>;
 
@@ -48,10 +54,15 @@ macro_rules! both {
 
 pub struct World {
     pub server: Server,
+    /// What the server has committed.
     pub registry: Arc<MemoryRegistry>,
+    /// Between the server and the registry; passes everything on until told otherwise.
+    pub faults: Arc<FaultyRegistry<Arc<MemoryRegistry>>>,
     pub network: MemoryNetwork,
     over: Over,
     listener: Option<Listener>,
+    /// Kept over restarts.
+    address: Option<SocketAddr>,
 }
 
 impl World {
@@ -65,44 +76,82 @@ impl World {
 
     pub async fn with(over: Over, configure: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Self {
         let registry = Arc::new(MemoryRegistry::new());
-        let builder = Server::builder(registry.clone(), Anonymous::read_write());
-        let server = configure(builder).build().unwrap();
-        let network = MemoryNetwork::new();
-        let listener = match over {
-            Over::Memory => server.listen(network.acceptor()),
-            Over::WebSocket => server.listen_websocket("127.0.0.1:0").await.unwrap(),
-        };
-        Self {
-            server,
+        let faults = Arc::new(FaultyRegistry::new(registry.clone()));
+        let builder = Server::builder(faults.clone(), Anonymous::read_write());
+        let mut world = Self {
+            server: configure(builder).build().unwrap(),
             registry,
-            network,
+            faults,
+            network: MemoryNetwork::new(),
             over,
-            listener: Some(listener),
-        }
+            listener: None,
+            address: None,
+        };
+        world.listen().await;
+        world
+    }
+
+    async fn listen(&mut self) {
+        self.listener = Some(match self.over {
+            Over::Memory => self.server.listen(self.network.acceptor()),
+            Over::WebSocket => {
+                let any = SocketAddr::from(([127, 0, 0, 1], 0));
+                let address = self.address.unwrap_or(any);
+                let listener = self.server.listen_websocket(address).await.unwrap();
+                self.address = listener.local_addr();
+                listener
+            }
+        });
     }
 
     /// A client that connects at once.
     pub fn client(&self) -> Client {
+        self.builder().start().unwrap()
+    }
+
+    pub fn builder(&self) -> ClientBuilder {
         match self.over {
-            Over::Memory => Client::with_dialer(self.network.dialer()).start().unwrap(),
-            Over::WebSocket => Client::builder(self.address()).start().unwrap(),
+            Over::Memory => Client::with_dialer(self.network.dialer()),
+            Over::WebSocket => Client::builder(self.address()),
         }
     }
 
+    /// A client whose messages can be looked at.
+    pub fn tapped(&self) -> (ClientBuilder, Tap) {
+        let tap = Tap::default();
+        let builder = match self.over {
+            Over::Memory => Client::with_dialer(tap.on(self.network.dialer())),
+            Over::WebSocket => {
+                Client::with_dialer(tap.on(WebSocketDialer::new(&self.address()).unwrap()))
+            }
+        };
+        (builder, tap)
+    }
+
     pub fn address(&self) -> String {
-        format!(
-            "ws://{}",
-            self.listener.as_ref().unwrap().local_addr().unwrap()
-        )
+        format!("ws://{}", self.address.unwrap())
+    }
+
+    /// Shuts the server down: whoever dials finds nobody.
+    pub async fn stop(&mut self) {
+        self.server.shutdown(Duration::ZERO).await;
+        within("the listener ends", self.listener.take().unwrap().wait())
+            .await
+            .unwrap();
+    }
+
+    /// Another server on the same registry, in the place of the one that was stopped.
+    pub async fn start(&mut self) {
+        self.server = Server::builder(self.faults.clone(), Anonymous::read_write())
+            .build()
+            .unwrap();
+        self.listen().await;
     }
 
     /// Another server on the same registry, in the place of the one that is there.
     pub async fn restart(&mut self) {
-        self.server.shutdown(Duration::ZERO).await;
-        self.server = Server::builder(self.registry.clone(), Anonymous::read_write())
-            .build()
-            .unwrap();
-        self.listener = Some(self.server.listen(self.network.acceptor()));
+        self.stop().await;
+        self.start().await;
     }
 }
 
