@@ -49,6 +49,8 @@ pub struct ServerSession {
     /// Opens waiting for `handle_authorized`; at most one for each document.
     opens: BTreeMap<RequestId, Open>,
     channels: BTreeMap<Channel, DocumentId>,
+    /// The same, by document.
+    documents: BTreeMap<DocumentId, Channel>,
     /// Charge of changes taken and not yet settled.
     unsettled: usize,
     next_fragmented: u32,
@@ -177,6 +179,7 @@ impl ServerSession {
             heard: now,
             opens: BTreeMap::new(),
             channels: BTreeMap::new(),
+            documents: BTreeMap::new(),
             unsettled: 0,
             next_fragmented: 0,
             outputs: VecDeque::new(),
@@ -289,13 +292,17 @@ impl ServerSession {
 
     /// Says which channel names a document that is being opened.
     pub fn handle_joined(&mut self, _now: Time, document: DocumentId, channel: Channel) {
-        self.channels.retain(|_, open| *open != document);
+        if let Some(earlier) = self.documents.insert(document.clone(), channel) {
+            self.channels.remove(&earlier);
+        }
         self.channels.insert(channel, document);
     }
 
     /// Says that a room has taken the session out.
     pub fn handle_left(&mut self, _now: Time, channel: Channel) {
-        self.channels.remove(&channel);
+        if let Some(document) = self.channels.remove(&channel) {
+            self.documents.remove(&document);
+        }
         self.reassembler.close_channel(channel);
     }
 
@@ -523,19 +530,11 @@ impl ServerSession {
         self.opens.retain(|request, earlier| {
             *request != open.request && earlier.document != open.document
         });
-        let is_open = self
-            .channels
-            .values()
-            .any(|document| *document == open.document);
+        let is_open = self.documents.contains_key(&open.document);
         let pending = self
             .opens
             .values()
-            .filter(|pending| {
-                !self
-                    .channels
-                    .values()
-                    .any(|document| *document == pending.document)
-            })
+            .filter(|pending| !self.documents.contains_key(&pending.document))
             .count();
         let max = self.config.limits.documents_per_session_max;
         if !is_open && self.channels.len() + pending >= max {
@@ -579,6 +578,7 @@ impl ServerSession {
         let Some(document) = self.channels.remove(&channel) else {
             return self.not_open(channel);
         };
+        self.documents.remove(&document);
         // One that was to open it again came before the close.
         self.opens.retain(|_, open| open.document != document);
         self.reassembler.close_channel(channel);

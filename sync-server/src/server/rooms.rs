@@ -75,8 +75,8 @@ struct RoomState {
     requests: Vec<(RequestNumber, RegistryRequest)>,
     /// When the task wakes by itself.
     timeout: Option<Time>,
-    /// Whether it has been told that the document is live.
-    was_loaded: bool,
+    /// Whether it has been told that the document is live, and not that it is not any more.
+    is_loaded: bool,
 }
 
 impl Shared {
@@ -115,7 +115,7 @@ impl Shared {
                 members: BTreeMap::new(),
                 requests: Vec::new(),
                 timeout: None,
-                was_loaded: false,
+                is_loaded: false,
             }),
             work: Notify::new(),
         });
@@ -216,10 +216,13 @@ impl RoomHandle {
                     }
                 }
                 RoomOutput::Event(event) => {
-                    state.was_loaded |= matches!(event, RoomEvent::Loaded { .. });
+                    state.is_loaded |= matches!(event, RoomEvent::Loaded { .. });
                     self.tell(event);
                 }
-                RoomOutput::Unloaded => is_unloaded = true,
+                RoomOutput::Unloaded => {
+                    is_unloaded = true;
+                    self.tell_unloaded(&mut state);
+                }
                 _ => {}
             }
         }
@@ -237,6 +240,15 @@ impl RoomHandle {
             mailbox.ready(self);
         }
         result
+    }
+
+    /// Told before anybody can find out by opening the document, so that the next room is told of after it.
+    fn tell_unloaded(&self, state: &mut RoomState) {
+        if std::mem::take(&mut state.is_loaded) {
+            self.server.events.send(ServerEvent::RoomUnloaded {
+                document: self.document.clone(),
+            });
+        }
     }
 
     fn tell(&self, event: RoomEvent) {
@@ -327,12 +339,8 @@ async fn run(room: Arc<RoomHandle>) {
             }
         }
     }
+    room.tell_unloaded(&mut lock(&room.state));
     room.server.forget_room(&room);
-    if lock(&room.state).was_loaded {
-        room.server.events.send(ServerEvent::RoomUnloaded {
-            document: room.document.clone(),
-        });
-    }
     room.server.rooms.ended.notify_waiters();
 }
 

@@ -39,7 +39,8 @@ pub(crate) fn document(name: &str) -> DocumentId {
 }
 
 pub(crate) struct Peer {
-    pub(crate) transport: MemoryTransport,
+    pub(crate) transport: Box<dyn Transport>,
+    link: Option<MemoryLink>,
     pub(crate) origin: OriginId,
     pub(crate) compression: Vec<Compression>,
     reassembler: Reassembler,
@@ -68,8 +69,17 @@ impl Peer {
     }
 
     pub(crate) fn over(transport: MemoryTransport, origin: u128) -> Self {
+        let link = transport.link();
+        Self {
+            link: Some(link),
+            ..Self::over_any(Box::new(transport), origin)
+        }
+    }
+
+    pub(crate) fn over_any(transport: Box<dyn Transport>, origin: u128) -> Self {
         Self {
             transport,
+            link: None,
             origin: OriginId(origin),
             compression: Vec::new(),
             reassembler: Reassembler::new(&Limits::default()),
@@ -85,7 +95,7 @@ impl Peer {
     }
 
     pub(crate) fn link(&self) -> MemoryLink {
-        self.transport.link()
+        self.link.clone().expect("a connection in memory")
     }
 
     pub(crate) async fn hello(&mut self) -> Welcome {
