@@ -18,8 +18,14 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use sync_core::engine::yrs::{Yrs, YrsDocument};
 use sync_core::engine::{Document, Edited, Engine, EngineError, NativeEngine, ReplicaSeed, Source};
-use sync_core::yrs::{GetString, OffsetKind, ReadTxn, Text, Transact, TransactionMut, WriteTxn};
+use sync_core::yrs::updates::decoder::Decode;
+use sync_core::yrs::{
+    ClientID, Doc, GetString, OffsetKind, Options, ReadTxn, Text, Transact, TransactionMut, Update,
+    WriteTxn,
+};
 use yrs_common::{Op, UNLIMITED, any_op, config, content, edit, ops, replica};
+
+type Cut = fn(&mut TransactionMut<'_>);
 
 fn push(document: &mut YrsDocument, text: &str) -> Edited<()> {
     Yrs::new()
@@ -354,6 +360,110 @@ fn offsets_count_as_the_engine_value_says() {
         insert(Yrs::new().offset_kind(OffsetKind::Bytes), 6),
         "é😀|b"
     );
+}
+
+#[test]
+fn a_change_that_cuts_a_character_is_taken_back() {
+    let mut a = replica(1);
+    push(&mut a, "a😀b");
+    a.drain();
+    let version = a.version();
+    let cuts: [Cut; 4] = [
+        |txn| txn.get_or_insert_text("text").remove_range(txn, 0, 2),
+        |txn| txn.get_or_insert_text("text").remove_range(txn, 1, 1),
+        |txn| txn.get_or_insert_text("text").insert(txn, 2, "x"),
+        |txn| {
+            let text = txn.get_or_insert_text("text");
+            text.push(txn, "😀");
+            text.remove_range(txn, 4, 1);
+        },
+    ];
+    for cut in cuts {
+        let edited = Yrs::new().edit(&mut a, UNLIMITED, cut);
+        assert!(matches!(edited, Ok(Edited::TakenBack { .. })), "{edited:?}");
+        assert_eq!(a.version(), version);
+        assert_eq!(text(&a), "a😀b");
+        assert_eq!(a.drain(), Default::default());
+    }
+}
+
+/// Left to itself, yrs keeps such a character whole, miscounts from there on, and writes snapshots that are off by one.
+#[test]
+fn changes_of_others_that_cut_a_character_are_mended_alike_everywhere() {
+    let cuts: [(Cut, &str); 5] = [
+        (
+            |txn| txn.get_or_insert_text("text").remove_range(txn, 0, 2),
+            "👩‍b",
+        ),
+        (
+            |txn| txn.get_or_insert_text("text").remove_range(txn, 1, 1),
+            "a👩‍b",
+        ),
+        (
+            |txn| txn.get_or_insert_text("text").remove_range(txn, 1, 3),
+            "a‍b",
+        ),
+        (
+            |txn| txn.get_or_insert_text("text").insert(txn, 2, "x"),
+            "a😀x👩‍b",
+        ),
+        (
+            |txn| txn.get_or_insert_text("text").insert(txn, 4, "x"),
+            "a😀👩x‍b",
+        ),
+    ];
+    for (cut, expected) in cuts {
+        let (mut a, mut b, mut c) = (replica(1), replica(2), replica(3));
+        push(&mut a, "a😀👩‍b");
+        let mut options = Options::with_client_id(ClientID::new(7));
+        options.offset_kind = OffsetKind::Utf16;
+        let other = Doc::with_options(options);
+        let snapshot = Update::decode_v1(&a.snapshot().unwrap()).unwrap();
+        other.transact_mut().apply_update(snapshot).unwrap();
+        let mut other = other.transact_mut();
+        cut(&mut other);
+        let change = Bytes::from(other.encode_update_v1());
+        // One replica has the text in one block, one in pieces, one gets all at once, one loads the result.
+        import_all(&mut b, &a.drain().local);
+        import_all(&mut a, std::slice::from_ref(&change));
+        push(&mut b, "!");
+        Yrs::new()
+            .edit(&mut b, UNLIMITED, |txn| {
+                txn.get_or_insert_text("text").insert(txn, 3, "|")
+            })
+            .unwrap();
+        let changes = b.drain().local;
+        import_all(&mut b, std::slice::from_ref(&change));
+        import_all(&mut a, &changes);
+        c.import_snapshot(&b.snapshot().unwrap()).unwrap();
+        assert_eq!(text(&a).replace(['|', '!'], ""), expected);
+        for other in [&mut b, &mut c] {
+            assert_eq!(a.version(), other.version());
+            assert_eq!(text(&a), text(other));
+        }
+        push(&mut c, "?");
+        import_all(&mut a, &c.drain().local);
+        assert_eq!(text(&a), text(&c));
+    }
+}
+
+#[test]
+fn a_native_transaction_that_cuts_a_character_leaves_a_mended_change_and_a_document_to_load_afresh()
+{
+    let (mut a, mut b) = (replica(1), replica(2));
+    push(&mut a, "a😀b");
+    let native = Yrs::new().native(&a);
+    native
+        .get_or_insert_text("text")
+        .remove_range(&mut native.transact_mut(), 0, 2);
+    let changes = a.drain().local;
+    assert_eq!(a.snapshot(), Err(EngineError::Poisoned));
+    assert_eq!(
+        Yrs::new().edit(&mut a, UNLIMITED, |_| ()),
+        Err(EngineError::Poisoned)
+    );
+    import_all(&mut b, &changes);
+    assert_eq!(text(&b), "b");
 }
 
 #[test]

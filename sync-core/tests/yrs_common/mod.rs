@@ -10,8 +10,9 @@ use sync_core::engine::{Edited, Engine, ReplicaSeed};
 use sync_core::yrs::types::text::YChange;
 use sync_core::yrs::types::{Attrs, ToJson};
 use sync_core::yrs::{
-    Any, Array, ArrayPrelim, Doc, GetString, In, Map, MapPrelim, Out, ReadTxn, Text, TextPrelim,
-    TransactionMut, WriteTxn, Xml, XmlElementPrelim, XmlFragment, XmlTextPrelim,
+    Any, Array, ArrayPrelim, ClientID, Doc, GetString, In, Map, MapPrelim, Options, Out, ReadTxn,
+    Text, TextPrelim, TransactionMut, WriteTxn, Xml, XmlElementPrelim, XmlFragment, XmlTextPrelim,
+    uuid_v4_from,
 };
 
 /// Failures are made into named tests, not kept in files.
@@ -91,8 +92,7 @@ impl Op {
                 map.insert(txn, key, word);
             }
             8 => {
-                let inner =
-                    Any::from_json("{\"a\":[1,2.5,null,{\"b\":\"c\"}],\"d\":true}").unwrap();
+                let inner = Any::from_json("{\"a\":[1,2.5,null,{\"b\":\"c\"},true]}").unwrap();
                 map.insert(txn, key, inner);
             }
             9 => {
@@ -154,7 +154,10 @@ impl Op {
             }
             _ => {
                 if self.n.is_multiple_of(4) {
-                    map.insert(txn, "subdocument", Doc::new());
+                    let id = uuid_v4_from(u128::from(self.at));
+                    let client = ClientID::new(u64::from(self.at));
+                    let options = Options::with_guid_and_client_id(id, client);
+                    map.insert(txn, "subdocument", Doc::with_options(options));
                 } else if xml.len(txn) > 0 {
                     let start = u32::from(self.at) % xml.len(txn);
                     xml.remove_range(txn, start, 1);
@@ -168,7 +171,7 @@ pub(crate) fn replica(seed: u128) -> YrsDocument {
     Yrs::new().create(ReplicaSeed(seed)).unwrap()
 }
 
-/// Makes one change of some edits.
+/// Makes one change of some edits; and maybe another that deletes anything, and is taken back if it cuts a character.
 pub(crate) fn edit(document: &mut YrsDocument, ops: &[Op]) {
     let edited = Yrs::new().edit(document, UNLIMITED, |txn| {
         for op in ops {
@@ -176,6 +179,18 @@ pub(crate) fn edit(document: &mut YrsDocument, ops: &[Op]) {
         }
     });
     assert_eq!(edited, Ok(Edited::Done(())));
+    if let Some(op) = ops.first().filter(|op| op.kind == 4) {
+        let edited = Yrs::new().edit(document, UNLIMITED, |txn| {
+            let text = txn.get_or_insert_text("text");
+            let spots = boundaries(&text.get_string(txn));
+            let start = spots[usize::from(op.at) % spots.len()];
+            text.remove_range(txn, start, (text.len(txn) - start).min(u32::from(op.n % 5)));
+        });
+        assert!(matches!(
+            edited,
+            Ok(Edited::Done(()) | Edited::TakenBack { .. })
+        ));
+    }
 }
 
 /// Formatting of each character of the text.

@@ -12,6 +12,7 @@ use twox_hash::XxHash3_64;
 use super::cursor::CLIENT_MAX;
 use super::import::{Checked, Importer, LIMITS};
 use super::observe::{OURS, Queue, roots};
+use super::pairs;
 use super::rewrite::state_before;
 use super::validate::{Ignore, scan};
 use super::version::{state_vector, version_of};
@@ -89,7 +90,13 @@ impl YrsDocument {
         let mut before = None;
         if result.is_ok() && !is_committed && has_changes(&txn) {
             // Larger than what comes out in the end: not merged, nothing collected.
-            if scan(&txn.encode_update_v1(), &limits, &mut Ignore).is_err() {
+            let change = txn.encode_update_v1();
+            let is_cut = {
+                let mut inner = self.queue.lock();
+                inner.pairs.note(pairs::in_update(&change).into_iter());
+                inner.pairs.mend(&change).is_some()
+            };
+            if is_cut || scan(&change, &limits, &mut Ignore).is_err() {
                 before = state_before(&txn).ok();
             }
         }
@@ -114,7 +121,7 @@ impl YrsDocument {
         };
         if let Some(before) = before {
             let change = self.queue.lock().local.last().cloned().unwrap_or_default();
-            if scan(&change, &limits, &mut Ignore).is_err() {
+            if self.queue.lock().is_cut || scan(&change, &limits, &mut Ignore).is_err() {
                 // The transaction stays open: nobody edits the old document while it retires.
                 // Should the engine not take its own state back, the change stays and is refused by the server instead.
                 if self.replace(before).is_ok() {
@@ -130,7 +137,7 @@ impl YrsDocument {
     }
 
     fn usable(&self) -> Result<(), EngineError> {
-        if self.is_poisoned {
+        if self.is_poisoned || self.queue.lock().is_cut {
             Err(EngineError::Poisoned)
         } else {
             Ok(())
@@ -154,13 +161,20 @@ impl YrsDocument {
         let mut txn = doc
             .try_transact_mut_with(OURS)
             .map_err(|_| EngineError::Busy)?;
-        Importer::default().import(&mut txn, vec![Checked::new(Bytes::from(state))?])?;
+        Importer::default().import(
+            &mut txn,
+            vec![Checked::new(Bytes::from(state))?],
+            &self.queue,
+        )?;
         self.queue.watch(&mut txn, generation);
+        self.importer.look_up(&txn);
         drop(txn);
         self.retired.push(std::mem::replace(&mut self.doc, doc));
         self.generation = generation;
-        self.queue.lock().generation = generation;
-        self.importer.forget_document();
+        let mut inner = self.queue.lock();
+        inner.generation = generation;
+        inner.is_cut = false;
+        drop(inner);
         Ok(())
     }
 
@@ -175,7 +189,7 @@ impl YrsDocument {
             .try_transact_mut_with(OURS)
             .map_err(|_| EngineError::Busy)?;
         Queue::unwatch(&mut txn);
-        let imported = self.importer.import(&mut txn, updates);
+        let imported = self.importer.import(&mut txn, updates, &self.queue);
         self.queue.watch(&mut txn, self.generation);
         self.is_poisoned = imported.is_err();
         imported?;

@@ -5,6 +5,7 @@
 //! differ for ever; and where a collected block overlaps both sides of a hole (`Block::splice` does not shorten the
 //! left part) it overwrites live blocks in a release build.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -14,6 +15,8 @@ use ::yrs::updates::encoder::Encode;
 use ::yrs::{ReadTxn, TransactionMut, Update, WriteTxn};
 use bytes::Bytes;
 
+use super::observe::Queue;
+use super::pairs;
 use super::rewrite::without_holes;
 use super::validate::{Block, Id, Visitor, scan};
 use crate::engine::{EngineError, ValidateLimits};
@@ -32,6 +35,8 @@ const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub(super) struct Checked {
     bytes: Bytes,
     runs: Vec<Run>,
+    /// Where its characters of two elements start.
+    pairs: Vec<Id>,
 }
 
 /// The clocks of one client's blocks in an update.
@@ -45,11 +50,15 @@ struct Run {
 
 impl Checked {
     pub(super) fn new(bytes: Bytes) -> Result<Self, EngineError> {
-        struct Runs(Vec<Run>);
-        impl Visitor for Runs {
+        #[derive(Default)]
+        struct Found {
+            runs: Vec<Run>,
+            pairs: Vec<Id>,
+        }
+        impl Visitor for Found {
             fn block(&mut self, block: Block) {
                 let Id { client, clock } = block.id;
-                match self.0.last_mut() {
+                match self.runs.last_mut() {
                     Some(run) if run.client == client => {
                         if run.is_behind_hole && !block.is_skip {
                             run.needs = clock;
@@ -58,7 +67,7 @@ impl Checked {
                     }
                     _ => {
                         let needs = if block.is_skip { 0 } else { clock };
-                        self.0.push(Run {
+                        self.runs.push(Run {
                             client,
                             needs,
                             is_behind_hole: block.is_skip,
@@ -67,13 +76,16 @@ impl Checked {
                 }
             }
 
-            fn deleted(&mut self, _: Id, _: u32) {}
+            fn text(&mut self, start: Id, text: &str) {
+                pairs::find(start, text, |id| self.pairs.push(id));
+            }
         }
-        let mut runs = Runs(Vec::new());
-        scan(&bytes, &LIMITS, &mut runs)?;
+        let mut found = Found::default();
+        scan(&bytes, &LIMITS, &mut found)?;
         Ok(Self {
             bytes,
-            runs: runs.0,
+            runs: found.runs,
+            pairs: found.pairs,
         })
     }
 }
@@ -82,7 +94,7 @@ impl Checked {
 #[derive(Debug, Default)]
 pub(super) struct Importer {
     waiting: Vec<Waiting>,
-    /// No more than what the document has; looked up again where that is not enough.
+    /// How far each client's blocks are there; looked up again where an update needs more.
     next: BTreeMap<u64, u32>,
 }
 
@@ -102,9 +114,13 @@ impl Importer {
         self.waiting.iter().map(|waiting| &waiting.update.bytes)
     }
 
-    /// Forgets what it knows of the document, which is another one now.
-    pub(super) fn forget_document(&mut self) {
-        self.next.clear();
+    /// Looks up how far each client's blocks are there. Its cost grows with the number of clients ever seen.
+    pub(super) fn look_up(&mut self, txn: &impl ReadTxn) {
+        let known = txn.state_vector();
+        self.next = known
+            .iter()
+            .map(|(client, &clock)| (client.get(), clock))
+            .collect();
     }
 
     /// Imports updates and commits. After an error the document must not be used: part of one may be in it.
@@ -112,13 +128,14 @@ impl Importer {
         &mut self,
         txn: &mut TransactionMut<'_>,
         updates: Vec<Checked>,
+        queue: &Queue,
     ) -> Result<(), EngineError> {
         let imported = catch_unwind(AssertUnwindSafe(|| {
             self.adopt(txn)?;
             for update in updates {
-                self.apply(txn, update)?;
+                self.apply(txn, update, queue)?;
             }
-            self.retry(txn)
+            self.retry(txn, queue)
         }));
         // yrs commits when a transaction is dropped, where a second panic could not be caught.
         let committed = catch_unwind(AssertUnwindSafe(|| txn.commit()));
@@ -140,14 +157,19 @@ impl Importer {
         Ok(())
     }
 
-    fn apply(&mut self, txn: &mut TransactionMut<'_>, update: Checked) -> Result<(), EngineError> {
+    fn apply(
+        &mut self,
+        txn: &mut TransactionMut<'_>,
+        update: Checked,
+        queue: &Queue,
+    ) -> Result<(), EngineError> {
+        // All others' blocks come through here; this replica's own are counted by yrs.
+        let store = ReadTxn::store(txn);
+        self.next
+            .insert(txn.doc().client_id().get(), store.get_local_state());
         let mut missing = BTreeSet::new();
         if update.runs.iter().any(|run| self.is_missing(run)) {
-            self.next = txn
-                .state_vector()
-                .iter()
-                .map(|(client, &clock)| (client.get(), clock))
-                .collect();
+            self.look_up(txn);
             missing = update
                 .runs
                 .iter()
@@ -155,13 +177,22 @@ impl Importer {
                 .map(|run| ClientID::new(run.client))
                 .collect();
         }
-        if missing.is_empty() {
-            missing = apply(txn, &update.bytes)?;
-        } else {
+        let mut part = Cow::Borrowed(update.bytes.as_ref());
+        if !missing.is_empty() {
             let known = |client| self.next.get(&client).copied().unwrap_or_default();
-            let part = without_holes(&update.bytes, known)?;
-            missing.append(&mut apply(txn, &part)?);
+            part = Cow::Owned(without_holes(&part, known)?);
         }
+        let mended = {
+            let mut inner = queue.lock();
+            // Not those of a block that is there: whatever it says now, it changes nothing.
+            let is_new =
+                |id: &Id| id.clock >= self.next.get(&id.client).copied().unwrap_or_default();
+            inner
+                .pairs
+                .note(update.pairs.iter().copied().filter(is_new));
+            inner.pairs.mend(&part)
+        };
+        missing.append(&mut apply(txn, mended.as_deref().unwrap_or(&part))?);
         for run in &update.runs {
             let ranges = txn.insert_set().get(&ClientID::new(run.client));
             if let Some(end) = ranges.and_then(|ranges| ranges.clock_end()) {
@@ -197,29 +228,33 @@ impl Importer {
     }
 
     /// Tries again what waits for something that came with this transaction, until nothing more fits.
-    fn retry(&mut self, txn: &mut TransactionMut<'_>) -> Result<(), EngineError> {
-        loop {
-            let n_before = self.waiting.len();
+    fn retry(&mut self, txn: &mut TransactionMut<'_>, queue: &Queue) -> Result<(), EngineError> {
+        while self.is_waiting() {
+            let inserted = txn.insert_set().clone();
             for waiting in std::mem::take(&mut self.waiting) {
                 if waiting
                     .on
                     .iter()
                     .any(|client| txn.insert_set().get(client).is_some())
                 {
-                    self.apply(txn, waiting.update)?;
+                    self.apply(txn, waiting.update, queue)?;
                 } else {
                     self.waiting.push(waiting);
                 }
             }
-            if self.waiting.len() == n_before {
-                return Ok(());
+            if *txn.insert_set() == inserted {
+                break;
             }
         }
+        Ok(())
     }
 }
 
 /// Applies an update, and tells which clients have what is missing for part of it. That part is dropped.
-fn apply(txn: &mut TransactionMut<'_>, update: &[u8]) -> Result<BTreeSet<ClientID>, EngineError> {
+pub(super) fn apply(
+    txn: &mut TransactionMut<'_>,
+    update: &[u8],
+) -> Result<BTreeSet<ClientID>, EngineError> {
     // Faults that only yrs sees have no offset.
     let malformed = |what| EngineError::Malformed { what, offset: 0 };
     let update = Update::decode_v1(update).map_err(|_| malformed("update"))?;

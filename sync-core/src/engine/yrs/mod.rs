@@ -13,6 +13,7 @@ mod document;
 mod import;
 mod json;
 mod observe;
+mod pairs;
 mod rewrite;
 mod validate;
 mod version;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ::yrs::{BranchID, Out, ReadTxn, TransactionMut, UpdateEvent};
 use bytes::Bytes;
 
+use super::pairs::{self, Pairs};
 use crate::engine::{EngineEvent, Source, Wake};
 
 /// The key of our observer, and the origin of our imports.
@@ -27,6 +28,10 @@ pub(super) struct Inner {
     /// Changes made to retired documents.
     pub(super) stray: Vec<Bytes>,
     pub(super) events: Vec<EngineEvent>,
+    /// Where the live document has characters of two elements.
+    pub(super) pairs: Pairs,
+    /// Whether the live document has a cut character, so that it must be loaded afresh.
+    pub(super) is_cut: bool,
     /// Counts the documents used so far; those before it are retired.
     pub(super) generation: u64,
     pub(super) wake: Option<Wake>,
@@ -81,6 +86,10 @@ impl Queue {
     pub(super) fn push(&self, txn: &TransactionMut<'_>, generation: u64, change: Bytes) {
         let mut inner = self.lock();
         if inner.generation == generation {
+            inner.pairs.note(pairs::in_update(&change).into_iter());
+            let mended = inner.pairs.mend(&change);
+            inner.is_cut |= mended.is_some();
+            let change = mended.map_or(change, Bytes::from);
             inner.local.push(change);
             inner
                 .events

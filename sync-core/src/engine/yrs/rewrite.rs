@@ -1,4 +1,4 @@
-//! Updates with parts left out.
+//! Updates with parts left out or changed.
 //!
 //! yrs cannot roll back. But until a transaction is committed nothing is collected or merged, so the encoded state still
 //! holds all that was there before: whole blocks to leave out, and deletions to leave out.
@@ -7,17 +7,17 @@ use ::yrs::block::ClientID;
 use ::yrs::updates::encoder::Encode;
 use ::yrs::{ID, IdSet, ReadTxn, StateVector, TransactionMut};
 
-use super::validate::{Block, INFO_SKIP, Id, Visitor, scan};
+use super::validate::{Block, HAS_RIGHT, INFO_SKIP, Id, Visitor, scan};
 use crate::engine::{EngineError, ValidateLimits};
 
 /// The state from before an uncommitted transaction, as an update.
 pub(super) fn state_before(txn: &TransactionMut<'_>) -> Result<Vec<u8>, EngineError> {
     let state = txn.encode_diff_v1(&StateVector::default());
-    let is_old = |block: &Block| {
+    let is_old = |block: &mut Block| {
         !txn.insert_set()
             .contains(&ID::new(ClientID::new(block.id.client), block.id.clock))
     };
-    let mut kept = keep(&state, is_old)?;
+    let mut kept = keep(&state, is_old, |id, len| (id, len))?;
     kept.deleted.diff_with(txn.delete_set());
     kept.deleted.diff_with(txn.insert_set());
     Ok(kept.encode())
@@ -30,7 +30,7 @@ pub(super) fn without_holes(
 ) -> Result<Vec<u8>, EngineError> {
     let mut client = None;
     let mut reach = 0;
-    let follows = |block: &Block| {
+    let follows = |block: &mut Block| {
         if client != Some(block.id.client) {
             client = Some(block.id.client);
             reach = known(block.id.client);
@@ -41,7 +41,13 @@ pub(super) fn without_holes(
         }
         follows
     };
-    Ok(keep(update, follows)?.encode())
+    Ok(keep(update, follows, |id, len| (id, len))?.encode())
+}
+
+/// What stays of an update.
+pub(super) struct Kept {
+    sections: Vec<Section>,
+    deleted: IdSet,
 }
 
 /// The blocks of one client that stay.
@@ -52,72 +58,21 @@ struct Section {
     bytes: Vec<u8>,
 }
 
-struct Kept {
-    sections: Vec<Section>,
-    deleted: IdSet,
-}
-
-/// Takes apart an update that is well formed, keeping some of its blocks.
-fn keep(update: &[u8], keep: impl FnMut(&Block) -> bool) -> Result<Kept, EngineError> {
-    struct Keep<'a, F> {
-        update: &'a [u8],
-        keep: F,
-        kept: Kept,
-        /// Elements left out since the section's last block: a hole if another block follows.
-        left_out: u32,
-    }
-    impl<F: FnMut(&Block) -> bool> Visitor for Keep<'_, F> {
-        fn block(&mut self, block: Block) {
-            let sections = &mut self.kept.sections;
-            let is_first = sections
-                .last()
-                .is_none_or(|section| section.client != block.id.client);
-            if block.is_skip || !(self.keep)(&block) {
-                self.left_out = if is_first {
-                    0
-                } else {
-                    self.left_out.saturating_add(block.len)
-                };
-                return;
-            }
-            if is_first {
-                self.left_out = 0;
-                let Id { client, clock } = block.id;
-                sections.push(Section {
-                    client,
-                    clock,
-                    n_blocks: 0,
-                    bytes: Vec::new(),
-                });
-            }
-            let (start, end) = block.bytes;
-            let Some((section, bytes)) = sections.last_mut().zip(self.update.get(start..end))
-            else {
-                return;
-            };
-            if self.left_out > 0 {
-                section.n_blocks += 1;
-                section.bytes.push(INFO_SKIP);
-                write_var(&mut section.bytes, u64::from(self.left_out));
-                self.left_out = 0;
-            }
-            section.n_blocks += 1;
-            section.bytes.extend_from_slice(bytes);
-        }
-
-        fn deleted(&mut self, id: Id, len: u32) {
-            self.kept
-                .deleted
-                .insert(ID::new(ClientID::new(id.client), id.clock), len);
-        }
-    }
+/// Takes apart an update that is well formed. `keep` may change a block's links and says whether it stays; `range`
+/// gives what stands for a range of deletions.
+pub(super) fn keep(
+    update: &[u8],
+    keep: impl FnMut(&mut Block) -> bool,
+    range: impl FnMut(Id, u32) -> (Id, u32),
+) -> Result<Kept, EngineError> {
     let kept = Kept {
         sections: Vec::new(),
         deleted: IdSet::new(),
     };
-    let mut visitor = Keep {
+    let mut keeper = Keeper {
         update,
         keep,
+        range,
         kept,
         left_out: 0,
     };
@@ -126,12 +81,103 @@ fn keep(update: &[u8], keep: impl FnMut(&Block) -> bool) -> Result<Kept, EngineE
         bytes_max: usize::MAX,
         depth_max: u32::MAX,
     };
-    scan(update, &limits, &mut visitor)?;
-    Ok(visitor.kept)
+    scan(update, &limits, &mut keeper)?;
+    Ok(keeper.kept)
+}
+
+struct Keeper<'a, K, R> {
+    update: &'a [u8],
+    keep: K,
+    range: R,
+    kept: Kept,
+    /// Elements left out since the section's last block: a hole if another block follows.
+    left_out: u32,
+}
+
+impl<K, R> Visitor for Keeper<'_, K, R>
+where
+    K: FnMut(&mut Block) -> bool,
+    R: FnMut(Id, u32) -> (Id, u32),
+{
+    fn block(&mut self, mut block: Block) {
+        // What yrs writes for the second half of a cut character, whose first half it writes whole.
+        if block.len == 0 {
+            return;
+        }
+        let original = block;
+        let sections = &mut self.kept.sections;
+        let is_first = sections
+            .last()
+            .is_none_or(|section| section.client != block.id.client);
+        if block.is_skip || !(self.keep)(&mut block) {
+            self.left_out = if is_first {
+                0
+            } else {
+                self.left_out.saturating_add(block.len)
+            };
+            return;
+        }
+        if is_first {
+            self.left_out = 0;
+            let Id { client, clock } = block.id;
+            sections.push(Section {
+                client,
+                clock,
+                n_blocks: 0,
+                bytes: Vec::new(),
+            });
+        }
+        let Some(section) = sections.last_mut() else {
+            return;
+        };
+        if self.left_out > 0 {
+            section.n_blocks += 1;
+            section.bytes.push(INFO_SKIP);
+            write_var(&mut section.bytes, u64::from(self.left_out));
+            self.left_out = 0;
+        }
+        section.n_blocks += 1;
+        write_block(&mut section.bytes, self.update, &original, &block);
+    }
+
+    fn deleted(&mut self, id: Id, len: u32) {
+        let (id, len) = (self.range)(id, len);
+        self.kept
+            .deleted
+            .insert(ID::new(ClientID::new(id.client), id.clock), len);
+    }
+}
+
+/// Copies a block of an update, with other links.
+fn write_block(out: &mut Vec<u8>, update: &[u8], original: &Block, block: &Block) {
+    let copy = |from: usize, to: usize, out: &mut Vec<u8>| {
+        out.extend_from_slice(update.get(from..to).unwrap_or_default());
+    };
+    let (start, end) = block.bytes;
+    if block == original {
+        return copy(start, end, out);
+    }
+    let mut at = start + 1;
+    let info = update.get(start).copied().unwrap_or_default();
+    out.push(if block.right.is_none() {
+        info & !HAS_RIGHT
+    } else {
+        info
+    });
+    for (original, link) in [(original.left, block.left), (original.right, block.right)] {
+        let Some(original) = original else { continue };
+        copy(at, original.bytes.0, out);
+        at = original.bytes.1;
+        if let Some(link) = link {
+            write_var(out, link.id.client);
+            write_var(out, u64::from(link.id.clock));
+        }
+    }
+    copy(at, end, out);
 }
 
 impl Kept {
-    fn encode(self) -> Vec<u8> {
+    pub(super) fn encode(self) -> Vec<u8> {
         let mut out = Vec::new();
         write_var(
             &mut out,

@@ -19,7 +19,7 @@ use crate::engine::{EngineError, ValidateLimits};
 const INFO_GC: u8 = 0;
 pub(super) const INFO_SKIP: u8 = 10;
 const HAS_LEFT: u8 = 0x80;
-const HAS_RIGHT: u8 = 0x40;
+pub(super) const HAS_RIGHT: u8 = 0x40;
 const HAS_KEY: u8 = 0x20;
 /// Not used by the format; yrs ignores it, Yjs stumbles over it.
 const UNUSED: u8 = 0x10;
@@ -34,17 +34,11 @@ pub(super) struct Id {
     pub(super) clock: u32,
 }
 
-/// Where a block says it belongs.
+/// A neighbour's id, and where it stands in the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// Nowhere: collected, or skipped.
-    None,
-    /// In the container of a neighbour.
-    Beside(Id),
-    /// In a container made by the element of this id.
-    In(Id),
-    /// In a root.
-    Root,
+pub(super) struct Link {
+    pub(super) id: Id,
+    pub(super) bytes: (usize, usize),
 }
 
 /// One block of an update.
@@ -53,9 +47,8 @@ pub(super) struct Block {
     pub(super) id: Id,
     /// Elements: clocks it takes. Zero for an empty string, which yrs leaves out.
     pub(super) len: u32,
-    pub(super) place: Place,
-    /// Whether it makes a container for others.
-    pub(super) is_container: bool,
+    pub(super) left: Option<Link>,
+    pub(super) right: Option<Link>,
     pub(super) is_skip: bool,
     /// Where it starts and ends in the input.
     pub(super) bytes: (usize, usize),
@@ -64,10 +57,19 @@ pub(super) struct Block {
 /// Told what is in an update, in the order of the bytes. It may have been told things when the update turns out bad.
 pub(super) trait Visitor {
     /// A block. Those of one client are contiguous.
-    fn block(&mut self, block: Block);
+    fn block(&mut self, block: Block) {
+        let _ = block;
+    }
+
+    /// Text that is not ASCII, and its first element; told before its block.
+    fn text(&mut self, start: Id, text: &str) {
+        let _ = (start, text);
+    }
 
     /// A range of deleted elements, never empty. Those of one client ascend.
-    fn deleted(&mut self, id: Id, len: u32);
+    fn deleted(&mut self, id: Id, len: u32) {
+        let _ = (id, len);
+    }
 }
 
 /// Checks an update.
@@ -182,8 +184,8 @@ impl<V: Visitor> Scan<'_, '_, V> {
         let mut block = Block {
             id,
             len: 0,
-            place: Place::None,
-            is_container: false,
+            left: None,
+            right: None,
             is_skip: false,
             bytes: (0, 0),
         };
@@ -195,14 +197,14 @@ impl<V: Visitor> Scan<'_, '_, V> {
         if info & UNUSED != 0 {
             return Err(self.wrong("block info"));
         }
-        block.place = self.place(info)?;
+        self.place(info, &mut block)?;
         match info & 0x0f {
             1 => block.len = self.len("number of deleted elements")?,
             3 => {
                 self.cursor.buffer("binary")?;
                 block.len = 1;
             }
-            4 => block.len = self.text()?,
+            4 => block.len = self.text(id)?,
             5 => {
                 self.json("embed")?;
                 block.len = 1;
@@ -214,7 +216,6 @@ impl<V: Visitor> Scan<'_, '_, V> {
             }
             7 => {
                 self.container()?;
-                block.is_container = true;
                 block.len = 1;
             }
             8 => {
@@ -233,31 +234,40 @@ impl<V: Visitor> Scan<'_, '_, V> {
         Ok(block)
     }
 
-    fn place(&mut self, info: u8) -> Result<Place, EngineError> {
-        let mut place = Place::None;
-        if info & HAS_RIGHT != 0 && info & HAS_LEFT == 0 {
-            place = Place::Beside(self.id("right neighbour")?);
-        } else if info & HAS_LEFT != 0 {
-            place = Place::Beside(self.id("left neighbour")?);
-            if info & HAS_RIGHT != 0 {
-                self.id("right neighbour")?;
-            }
+    /// A block is in the container of its neighbours; one without names its own.
+    fn place(&mut self, info: u8, block: &mut Block) -> Result<(), EngineError> {
+        if info & HAS_LEFT != 0 {
+            block.left = Some(self.link("left neighbour")?);
         }
-        if place == Place::None {
-            self.mark();
-            place = match self.cursor.var_u32("kind of parent")? {
-                0 => Place::In(self.id("parent")?),
-                1 => {
-                    self.cursor.string("root name")?;
-                    Place::Root
-                }
-                _ => return Err(self.wrong("kind of parent")),
-            };
-            if info & HAS_KEY != 0 {
-                self.cursor.string("key")?;
-            }
+        if info & HAS_RIGHT != 0 {
+            block.right = Some(self.link("right neighbour")?);
         }
-        Ok(place)
+        if info & (HAS_LEFT | HAS_RIGHT) != 0 {
+            return Ok(());
+        }
+        self.mark();
+        match self.cursor.var_u32("kind of parent")? {
+            0 => {
+                self.id("parent")?;
+            }
+            1 => {
+                self.cursor.string("root name")?;
+            }
+            _ => return Err(self.wrong("kind of parent")),
+        }
+        if info & HAS_KEY != 0 {
+            self.cursor.string("key")?;
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, what: &'static str) -> Result<Link, EngineError> {
+        let start = self.cursor.at();
+        let id = self.id(what)?;
+        Ok(Link {
+            id,
+            bytes: (start, self.cursor.at()),
+        })
     }
 
     fn id(&mut self, what: &'static str) -> Result<Id, EngineError> {
@@ -277,13 +287,13 @@ impl<V: Visitor> Scan<'_, '_, V> {
     }
 
     /// A string, measured as Yjs does: in UTF-16 code units. It may be empty: yrs splits a surrogate pair so.
-    fn text(&mut self) -> Result<u32, EngineError> {
+    fn text(&mut self, id: Id) -> Result<u32, EngineError> {
         self.mark();
         let text = self.cursor.string("text")?;
-        let is_ascii = text.is_ascii();
-        let units = if is_ascii {
+        let units = if text.is_ascii() {
             text.len()
         } else {
+            self.visitor.text(id, text);
             text.chars().map(char::len_utf16).sum()
         };
         u32::try_from(units).map_err(|_| self.wrong("text"))
@@ -397,8 +407,4 @@ impl<V: Visitor> Scan<'_, '_, V> {
 /// For when only the check is wanted.
 pub(super) struct Ignore;
 
-impl Visitor for Ignore {
-    fn block(&mut self, _: Block) {}
-
-    fn deleted(&mut self, _: Id, _: u32) {}
-}
+impl Visitor for Ignore {}
