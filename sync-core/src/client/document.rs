@@ -251,7 +251,7 @@ impl DocumentState {
         message: Arc<str>,
         turn: &mut Turn,
     ) {
-        let (id, _) = self.outbox.allot();
+        let id = self.outbox.unnumbered();
         self.hand_back(
             [RefusedChange {
                 id,
@@ -688,12 +688,10 @@ impl DocumentState {
             };
             cursor = cursor.with(number, &change.bytes);
             let own = stream.authors.get(&change.author).is_some_and(|origin| {
-                self.outbox
-                    .pass(ChangeId {
-                        origin: *origin,
-                        number,
-                    })
-                    .is_some()
+                self.outbox.pass(ChangeId {
+                    origin: *origin,
+                    number,
+                })
             });
             if !(own && stream.own_are_imported) {
                 import.push(change.bytes);

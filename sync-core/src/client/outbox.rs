@@ -16,29 +16,25 @@ pub(crate) struct Entry {
     pub(crate) ordinal: u64,
     /// Whether the change ends a reconciliation.
     pub(crate) reconciling: bool,
-    pub(crate) state: EntryState,
 }
 
-impl Entry {
-    const fn is_committed(&self) -> bool {
-        matches!(self.state, EntryState::Committed { .. })
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EntryState {
-    Queued,
-    InFlight,
-    /// The registry has it; the stream has not passed it, so an `Ack` may still need its bytes. `covered`: it was
-    /// committed before the last open, so the stream passes it before it reaches the head told there.
-    Committed {
-        covered: bool,
-    },
-}
-
+/// ```text
+///  entries: │ covered │ committed │ in flight │ queued │
+///           0         covered     committed   sent     len
+/// ```
+///
+/// Changes are sent and committed in order, so each state is a stretch of the sequence.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     entries: VecDeque<Entry>,
+    /// Committed before the last open: the stream passes them before it reaches the head told there.
+    covered: usize,
+    /// The registry has them; the stream has not passed them, so an `Ack` may still need their bytes.
+    committed: usize,
+    /// Sent on this connection, or committed.
+    sent: usize,
+    /// Bytes between `committed` and `sent`.
+    in_flight_bytes: usize,
     /// Per origin, the number through which it is known committed.
     acknowledged: BTreeMap<OriginId, u64>,
     origin: OriginId,
@@ -55,9 +51,13 @@ pub(crate) enum Standing {
 }
 
 impl Outbox {
-    pub(crate) fn new(origin: OriginId) -> Self {
+    pub(crate) const fn new(origin: OriginId) -> Self {
         Self {
             entries: VecDeque::new(),
+            covered: 0,
+            committed: 0,
+            sent: 0,
+            in_flight_bytes: 0,
             acknowledged: BTreeMap::new(),
             origin,
             next_number: 1,
@@ -78,21 +78,16 @@ impl Outbox {
             bytes,
             ordinal,
             reconciling: false,
-            state: EntryState::Queued,
         });
         id
     }
 
-    /// An id and an ordinal for a change that never enters the outbox.
-    pub(crate) fn allot(&mut self) -> (ChangeId, u64) {
-        let ordinal = self.take_ordinal();
-        (
-            ChangeId {
-                origin: self.origin,
-                number: 0,
-            },
-            ordinal,
-        )
+    /// An id for a change that never enters the outbox.
+    pub(crate) const fn unnumbered(&self) -> ChangeId {
+        ChangeId {
+            origin: self.origin,
+            number: 0,
+        }
     }
 
     const fn take_ordinal(&mut self) -> u64 {
@@ -110,18 +105,20 @@ impl Outbox {
         }
     }
 
-    /// Puts what reconciliation found lacking in front of everything, under an origin of its own.
-    pub(crate) fn push_front_reconciling(&mut self, bytes: Bytes, origin: OriginId) -> ChangeId {
+    /// Puts what reconciliation found lacking in front of everything pending, under an origin of its own.
+    pub(crate) fn push_front_reconciling(&mut self, bytes: Bytes, origin: OriginId) {
+        self.requeue();
         let ordinal = self.take_ordinal();
         let id = ChangeId { origin, number: 1 };
-        self.entries.push_front(Entry {
-            id,
-            bytes,
-            ordinal,
-            reconciling: true,
-            state: EntryState::Queued,
-        });
-        id
+        self.entries.insert(
+            self.committed,
+            Entry {
+                id,
+                bytes,
+                ordinal,
+                reconciling: true,
+            },
+        );
     }
 
     /// Issues everything pending again, in order, same bytes, under `origin`, which new changes then use too
@@ -131,13 +128,13 @@ impl Outbox {
         let mut entries = std::mem::take(&mut self.entries);
         for entry in &mut entries {
             entry.id = self.take_id();
-            entry.state = EntryState::Queued;
         }
         self.entries = entries;
+        self.set_committed(0);
     }
 
     /// New changes use `origin` from here on.
-    pub(crate) fn restart(&mut self, origin: OriginId) {
+    pub(crate) const fn restart(&mut self, origin: OriginId) {
         self.origin = origin;
         self.next_number = 1;
     }
@@ -153,7 +150,12 @@ impl Outbox {
     pub(crate) fn origins(&self) -> Vec<(OriginId, u64)> {
         let mut origins: Vec<(OriginId, u64)> = Vec::new();
         for entry in &self.entries {
-            if !origins.iter().any(|(origin, _)| *origin == entry.id.origin) {
+            // An origin's changes are one run, but for what was put in front of others.
+            if origins
+                .last()
+                .is_none_or(|(last, _)| *last != entry.id.origin)
+                && !origins.iter().any(|(origin, _)| *origin == entry.id.origin)
+            {
                 origins.push((entry.id.origin, self.acknowledged_of(entry.id.origin)));
             }
         }
@@ -167,33 +169,38 @@ impl Outbox {
     /// Compares with the registry's last numbers at an open: drops nothing yet, marks what is covered, and queues the rest
     /// for sending.
     pub(crate) fn reconcile_with(&mut self, last: &[(OriginId, u64)]) -> Standing {
-        for (origin, number) in last {
-            if *number < self.acknowledged_of(*origin) {
-                return Standing::Forgotten;
-            }
+        if last
+            .iter()
+            .any(|(origin, number)| *number < self.acknowledged_of(*origin))
+        {
+            return Standing::Forgotten;
         }
-        for (origin, number) in last {
-            self.acknowledged.insert(*origin, *number);
-        }
-        for entry in &mut self.entries {
-            let covered = last
-                .iter()
-                .any(|(origin, number)| *origin == entry.id.origin && entry.id.number <= *number);
-            entry.state = if covered {
-                EntryState::Committed { covered }
-            } else {
-                EntryState::Queued
-            };
-        }
+        self.acknowledged.extend(last.iter().copied());
+        let covers = |entry: &&Entry| {
+            last.iter()
+                .any(|(origin, number)| *origin == entry.id.origin && entry.id.number <= *number)
+        };
+        let covered = self.entries.iter().take_while(covers).count();
+        self.set_committed(covered);
         Standing::Known
     }
 
-    /// The stream, or an `Ack` for it, passed this change of ours. Returns it if it was here.
-    pub(crate) fn pass(&mut self, id: ChangeId) -> Option<Entry> {
-        let index = self.entries.iter().position(|entry| entry.id == id)?;
-        let entry = self.entries.remove(index)?;
+    /// This many are covered, and nothing is in flight.
+    const fn set_committed(&mut self, covered: usize) {
+        self.covered = covered;
+        self.committed = covered;
+        self.sent = covered;
+        self.in_flight_bytes = 0;
+    }
+
+    /// The stream passed this change of ours. Whether it was here.
+    pub(crate) fn pass(&mut self, id: ChangeId) -> bool {
+        let Some(index) = self.entries.iter().position(|entry| entry.id == id) else {
+            return false;
+        };
         self.note_committed(id);
-        Some(entry)
+        self.take(index, index + 1);
+        true
     }
 
     fn note_committed(&mut self, id: ChangeId) {
@@ -204,91 +211,95 @@ impl Outbox {
     /// Takes `count` changes of one origin from the front, if they are there and start with `number`.
     pub(crate) fn pass_front(&mut self, number: u64, count: u64) -> Option<Vec<Entry>> {
         let count = usize::try_from(count).ok()?;
-        let first = self.entries.front()?.id;
-        if first.number != number || self.entries.len() < count {
+        let origin = self.entries.front()?.id.origin;
+        if self.entries.len() < count {
             return None;
         }
-        let one_run = self
+        let is_run = self
             .entries
             .iter()
             .take(count)
             .zip(number..)
-            .all(|(entry, number)| {
-                entry.id
-                    == ChangeId {
-                        origin: first.origin,
-                        number,
-                    }
-            });
-        if !one_run {
+            .all(|(entry, number)| entry.id == ChangeId { origin, number });
+        if !is_run {
             return None;
         }
-        let passed: Vec<Entry> = self.entries.drain(..count).collect();
+        let passed = self.take(0, count);
         if let Some(last) = passed.last() {
             self.note_committed(last.id);
         }
         Some(passed)
     }
 
+    /// Takes out the changes from `start` to before `end`.
+    fn take(&mut self, start: usize, end: usize) -> Vec<Entry> {
+        let in_flight =
+            self.committed.max(start)..self.sent.min(end).max(self.committed.max(start));
+        let bytes: usize = self
+            .entries
+            .range(in_flight)
+            .map(|entry| entry.bytes.len())
+            .sum();
+        self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
+        for boundary in [&mut self.covered, &mut self.committed, &mut self.sent] {
+            *boundary -= (*boundary).min(end).saturating_sub(start);
+        }
+        self.entries.drain(start..end).collect()
+    }
+
     /// Everything of the front's origin through `number` is committed.
     pub(crate) fn commit_front_through(&mut self, number: u64) {
-        let Some(origin) = self.pending().next().map(|entry| entry.id.origin) else {
-            return;
-        };
-        self.commit_through(ChangeId { origin, number });
+        if let Some(origin) = self
+            .entries
+            .get(self.committed)
+            .map(|entry| entry.id.origin)
+        {
+            let is_covered =
+                |entry: &&Entry| entry.id.origin == origin && entry.id.number <= number;
+            let count = self.pending().take_while(is_covered).count();
+            self.commit(self.committed + count);
+        }
     }
 
     /// Everything before this change is committed.
     pub(crate) fn commit_before(&mut self, id: ChangeId) {
-        let Some(index) = self.entries.iter().position(|entry| entry.id == id) else {
-            return;
-        };
-        let before: Vec<ChangeId> = self
-            .entries
-            .iter()
-            .take(index)
-            .map(|entry| entry.id)
-            .collect();
-        for id in before {
-            self.commit_through(id);
+        if let Some(index) = self.entries.iter().position(|entry| entry.id == id) {
+            self.commit(index);
         }
     }
 
-    fn commit_through(&mut self, id: ChangeId) {
-        self.note_committed(id);
-        for entry in &mut self.entries {
-            if entry.id.origin == id.origin && entry.id.number <= id.number {
-                entry.state = EntryState::Committed { covered: false };
+    /// Everything before this index is committed.
+    fn commit(&mut self, end: usize) {
+        while self.committed < end {
+            let Some(entry) = self.entries.get(self.committed) else {
+                return;
+            };
+            let (id, bytes) = (entry.id, entry.bytes.len());
+            if self.committed < self.sent {
+                self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
             }
+            self.committed += 1;
+            self.sent = self.sent.max(self.committed);
+            self.note_committed(id);
         }
     }
 
     /// Forgets the changes that were committed before the last open: the stream has reached the head told there.
     pub(crate) fn drop_covered(&mut self) {
-        while self
-            .entries
-            .front()
-            .is_some_and(|entry| entry.state == EntryState::Committed { covered: true })
-        {
-            self.entries.pop_front();
-        }
+        self.take(0, self.covered);
     }
 
     /// Takes out this change and everything behind it.
     pub(crate) fn take_from(&mut self, id: ChangeId) -> Vec<Entry> {
         match self.entries.iter().position(|entry| entry.id == id) {
-            Some(index) => self.entries.drain(index..).collect(),
+            Some(index) => self.take(index, self.entries.len()),
             None => Vec::new(),
         }
     }
 
     /// Takes out everything that is not known committed.
     pub(crate) fn take_pending(&mut self) -> Vec<Entry> {
-        let (pending, kept) = std::mem::take(&mut self.entries)
-            .into_iter()
-            .partition::<VecDeque<_>, _>(|entry| !entry.is_committed());
-        self.entries = kept;
-        pending.into()
+        self.take(self.committed, self.entries.len())
     }
 
     /// Bytes of everything in the outbox, oldest first.
@@ -302,79 +313,53 @@ impl Outbox {
     /// The next changes to send: one origin, numbers without holes, at most `bytes_max` together or one alone. They are
     /// then in flight.
     pub(crate) fn take_push(&mut self, bytes_max: usize) -> Option<PushBatch> {
-        let start = self
-            .entries
-            .iter()
-            .position(|entry| entry.state == EntryState::Queued)?;
-        let first = self.entries.get(start)?;
+        let first = self.entries.get(self.sent)?;
         let mut batch = PushBatch {
             first: first.id,
             reconciling: first.reconciling,
             changes: Vec::new(),
             bytes: 0,
         };
-        for (entry, number) in self
-            .entries
-            .iter_mut()
-            .skip(start)
-            .zip(batch.first.number..)
-        {
+        for (entry, number) in self.entries.range(self.sent..).zip(batch.first.number..) {
             let fits = batch.changes.is_empty() || batch.bytes + entry.bytes.len() <= bytes_max;
             let follows = entry.id
                 == ChangeId {
                     origin: batch.first.origin,
                     number,
                 };
-            if !fits
-                || !follows
-                || entry.reconciling != batch.reconciling
-                || entry.state != EntryState::Queued
-            {
+            if !fits || !follows || entry.reconciling != batch.reconciling {
                 break;
             }
-            entry.state = EntryState::InFlight;
             batch.bytes += entry.bytes.len();
             batch.changes.push(entry.bytes.clone());
         }
+        self.sent += batch.changes.len();
+        self.in_flight_bytes += batch.bytes;
         Some(batch)
     }
 
     /// Bytes of the next change to send.
     pub(crate) fn next_bytes(&self) -> Option<usize> {
-        self.pending()
-            .find(|entry| entry.state == EntryState::Queued)
-            .map(|entry| entry.bytes.len())
+        self.entries.get(self.sent).map(|entry| entry.bytes.len())
     }
 
     /// The connection is gone: what was in flight may or may not have arrived.
-    pub(crate) fn requeue(&mut self) {
-        for entry in &mut self.entries {
-            if entry.state == EntryState::InFlight {
-                entry.state = EntryState::Queued;
-            }
-        }
+    pub(crate) const fn requeue(&mut self) {
+        self.sent = self.committed;
+        self.in_flight_bytes = 0;
     }
 
-    pub(crate) fn in_flight_bytes(&self) -> usize {
-        self.pending()
-            .take_while(|entry| entry.state == EntryState::InFlight)
-            .map(|entry| entry.bytes.len())
-            .sum()
+    pub(crate) const fn in_flight_bytes(&self) -> usize {
+        self.in_flight_bytes
     }
 
-    /// Changes that the registry is not known to have. Committed ones are a prefix, because changes are sent and committed
-    /// in order.
+    /// Changes that the registry is not known to have.
     pub(crate) fn pending(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.iter().skip_while(|entry| entry.is_committed())
+        self.entries.iter().skip(self.committed)
     }
 
     pub(crate) fn pending_count(&self) -> usize {
-        self.entries.len()
-            - self
-                .entries
-                .iter()
-                .take_while(|entry| entry.is_committed())
-                .count()
+        self.entries.len() - self.committed
     }
 
     /// Ordinal of the newest edit, pending or not; 0 before the first.

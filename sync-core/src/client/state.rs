@@ -1,6 +1,6 @@
 //! The client's machine: documents and their outboxes, which outlive connections, and the connection's life.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,6 +89,10 @@ pub struct ClientState {
     attempt: u64,
     documents: BTreeMap<DocumentId, DocumentState>,
     outputs: VecDeque<Output>,
+    /// Documents that may want to be opened, or forgotten.
+    due: BTreeSet<DocumentId>,
+    /// When documents are due by themselves. Some may be out of date: then nothing comes of it.
+    timers: BTreeSet<(Time, DocumentId)>,
     next_request: u32,
     /// The server's wall clock in milliseconds, and when it was told.
     server_clock: Option<(Time, u64)>,
@@ -121,9 +125,11 @@ struct Up {
     requests: BTreeMap<RequestId, DocumentId>,
     /// After `GoAway`: when to move.
     leave_at: Option<Time>,
-    /// Documents that may have something to push, in turn.
+    /// Documents that may have something to push, in turn, and the same without order.
     pushing: VecDeque<DocumentId>,
-    healthy: bool,
+    is_pushing: BTreeSet<DocumentId>,
+    /// Bytes of changes sent and not acknowledged, of all documents.
+    in_flight: usize,
 }
 
 impl ClientState {
@@ -137,6 +143,8 @@ impl ClientState {
             attempt: 0,
             documents: BTreeMap::new(),
             outputs: VecDeque::new(),
+            due: BTreeSet::new(),
+            timers: BTreeSet::new(),
             next_request: 0,
             server_clock: None,
             config,
@@ -165,11 +173,7 @@ impl ClientState {
                 .min(),
         };
         let connected = matches!(&self.link, Link::Up(up) if up.welcomed.is_some());
-        let documents = self
-            .documents
-            .values()
-            .filter(|_| connected)
-            .filter_map(DocumentState::next_deadline);
+        let documents = self.timers.first().filter(|_| connected).map(|(at, _)| *at);
         own.into_iter().chain(documents).min()
     }
 
@@ -448,7 +452,8 @@ impl ClientState {
             requests: BTreeMap::new(),
             leave_at: None,
             pushing: VecDeque::new(),
-            healthy: false,
+            is_pushing: BTreeSet::new(),
+            in_flight: 0,
         }));
         let hello = Message::Hello(Hello {
             versions: self.config.versions,
@@ -587,7 +592,7 @@ impl ClientState {
         self.server_clock = Some((now, welcome.server_time_ms));
         let Link::Up(up) = &mut self.link else { return };
         up.welcomed = Some(welcome.limits);
-        up.healthy = false;
+        self.due.extend(self.documents.keys().cloned());
         self.event(ClientEvent::SessionStarted {
             session: welcome.session,
         });
@@ -742,8 +747,7 @@ impl ClientState {
     /// Only a session that has got as far as a document resets the backoff: a server that accepts and then fails would be
     /// stormed otherwise.
     fn healthy(&mut self) {
-        if let Link::Up(up) = &mut self.link {
-            up.healthy = true;
+        if matches!(self.link, Link::Up(_)) {
             self.backoff.reset();
         }
     }
@@ -783,8 +787,12 @@ impl ClientState {
     ) -> Option<R> {
         let state = self.documents.get_mut(document)?;
         let mut turn = Turn::default();
+        let in_flight = state.in_flight_bytes();
         let result = f(state, &mut self.rng, &mut turn);
         let channel = state.channel();
+        if let Link::Up(up) = &mut self.link {
+            up.in_flight = (up.in_flight + state.in_flight_bytes()).saturating_sub(in_flight);
+        }
         self.outputs
             .extend(turn.jobs.into_iter().map(|(number, job)| Output::Job {
                 document: document.clone(),
@@ -817,68 +825,81 @@ impl ClientState {
 
     fn touch(&mut self, document: &DocumentId) {
         if let Link::Up(up) = &mut self.link
-            && !up.pushing.contains(document)
+            && up.is_pushing.insert(document.clone())
         {
             up.pushing.push_back(document.clone());
         }
+        if let Some(at) = self
+            .documents
+            .get(document)
+            .and_then(DocumentState::next_deadline)
+        {
+            self.timers.insert((at, document.clone()));
+        }
+        self.due.insert(document.clone());
         self.outputs.push_back(Output::Touched(document.clone()));
     }
 
     /// Opens what is to be opened and pushes what the window allows. Forgets documents that are done.
     fn pump(&mut self, now: Time) {
-        for (id, _) in self
-            .documents
-            .extract_if(.., |_, document| document.is_done())
-        {
-            self.outputs.push_back(Output::Forgotten(id));
+        let window = match &self.link {
+            Link::Up(up) => up.welcomed.map(|limits| limits.push_window_bytes),
+            _ => None,
+        };
+        while let Some((_, document)) = pop_due(&mut self.timers, now) {
+            self.due.insert(document);
         }
-        let Link::Up(up) = &mut self.link else { return };
-        let Some(limits) = up.welcomed else { return };
-        let due: Vec<DocumentId> = self
-            .documents
-            .iter()
-            .filter(|(_, document)| document.wants_open(now))
-            .map(|(id, _)| id.clone())
-            .collect();
-        for document in due {
-            self.next_request = self.next_request.wrapping_add(1);
-            let request = RequestId(self.next_request);
-            if let Link::Up(up) = &mut self.link {
-                up.requests.insert(request, document.clone());
+        for document in std::mem::take(&mut self.due) {
+            let Some(state) = self.documents.get(&document) else {
+                continue;
+            };
+            if state.is_done() {
+                self.documents.remove(&document);
+                self.outputs.push_back(Output::Forgotten(document));
+            } else if window.is_some() && state.wants_open(now) {
+                self.open_document(&document);
             }
-            self.turn_only(&document, |state, _, turn| state.open(request, turn));
         }
-        self.push(usize::try_from(limits.push_window_bytes).unwrap_or(usize::MAX));
+        if let Some(window) = window {
+            self.push(usize::try_from(window).unwrap_or(usize::MAX));
+        }
+    }
+
+    fn open_document(&mut self, document: &DocumentId) {
+        self.next_request = self.next_request.wrapping_add(1);
+        let request = RequestId(self.next_request);
+        if let Link::Up(up) = &mut self.link {
+            up.requests.insert(request, document.clone());
+        }
+        self.turn_only(document, |state, _, turn| state.open(request, turn));
     }
 
     /// Documents take turns, one frame each, while the session's window has room.
     fn push(&mut self, window: usize) {
-        let mut in_flight: usize = self
-            .documents
-            .values()
-            .map(DocumentState::in_flight_bytes)
-            .sum();
         loop {
             let Link::Up(up) = &mut self.link else { return };
+            let Some(id) = up.pushing.front() else { return };
+            let document = self.documents.get_mut(id);
+            let next = document
+                .as_ref()
+                .and_then(|document| document.next_push_bytes());
+            if next.is_some_and(|next| up.in_flight > 0 && up.in_flight + next > window) {
+                return;
+            }
+            let room = window.saturating_sub(up.in_flight);
+            let push = document
+                .filter(|_| next.is_some())
+                .and_then(|document| document.push(room));
             let Some(id) = up.pushing.pop_front() else {
                 return;
             };
-            let Some(document) = self.documents.get_mut(&id) else {
+            let Some(push) = push else {
+                up.is_pushing.remove(&id);
                 continue;
             };
-            let Some(next) = document.next_push_bytes() else {
-                continue;
-            };
-            if in_flight > 0 && in_flight + next > window {
-                up.pushing.push_front(id);
-                return;
-            }
-            let Some(push) = document.push(window.saturating_sub(in_flight)) else {
-                continue;
-            };
-            in_flight += push.changes.iter().map(Bytes::len).sum::<usize>();
-            let channel = push.channel;
             up.pushing.push_back(id);
+            up.in_flight += push.changes.iter().map(Bytes::len).sum::<usize>();
+            let channel = push.channel;
             self.send(&Message::Push(push), channel, false);
         }
     }
@@ -910,4 +931,12 @@ impl ClientState {
             self.event(ClientEvent::StatusChanged(after));
         }
     }
+}
+
+fn pop_due(timers: &mut BTreeSet<(Time, DocumentId)>, now: Time) -> Option<(Time, DocumentId)> {
+    timers
+        .first()
+        .is_some_and(|(at, _)| *at <= now)
+        .then(|| timers.pop_first())
+        .flatten()
 }
