@@ -77,6 +77,8 @@ pub struct World<E: Engine + Validator> {
     pub limits: Limits,
     /// Frames that a session of this client was sent or has sent: for counting. By client: (up, down).
     pub traffic: Vec<Traffic>,
+    /// What checks changes on the server, if it is not the engine itself.
+    pub validator: Option<Arc<dyn Validator>>,
     engine: E,
     links: BTreeMap<SessionId, Link>,
     rooms: BTreeMap<DocumentId, Room>,
@@ -138,6 +140,7 @@ impl<E: Engine + Validator> World<E> {
             clients: Vec::new(),
             limits: Limits::default(),
             traffic: Vec::new(),
+            validator: None,
             engine,
             links: BTreeMap::new(),
             rooms: BTreeMap::new(),
@@ -212,15 +215,24 @@ impl<E: Engine + Validator> World<E> {
         document: &str,
         f: impl FnOnce(&mut E::Edit<'_>),
     ) -> bool {
+        self.edit_at(client, document, self.now.as_micros() / 1000, f)
+    }
+
+    /// One edit by this wall clock. Whether it was allowed.
+    pub fn edit_at(
+        &mut self,
+        client: usize,
+        document: &str,
+        wall_ms: u64,
+        f: impl FnOnce(&mut E::Edit<'_>),
+    ) -> bool {
         let document = id(document);
         let it = &mut self.clients[client];
         if it.state.edit_refusal(&document).is_some() {
             return false;
         }
         let replica = it.replicas.get_mut(&document).unwrap();
-        replica
-            .document()
-            .set_wall_time(self.now.as_micros() / 1000);
+        replica.document().set_wall_time(wall_ms);
         replica.edit(usize::MAX, f).unwrap();
         let drained = replica.drain();
         for bytes in drained.main.local {
@@ -334,8 +346,13 @@ impl<E: Engine + Validator> World<E> {
 
     /// A new, empty registry in the place of the old one.
     pub fn lose_everything(&mut self) {
+        self.restore(MemoryRegistry::new());
+    }
+
+    /// The server starts again on another registry.
+    pub fn restore(&mut self, registry: MemoryRegistry) {
         self.kill_server();
-        self.registry = Arc::new(MemoryRegistry::new());
+        self.registry = Arc::new(registry);
         self.start_server();
     }
 
@@ -364,7 +381,10 @@ impl<E: Engine + Validator> World<E> {
 
     fn engines(&self) -> Engines {
         let mut engines = Engines::new();
-        engines.insert(Arc::new(self.engine.clone()));
+        engines.insert(match &self.validator {
+            Some(validator) => validator.clone(),
+            None => Arc::new(self.engine.clone()),
+        });
         engines
     }
 
