@@ -84,7 +84,9 @@ pub struct World<E: Engine + Validator> {
     rooms: BTreeMap<DocumentId, Room>,
     channels: BTreeMap<Channel, DocumentId>,
     owners: BTreeMap<(OriginId, User), (u64, SessionId)>,
-    calls: Vec<Call>,
+    calls: BTreeMap<u64, Call>,
+    /// When something may happen to whom. Some are out of date: then nothing comes of it.
+    agenda: BTreeSet<(Time, Target)>,
     next_id: u64,
     server_up: bool,
     /// Edits that the registry once said it had, by bytes: what an ack promised.
@@ -118,8 +120,15 @@ struct Link {
     documents: BTreeSet<DocumentId>,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Target {
+    Client(usize),
+    Link(SessionId),
+    Room(DocumentId),
+    Call(u64),
+}
+
 struct Call {
-    at: Time,
     document: DocumentId,
     number: RequestNumber,
     step: Step,
@@ -146,7 +155,8 @@ impl<E: Engine + Validator> World<E> {
             rooms: BTreeMap::new(),
             channels: BTreeMap::new(),
             owners: BTreeMap::new(),
-            calls: Vec::new(),
+            calls: BTreeMap::new(),
+            agenda: BTreeSet::new(),
             next_id: 1,
             server_up: true,
             pings: 0,
@@ -319,6 +329,7 @@ impl<E: Engine + Validator> World<E> {
             link.down.clear();
             link.gone_at = Some(gone_at);
         }
+        self.schedule(Some(gone_at), Target::Link(session));
     }
 
     // ---- the server
@@ -392,38 +403,34 @@ impl<E: Engine + Validator> World<E> {
 
     /// Moves to the next thing that happens. `None` if nothing ever will.
     pub fn step(&mut self) -> Option<Time> {
-        let at = self.next_time()?;
+        let (at, target) = self.agenda.pop_first()?;
         self.now = self.now.max(at);
-        self.run_due();
+        match target {
+            Target::Client(client) => self.run_client(client),
+            Target::Link(session) => self.run_link(session),
+            Target::Room(document) => {
+                if let Some(room) = self.rooms.get_mut(&document) {
+                    room.handle_timeout(self.now);
+                    self.perform_room(&document);
+                }
+            }
+            Target::Call(call) => {
+                if let Some(call) = self.calls.remove(&call) {
+                    self.run_call(call);
+                }
+            }
+        }
         Some(self.now)
     }
 
     fn next_time(&self) -> Option<Time> {
-        let clients = self
-            .clients
-            .iter()
-            .filter_map(|client| client.state.poll_timeout());
-        let dialing = self
-            .clients
-            .iter()
-            .filter_map(|client| client.dialing.map(|(at, _)| at));
-        let links = self.links.values().flat_map(|link| {
-            let front = |queue: &VecDeque<(Time, Bytes)>| queue.front().map(|(at, _)| *at);
-            [
-                front(&link.up),
-                front(&link.down),
-                link.gone_at,
-                link.session.poll_timeout(),
-            ]
-        });
-        let rooms = self.rooms.values().filter_map(Room::poll_timeout);
-        let calls = self.calls.iter().map(|call| call.at);
-        clients
-            .chain(dialing)
-            .chain(links.flatten())
-            .chain(rooms)
-            .chain(calls)
-            .min()
+        self.agenda.first().map(|(at, _)| *at)
+    }
+
+    fn schedule(&mut self, at: Option<Time>, target: Target) {
+        if let Some(at) = at {
+            self.agenda.insert((at, target));
+        }
     }
 
     pub fn run_for(&mut self, duration: Duration) {
@@ -444,8 +451,9 @@ impl<E: Engine + Validator> World<E> {
     ) {
         let end = self.now + max;
         while !is_so(self) {
-            let at = self.step();
-            if at.is_none_or(|at| at > end) {
+            // Not after each step: looking costs more than stepping.
+            self.run_for(Duration::from_millis(20));
+            if self.now > end {
                 for (client, it) in self
                     .clients
                     .iter()
@@ -515,42 +523,14 @@ impl<E: Engine + Validator> World<E> {
 
     // ---- the machinery
 
-    fn run_due(&mut self) {
-        for client in 0..self.clients.len() {
-            if self.clients[client]
-                .state
-                .poll_timeout()
-                .is_some_and(|at| at <= self.now)
-            {
-                self.clients[client].state.handle_timeout(self.now);
-                self.perform_client(client);
-            }
-            if let Some((_, attempt)) = self.clients[client]
-                .dialing
-                .take_if(|(at, _)| *at <= self.now)
-            {
-                self.connect(client, attempt);
-            }
-        }
-        let sessions: Vec<SessionId> = self.links.keys().copied().collect();
-        for session in sessions {
-            self.run_link(session);
-        }
-        let documents: Vec<DocumentId> = self.rooms.keys().cloned().collect();
-        for document in documents {
-            if let Some(room) = self.rooms.get_mut(&document)
-                && room.poll_timeout().is_some_and(|at| at <= self.now)
-            {
-                room.handle_timeout(self.now);
-                self.perform_room(&document);
-            }
-        }
-        let (due, later) = std::mem::take(&mut self.calls)
-            .into_iter()
-            .partition(|call| call.at <= self.now);
-        self.calls = later;
-        for call in due {
-            self.run_call(call);
+    fn run_client(&mut self, client: usize) {
+        self.clients[client].state.handle_timeout(self.now);
+        self.perform_client(client);
+        if let Some((_, attempt)) = self.clients[client]
+            .dialing
+            .take_if(|(at, _)| *at <= self.now)
+        {
+            self.connect(client, attempt);
         }
     }
 
@@ -585,6 +565,28 @@ impl<E: Engine + Validator> World<E> {
         {
             self.end_link(session);
         }
+        self.schedule_link(session);
+    }
+
+    fn schedule_link(&mut self, session: SessionId) {
+        let Some(link) = self.links.get(&session) else {
+            return;
+        };
+        let front = |queue: &VecDeque<(Time, Bytes)>| queue.front().map(|(at, _)| *at);
+        let times = [
+            front(&link.up),
+            front(&link.down),
+            link.gone_at,
+            link.session.poll_timeout(),
+        ];
+        self.schedule(times.into_iter().flatten().min(), Target::Link(session));
+    }
+
+    fn call(&mut self, call: Call) {
+        let at = self.soon(self.weather.registry_delay_max);
+        let number = self.fresh_id();
+        self.calls.insert(number, call);
+        self.schedule(Some(at), Target::Call(number));
     }
 
     fn connect(&mut self, client: usize, attempt: AttemptId) {
@@ -609,6 +611,7 @@ impl<E: Engine + Validator> World<E> {
                 documents: BTreeSet::new(),
             },
         );
+        self.schedule_link(session);
         self.clients[client].link = Some(session);
         self.clients[client]
             .state
@@ -654,6 +657,7 @@ impl<E: Engine + Validator> World<E> {
                     {
                         link.up.push_back((at, frame));
                     }
+                    self.schedule(Some(at), Target::Link(session));
                 }
                 Output::Hangup { attempt, .. } => {
                     let it = &mut self.clients[client];
@@ -678,6 +682,10 @@ impl<E: Engine + Validator> World<E> {
                 _ => {}
             }
         }
+        let it = &self.clients[client];
+        let dialing = it.dialing.map(|(at, _)| at);
+        let next = it.state.poll_timeout().into_iter().chain(dialing).min();
+        self.schedule(next, Target::Client(client));
     }
 
     fn run_job(&mut self, client: usize, document: &DocumentId, number: u64, job: &Job) {
@@ -829,6 +837,7 @@ impl<E: Engine + Validator> World<E> {
         if let Some(link) = self.links.get_mut(&session) {
             link.down.push_back((at, frame));
         }
+        self.schedule(Some(at), Target::Link(session));
     }
 
     fn room(&mut self, document: &DocumentId) {
@@ -847,9 +856,7 @@ impl<E: Engine + Validator> World<E> {
         while let Some(output) = self.rooms.get_mut(document).and_then(Room::poll_output) {
             match output {
                 RoomOutput::Registry(number, request) => {
-                    let at = self.soon(self.weather.registry_delay_max);
-                    self.calls.push(Call {
-                        at,
+                    self.call(Call {
                         document: document.clone(),
                         number,
                         step: Step::Execute(request),
@@ -869,6 +876,8 @@ impl<E: Engine + Validator> World<E> {
                 _ => {}
             }
         }
+        let next = self.rooms.get(document).and_then(Room::poll_timeout);
+        self.schedule(next, Target::Room(document.clone()));
     }
 
     fn poll_member(&mut self, document: &DocumentId, session: SessionId) {
@@ -902,9 +911,7 @@ impl<E: Engine + Validator> World<E> {
         match call.step {
             Step::Execute(request) => {
                 let answer = self.execute(&call.document, request);
-                let at = self.soon(self.weather.registry_delay_max);
-                self.calls.push(Call {
-                    at,
+                self.call(Call {
                     step: Step::Answer(answer),
                     ..call
                 });
