@@ -90,6 +90,11 @@ pub struct RoomConfig {
     pub append_changes_max: usize,
     /// Bytes of changes in one append at most; one larger change goes alone. Default 1 MiB.
     pub append_bytes_max: usize,
+    /// Time between the beginnings of two appends of a room with many members, at least: what comes in between then
+    /// costs each of them one frame and not several. Default 1 ms; the first after a pause goes at once.
+    pub append_interval: Duration,
+    /// Members from which on a room waits like that. Default 16; below it a change more in a frame saves little.
+    pub append_interval_members_min: usize,
     /// How long a client may reconcile before the next one gets its turn. Default 60 s.
     pub reconcile_timeout: Duration,
     /// How long a room without members stays. Default 30 s.
@@ -115,6 +120,8 @@ impl RoomConfig {
             catch_up_bytes: 256 * 1024,
             append_changes_max: 1_024,
             append_bytes_max: 1024 * 1024,
+            append_interval: Duration::from_millis(1),
+            append_interval_members_min: 16,
             reconcile_timeout: Duration::from_secs(60),
             unload_after: Duration::from_secs(30),
             retry_delay_min: Duration::from_millis(50),

@@ -76,6 +76,7 @@ struct Greeting {
 #[derive(Debug)]
 struct Live {
     origin: OriginId,
+    connection: u64,
     user: User,
     compression: Compression,
 }
@@ -279,6 +280,7 @@ impl ServerSession {
                     create: open.create,
                     user: live.user.clone(),
                     origin: live.origin,
+                    connection: live.connection,
                     compression: live.compression,
                 };
                 self.outputs.push_back(SessionOutput::Join(JoinRequest {
@@ -506,6 +508,7 @@ impl ServerSession {
         };
         self.phase = Phase::Live(Live {
             origin: greeting.origin,
+            connection: greeting.connection,
             user: user.clone(),
             compression: greeting.compression,
         });

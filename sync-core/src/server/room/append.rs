@@ -241,9 +241,23 @@ impl Room {
         });
     }
 
+    /// When the next append may begin, if something waits for nothing but that.
+    pub(super) fn paced_until(&self) -> Option<Time> {
+        let is_ready =
+            self.in_flight.is_none() && self.fill == Fill::Idle && !self.queue.is_empty();
+        let is_paced = self.members.len() >= self.config.append_interval_members_min;
+        self.last_append
+            .filter(|_| is_ready && is_paced)
+            .map(|last| last + self.config.append_interval)
+    }
+
     /// Begins the next append, if none is under way and something waits.
     pub(super) fn start_append(&mut self, now: Time) {
         while self.in_flight.is_none() && self.fill == Fill::Idle && !self.queue.is_empty() {
+            if self.paced_until().is_some_and(|until| now < until) {
+                return;
+            }
+            self.last_append = Some(now);
             let Some(epoch) = self.current().map(|history| history.epoch) else {
                 return self.drop_queue();
             };

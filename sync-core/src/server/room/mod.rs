@@ -58,6 +58,8 @@ pub struct Room {
     n_epochs: u64,
     queue: VecDeque<Item>,
     in_flight: Option<InFlight>,
+    /// When the last append began.
+    last_append: Option<Time>,
     fill: Fill,
     /// The highest sequence known to exist; beyond the head if somebody else appends too.
     seen: Seq,
@@ -122,6 +124,8 @@ pub struct OpenRequest {
     pub user: User,
     /// The client's process start.
     pub origin: OriginId,
+    /// Which of the origin's connections this is: of two sessions, the one with the higher number stays.
+    pub connection: u64,
     /// How its frames may be compressed.
     pub compression: Compression,
 }
@@ -136,7 +140,7 @@ pub enum RoomOutput {
     Wake(SessionId),
     /// Changes of this charge have been answered, of a session that is not in the room any more.
     Settled(SessionId, usize),
-    /// A newer session of the same client took this one's place.
+    /// A newer session of the same client has this one's place.
     Superseded(SessionId),
     /// Something happened.
     Event(RoomEvent),
@@ -297,6 +301,7 @@ impl Room {
             n_epochs: 0,
             queue: VecDeque::new(),
             in_flight: None,
+            last_append: None,
             fill: Fill::Idle,
             seen: Seq::ZERO,
             slot: None,
@@ -456,7 +461,8 @@ impl Room {
         };
         let appending = self.in_flight.as_ref().and_then(InFlight::retry_at);
         let slot = self.slot.as_ref().map(|slot| slot.deadline);
-        [draining, filling, appending, slot]
+        let paced = self.paced_until();
+        [draining, filling, appending, slot, paced]
             .into_iter()
             .flatten()
             .min()

@@ -68,12 +68,21 @@ enum Verdict {
 impl Room {
     pub(super) fn open(&mut self, now: Time, session: SessionId, open: OpenRequest) {
         let key = (open.origin, open.user.clone());
-        if let Some(older) = self.by_origin.insert(key, session)
-            && older != session
+        if let Some(other) = self.by_origin.get(&key).copied()
+            && other != session
         {
-            self.remove(now, older);
-            self.outputs.push_back(RoomOutput::Superseded(older));
+            let is_newer = self
+                .members
+                .get(&other)
+                .is_some_and(|member| member.open.connection > open.connection);
+            if is_newer {
+                // A straggler of a connection that the client has given up.
+                return self.outputs.push_back(RoomOutput::Superseded(session));
+            }
+            self.remove(now, other);
+            self.outputs.push_back(RoomOutput::Superseded(other));
         }
+        self.by_origin.insert(key, session);
         self.last_generation = self.last_generation.wrapping_add(1);
         let generation = self.last_generation;
         if let Some(member) = self.members.get_mut(&session) {

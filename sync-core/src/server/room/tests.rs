@@ -298,6 +298,7 @@ impl World {
             create: true,
             user: user_of(session),
             origin: origin_of(session),
+            connection: session.0,
             compression: self.compression,
         }
     }
@@ -541,6 +542,36 @@ fn what_queues_up_during_an_append_leaves_as_one_frame_with_the_same_bytes_for_a
     assert_eq!((ada.as_ref(), bob.as_ptr()), (Some(&bob), cyd.as_ptr()));
     let ready = world.all(CYD);
     assert_eq!(ready, []);
+}
+
+#[test]
+fn a_busy_room_of_many_gathers_what_comes_within_a_millisecond_and_an_idle_one_waits_for_nothing() {
+    let mut world = World::new();
+    let sessions: Vec<_> = (1..=16).map(SessionId).collect();
+    for session in &sessions {
+        world.open(*session);
+    }
+    world.push(ADA, 1, &["at once"]);
+    assert_eq!(world.logged().len(), 1);
+    for (number, session) in (1..).zip([BOB, CYD, BOB]) {
+        world.push(session, number / 3 + 1, &["gathered"]);
+    }
+    assert_eq!(world.logged().len(), 1);
+    world.pass_to_timeout();
+    assert_eq!(world.now, Time::from_micros(1_000));
+    assert_eq!(world.logged().len(), 4);
+    let frames = world.all(sessions[9]);
+    assert_eq!(
+        frames
+            .iter()
+            .map(|frame| texts(frame).len())
+            .collect::<Vec<_>>(),
+        [1, 3]
+    );
+    assert_eq!(world.room.poll_timeout(), None);
+    world.pass(Duration::from_millis(2));
+    world.push(ADA, 2, &["at once"]);
+    assert_eq!(world.logged().len(), 5);
 }
 
 /// Scenario 46, and 79 for what follows the refused change.
@@ -916,6 +947,13 @@ fn a_newer_session_of_the_same_client_takes_over_before_anything_is_computed_for
     world.push(ADA, 2, &["late"]);
     assert_eq!(world.logged(), ["a"]);
     assert_eq!(world.all(ADA), []);
+    // A straggler of the older connection does not take over in turn.
+    let request = world.request(ADA);
+    world.room.handle_open(world.now, ADA, request).unwrap();
+    world.run();
+    assert_eq!(world.superseded, [ADA, ADA]);
+    assert_eq!((world.all(ADA), world.room.n_members()), (vec![], 1));
+    world.superseded.pop();
     // Another user with the same origin takes nothing over.
     let mut request = world.request(CYD);
     request.origin = origin_of(ADA);
