@@ -8,8 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sync_core::client::{AttemptId, ClientState, Output, Status};
-use sync_core::ids::DocumentId;
+use sync_core::client::{AttemptId, ClientState, Output};
 use sync_core::time::Time;
 use sync_core::transport::{DialError, Dialer, Transport};
 use tokio::time::Instant;
@@ -133,12 +132,9 @@ impl Driver {
     }
 
     fn publish(&self) {
-        let (status, unsaved): (Status, Arc<[DocumentId]>) = {
-            let core = self.shared.core();
-            (core.state.status(), core.state.unsaved().cloned().collect())
-        };
+        let status = self.shared.core().state.status();
         self.shared.status.set(status);
-        self.shared.unsaved.set(unsaved);
+        self.shared.update_unsaved();
     }
 
     /// Whether what the application can watch may have changed.

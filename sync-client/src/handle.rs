@@ -132,6 +132,12 @@ impl<E: Engine> DocumentHandle<E> {
             Err(error) => Err(EditError::Engine(error)),
         };
         drop(guard);
+        // Here and not in the background, so that right after an edit nothing says that everything is saved.
+        let was_saved = self.entry.sync_state.get().is_saved();
+        self.shared.update(&self.entry);
+        if was_saved {
+            self.shared.update_unsaved();
+        }
         self.entry.publish(events);
         result
     }

@@ -112,11 +112,26 @@ impl Shared {
 }
 
 impl Shared {
+    /// Publishes which documents are not saved.
+    pub(crate) fn update_unsaved(&self) {
+        // As in `update`.
+        loop {
+            let unsaved: Arc<[DocumentId]> = self.core().state.unsaved().cloned().collect();
+            if !self.unsaved.set(unsaved) {
+                break;
+            }
+        }
+    }
+
     /// Publishes where the document stands.
     pub(crate) fn update(&self, entry: &Entry) {
-        let state = self.core().state.sync_state(&entry.id);
-        if let Some(state) = state {
-            entry.sync_state.set(state);
+        // Whoever has set it looks again: of two threads, the one with the older state must not have the last word.
+        loop {
+            let state = self.core().state.sync_state(&entry.id);
+            let is_new = state.is_some_and(|state| entry.sync_state.set(state));
+            if !is_new {
+                break;
+            }
         }
         entry.turns.send_if_changed(|turns| {
             *turns += 1;
