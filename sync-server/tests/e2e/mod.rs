@@ -18,7 +18,9 @@ use sync_client::transport::WebSocketDialer;
 use sync_client::transport::memory::MemoryNetwork;
 use sync_client::yrs::{GetString, Text, TransactionMut, WriteTxn};
 use sync_client::{Client, ClientBuilder, DocumentHandle, LwwMap, Status, SyncState, Typed, Yrs};
-use sync_server::registry::{FaultyRegistry, MemoryRegistry};
+use sync_server::registry::{
+    DocumentId, FaultyRegistry, MemoryRegistry, Seq, ServerRegistry, StoredChange, Tail,
+};
 use sync_server::{Anonymous, Listener, Server, ServerBuilder};
 
 use tap::Tap;
@@ -146,6 +148,15 @@ impl World {
             .build()
             .unwrap();
         self.listen().await;
+    }
+
+    /// The document's log, as the registry has it.
+    pub async fn log(&self, document: &str) -> Vec<StoredChange> {
+        let document = DocumentId::new(document).unwrap();
+        match self.registry.tail(&document, Seq::ZERO, usize::MAX).await {
+            Ok(Tail::Changes { changes, .. }) => changes,
+            other => panic!("no log: {other:?}"),
+        }
     }
 
     /// Another server on the same registry, in the place of the one that is there.
