@@ -1,0 +1,170 @@
+//! What finished jobs on the replica mean: the cursor, the end of a reset (protocol.md section 8).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{DocumentState, Effect, Fresh, Link, Turn};
+use crate::client::event::{DocumentEvent, RefusedChange, RefusedReason};
+use crate::client::replica::JobOutcome;
+use crate::history::Seq;
+use crate::ids::{Channel, OriginId};
+use crate::rng::Rng;
+use crate::time::Time;
+use crate::wire::{AccessLevel, Close, Message, Push};
+
+impl DocumentState {
+    pub(crate) fn handle_job(
+        &mut self,
+        now: Time,
+        number: u64,
+        outcome: JobOutcome,
+        rng: &mut Rng,
+        turn: &mut Turn,
+    ) {
+        let Some(job) = self.jobs.pop_front() else {
+            return;
+        };
+        debug_assert_eq!(job.number, number, "jobs are answered in order");
+        turn.touched = true;
+        match (job.effect, outcome) {
+            (Effect::Moved { cursor, .. }, JobOutcome::Done { pending }) => {
+                self.cursor = Some(cursor);
+                self.backoff.reset();
+                self.note_pending(now, pending, rng, turn);
+            }
+            (Effect::Shadow { .. }, JobOutcome::Done { .. }) => {}
+            (
+                Effect::Merged {
+                    cursor,
+                    turn: waited_for,
+                    channel,
+                },
+                JobOutcome::Merged { lacking },
+            ) => {
+                self.cursor = Some(cursor);
+                self.backoff.reset();
+                self.reconcile(channel, lacking, waited_for, rng, turn);
+            }
+            (Effect::Replaced { cursor, .. }, JobOutcome::Replaced { replayed }) => {
+                let refused = self.fresh.take() == Some(Fresh::Replace);
+                self.cursor = Some(cursor);
+                self.pending = false;
+                self.backoff.reset();
+                self.finish_replacement(replayed, refused, rng, turn);
+            }
+            (
+                Effect::Moved { first, .. } | Effect::Shadow { first },
+                JobOutcome::Invalid { index },
+            ) => {
+                self.damaged(first.plus(index), turn);
+            }
+            (Effect::Merged { cursor, .. } | Effect::Replaced { cursor, .. }, _) => {
+                self.damaged(cursor.seq, turn)
+            }
+            (Effect::Moved { first, .. } | Effect::Shadow { first }, _) => {
+                self.damaged(first, turn)
+            }
+        }
+        self.leave_if_done(turn);
+    }
+
+    /// Scenario 23: one resync for missing dependencies, not one for each change, and none while it did not help.
+    fn note_pending(
+        &mut self,
+        now: Time,
+        pending: bool,
+        rng: &mut Rng,
+        turn: &mut Turn,
+    ) {
+        self.pending = pending;
+        if !pending {
+            self.resynced = false;
+        } else if !self.resynced && self.fresh.is_none() {
+            self.resynced = true;
+            self.fresh = Some(Fresh::Merge);
+            self.out_of_step(now, rng, turn);
+        }
+    }
+
+    fn damaged(&mut self, sequence: Seq, turn: &mut Turn) {
+        if let Link::Streaming(stream) = &self.link {
+            turn.messages.push(Message::Close(Close {
+                channel: stream.channel,
+            }));
+            turn.left = Some(stream.channel);
+        }
+        self.link = Link::Damaged(sequence);
+        self.outbox.requeue();
+    }
+
+    /// Ends a merge: pushes what the server lacks, in front of the outbox, under an origin of its own.
+    fn reconcile(
+        &mut self,
+        channel: Channel,
+        lacking: Option<Bytes>,
+        waited_for: bool,
+        rng: &mut Rng,
+        turn: &mut Turn,
+    ) {
+        self.pending = false;
+        self.outbox.drop_covered();
+        let may_write = self.access >= AccessLevel::Write;
+        match lacking {
+            Some(bytes) if may_write => {
+                self.outbox
+                    .push_front_reconciling(bytes, OriginId(rng.next_u128()));
+            }
+            _ if waited_for
+                && matches!(&self.link, Link::Streaming(stream) if stream.channel == channel) =>
+            {
+                turn.messages.push(Message::Push(Push {
+                    channel,
+                    origin: OriginId(rng.next_u128()),
+                    first_number: 1,
+                    changes: Vec::new(),
+                    reconciling: true,
+                }));
+            }
+            _ => {}
+        }
+    }
+
+    fn finish_replacement(
+        &mut self,
+        replayed: bool,
+        refused: bool,
+        rng: &mut Rng,
+        turn: &mut Turn,
+    ) {
+        turn.events.push(DocumentEvent::Replaced);
+        self.outbox.drop_covered();
+        let entries = std::mem::take(&mut self.replaying);
+        self.outbox.restart(OriginId(rng.next_u128()));
+        if replayed {
+            self.replayed
+                .extend(entries.iter().map(|entry| entry.ordinal));
+            self.outbox.replay(entries);
+            return;
+        }
+        let (reason, message): (_, Arc<str>) = if refused {
+            (RefusedReason::Behind, "made after a refused change".into())
+        } else {
+            (
+                RefusedReason::HistoryReset,
+                "the document's history was rewritten".into(),
+            )
+        };
+        self.lose(&entries);
+        let changes: Vec<RefusedChange> = entries
+            .into_iter()
+            .map(|entry| RefusedChange {
+                id: entry.id,
+                bytes: entry.bytes,
+                reason,
+                message: message.clone(),
+            })
+            .collect();
+        self.hand_back(changes, turn);
+    }
+}

@@ -1,0 +1,64 @@
+//! What of the outbox may be sent (protocol.md section 7.3).
+
+use super::{DocumentState, Effect, Link, Plan};
+use crate::history::Cursor;
+use crate::ids::Channel;
+use crate::limits::FRAGMENT_BYTES;
+use crate::wire::{AccessLevel, Push};
+
+impl DocumentState {
+    /// Bytes of the next change that may be sent now.
+    pub(crate) fn next_push_bytes(&self) -> Option<usize> {
+        let Link::Streaming(stream) = &self.link else {
+            return None;
+        };
+        // While a reset is in progress what is lacking is not known, and it goes first.
+        let resetting = stream.plan != Plan::Follow
+            || stream.awaits_snapshot
+            || self.fresh.is_some()
+            || self
+                .jobs
+                .iter()
+                .any(|job| matches!(job.effect, Effect::Merged { .. } | Effect::Replaced { .. }));
+        if resetting || self.access < AccessLevel::Write {
+            None
+        } else {
+            self.outbox.next_bytes()
+        }
+    }
+
+    /// The next push, of at most this many bytes or one change.
+    pub(crate) fn push(&mut self, bytes_max: usize) -> Option<Push> {
+        let Link::Streaming(stream) = &self.link else {
+            return None;
+        };
+        let batch = self
+            .outbox
+            .take_push(bytes_max.min(FRAGMENT_BYTES - PUSH_OVERHEAD_BYTES))?;
+        Some(Push {
+            channel: stream.channel,
+            origin: batch.first.origin,
+            first_number: batch.first.number,
+            changes: batch.changes,
+            reconciling: batch.reconciling,
+        })
+    }
+
+    pub(crate) fn in_flight_bytes(&self) -> usize {
+        self.outbox.in_flight_bytes()
+    }
+
+    pub(crate) fn channel(&self) -> Option<Channel> {
+        match &self.link {
+            Link::Streaming(stream) => Some(stream.channel),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn cursor(&self) -> Option<Cursor> {
+        self.cursor
+    }
+}
+
+/// Room for a `Push` frame's own fields, so that a batch of small changes is one frame and no fragments.
+const PUSH_OVERHEAD_BYTES: usize = 1024;

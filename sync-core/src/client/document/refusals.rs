@@ -1,0 +1,71 @@
+//! Changes that the server will never take (design 2.2).
+
+use std::sync::Arc;
+
+use super::{DocumentState, Fresh, Link, Turn};
+use crate::client::event::{DocumentEvent, RefusedChange, RefusedReason};
+use crate::client::outbox::Entry;
+use crate::error::ErrorCode;
+use crate::ids::ChangeId;
+use crate::wire::Refuse;
+
+impl DocumentState {
+    pub(crate) fn handle_refuse(&mut self, refuse: Refuse, turn: &mut Turn) {
+        let Link::Streaming(_) = &self.link else {
+            return;
+        };
+        let id = ChangeId {
+            origin: refuse.origin,
+            number: refuse.number,
+        };
+        // "All before it is committed" (protocol 7.3), though the stream may not have shown it yet.
+        self.outbox.commit_before(id);
+        self.refuse_from(id, refuse.code, refuse.message.into(), turn);
+    }
+
+    /// Design 2.2: the refused change and all behind it leave the outbox; the replica is rebuilt from server state.
+    pub(super) fn refuse_from(
+        &mut self,
+        id: ChangeId,
+        code: ErrorCode,
+        message: Arc<str>,
+        turn: &mut Turn,
+    ) {
+        let mut taken = self.outbox.take_from(id).into_iter();
+        if let Some(entry) = taken.next() {
+            self.lose(std::slice::from_ref(&entry));
+            let reason = RefusedReason::Code(code);
+            self.hand_back(
+                [RefusedChange {
+                    id: entry.id,
+                    bytes: entry.bytes,
+                    reason,
+                    message,
+                }],
+                turn,
+            );
+        }
+        self.replaying.extend(taken);
+        self.fresh = Some(Fresh::Replace);
+        self.forget_channel(turn);
+    }
+
+    pub(super) fn lose(&mut self, entries: &[Entry]) {
+        self.lost
+            .extend(entries.iter().map(|entry| (entry.ordinal, entry.id)));
+    }
+
+    pub(super) fn hand_back(
+        &mut self,
+        changes: impl IntoIterator<Item = RefusedChange>,
+        turn: &mut Turn,
+    ) {
+        let before = self.refused.len();
+        self.refused.extend(changes);
+        let count = self.refused.len() - before;
+        if count > 0 {
+            turn.events.push(DocumentEvent::Refused { count });
+            turn.touched = true;
+        }
+    }
+}
