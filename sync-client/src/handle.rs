@@ -268,8 +268,11 @@ impl<E: Engine> DocumentHandle<E> {
 
     /// Drops refused changes of this id. Whether there were any.
     pub fn drop_refused(&self, change: ChangeId) -> bool {
-        self.shared
-            .command(|state, _| state.drop_refused(&self.entry.id, change))
+        let dropped = self
+            .shared
+            .command(|state, _| state.drop_refused(&self.entry.id, change));
+        self.shared.update(&self.entry);
+        dropped
     }
 
     /// Closes this handle; the document closes with its last one.
@@ -334,6 +337,7 @@ impl Entry {
         };
         let events = self.drain(shared, &mut guard.replica);
         drop(guard);
+        shared.update(self);
         self.publish(events);
     }
 }
