@@ -481,12 +481,12 @@ impl<E: Engine + Validator> World<E> {
             Duration::from_secs(300),
             "everybody is caught up and saved",
             |world| {
-                world.online().iter().all(|client| {
+                world.members(document).iter().all(|client| {
                     let state = world.sync_state(*client, document);
                     state.is_caught_up() && state.is_saved()
                 }) && {
                     let head = world.meta(document).head;
-                    world.online().iter().all(|client| {
+                    world.members(document).iter().all(|client| {
                         world
                             .cursor(*client, document)
                             .is_some_and(|c| c.seq == head)
@@ -504,11 +504,18 @@ impl<E: Engine + Validator> World<E> {
             .collect()
     }
 
+    /// Who is online and has the document open.
+    pub fn members(&self, document: &str) -> Vec<usize> {
+        let mut members = self.online();
+        members.retain(|client| self.clients[*client].replicas.contains_key(&id(document)));
+        members
+    }
+
     /// Everybody online has the same version, and stands at the registry's head with its digest.
     #[track_caller]
     pub fn assert_converged(&mut self, document: &str) {
         let meta = self.meta(document);
-        let online = self.online();
+        let online = self.members(document);
         let first = self.version(online[0], document);
         for client in online {
             assert_eq!(self.version(client, document), first, "client {client}");
