@@ -1,6 +1,10 @@
 //! Parts of the example programs that are worth reading, and testing, on their own.
 
 pub mod file_registry;
+pub mod link;
+pub mod local;
+pub mod random;
+pub mod replay;
 
 /// The programs in the README and the guides, as doctests.
 #[cfg(doctest)]
