@@ -1,0 +1,78 @@
+//! Every example that can run by itself does, and says with its exit code that it went well.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test says that it failed by panicking"
+)]
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+/// Far more than any of them takes; a hang is a failure and not a test that never ends.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Runs a program without input, and returns what it printed.
+async fn run(program: &str, args: &[&str]) -> String {
+    let child = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = timeout(PATIENCE, child).await.unwrap().unwrap();
+    assert!(output.status.success(), "{program} {args:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn grid_shows_three_players_the_same() {
+    let printed = run(env!("CARGO_BIN_EXE_grid"), &["--demo"]).await;
+    assert_eq!(printed.matches(" 1 X O +").count(), 3, "{printed}");
+}
+
+#[tokio::test]
+async fn dictionary_merges_what_was_done_offline() {
+    let printed = run(env!("CARGO_BIN_EXE_dictionary"), &["--demo"]).await;
+    assert!(
+        printed.contains("epoch: the name of a history"),
+        "{printed}"
+    );
+}
+
+#[tokio::test]
+async fn events_prints_both_streams() {
+    let printed = run(env!("CARGO_BIN_EXE_events"), &[]).await;
+    for line in [
+        "client Refused",
+        "server Refused",
+        "client SessionEnded",
+        "server Committed",
+    ] {
+        assert!(printed.contains(line), "no {line} in {printed}");
+    }
+}
+
+#[tokio::test]
+async fn custom_registry_keeps_its_promises() {
+    let printed = run(env!("CARGO_BIN_EXE_custom_registry"), &["--check"]).await;
+    assert!(printed.contains("kept: "), "{printed}");
+}
+
+#[tokio::test]
+async fn hello_client_saves_on_hello_server() {
+    let mut server = Command::new(env!("CARGO_BIN_EXE_hello_server"))
+        .args(["--listen", "127.0.0.1:0"])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut printed = BufReader::new(server.stdout.take().unwrap()).lines();
+    let line = timeout(PATIENCE, printed.next_line()).await.unwrap();
+    let line = line.unwrap().unwrap();
+    let address = line.strip_prefix("listening on ").unwrap();
+    let printed = run(env!("CARGO_BIN_EXE_hello_client"), &[address, "one", "two"]).await;
+    assert_eq!(printed, "saved 2 lines\n");
+}
