@@ -2,11 +2,28 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 /// Bytes of a message above which it is cut into fragments. Also the most that a merged `Changes` frame holds.
 pub const FRAGMENT_BYTES: usize = 64 * 1024;
 
 /// Frames below this many bytes are never compressed.
 pub const COMPRESS_BYTES_MIN: usize = 512;
+
+/// What a change counts for in the push window at least, in bytes: the bookkeeping for tiny changes is not free.
+pub const CHANGE_CHARGE_MIN: usize = 32;
+
+/// What a change counts for in the push window.
+#[must_use]
+pub fn change_charge(change: &[u8]) -> usize {
+    change.len().max(CHANGE_CHARGE_MIN)
+}
+
+/// What changes count for in the push window.
+#[must_use]
+pub fn push_charge(changes: &[Bytes]) -> usize {
+    changes.iter().map(|change| change_charge(change)).sum()
+}
 
 /// Limits of a session. A server's are told to its clients in `Welcome`; a client accepts whatever the server
 /// does, because frames are shared.
@@ -17,7 +34,7 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// Bytes of one change. Default 1 MiB. A reconciling change (design 2.3) may fill a message.
     pub change_bytes_max: usize,
-    /// Unacknowledged bytes of changes on one session. Default 1 MiB; one larger change may always travel alone.
+    /// Unacknowledged changes on one session, in bytes of [`change_charge`]. Default 1 MiB; one larger change may always travel alone.
     pub push_window_bytes: usize,
     /// Documents open on one session. Default 1,000.
     pub documents_per_session_max: usize,

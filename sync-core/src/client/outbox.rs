@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use crate::ids::{ChangeId, OriginId};
+use crate::limits::change_charge;
 
 /// One change of the outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +34,8 @@ pub(crate) struct Outbox {
     committed: usize,
     /// Sent on this connection, or committed.
     sent: usize,
-    /// Bytes between `committed` and `sent`.
-    in_flight_bytes: usize,
+    /// What is between `committed` and `sent` counts for in the push window.
+    in_flight_charge: usize,
     /// Per origin, the number through which it is known committed.
     acknowledged: BTreeMap<OriginId, u64>,
     origin: OriginId,
@@ -57,7 +58,7 @@ impl Outbox {
             covered: 0,
             committed: 0,
             sent: 0,
-            in_flight_bytes: 0,
+            in_flight_charge: 0,
             acknowledged: BTreeMap::new(),
             origin,
             next_number: 1,
@@ -190,7 +191,7 @@ impl Outbox {
         self.covered = covered;
         self.committed = covered;
         self.sent = covered;
-        self.in_flight_bytes = 0;
+        self.in_flight_charge = 0;
     }
 
     /// The stream passed this change of ours. Whether it was here.
@@ -235,12 +236,12 @@ impl Outbox {
     fn take(&mut self, start: usize, end: usize) -> Vec<Entry> {
         let in_flight =
             self.committed.max(start)..self.sent.min(end).max(self.committed.max(start));
-        let bytes: usize = self
+        let charge: usize = self
             .entries
             .range(in_flight)
-            .map(|entry| entry.bytes.len())
+            .map(|entry| change_charge(&entry.bytes))
             .sum();
-        self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
+        self.in_flight_charge = self.in_flight_charge.saturating_sub(charge);
         for boundary in [&mut self.covered, &mut self.committed, &mut self.sent] {
             *boundary -= (*boundary).min(end).saturating_sub(start);
         }
@@ -274,9 +275,9 @@ impl Outbox {
             let Some(entry) = self.entries.get(self.committed) else {
                 return;
             };
-            let (id, bytes) = (entry.id, entry.bytes.len());
+            let (id, charge) = (entry.id, change_charge(&entry.bytes));
             if self.committed < self.sent {
-                self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
+                self.in_flight_charge = self.in_flight_charge.saturating_sub(charge);
             }
             self.committed += 1;
             self.sent = self.sent.max(self.committed);
@@ -310,18 +311,21 @@ impl Outbox {
             .collect()
     }
 
-    /// The next changes to send: one origin, numbers without holes, at most `bytes_max` together or one alone. They are
+    /// The next changes to send: one origin, numbers without holes, within both bounds or one alone. They are
     /// then in flight.
-    pub(crate) fn take_push(&mut self, bytes_max: usize) -> Option<PushBatch> {
+    pub(crate) fn take_push(&mut self, bytes_max: usize, charge_max: usize) -> Option<PushBatch> {
         let first = self.entries.get(self.sent)?;
         let mut batch = PushBatch {
             first: first.id,
             reconciling: first.reconciling,
             changes: Vec::new(),
-            bytes: 0,
+            charge: 0,
         };
+        let mut bytes = 0;
         for (entry, number) in self.entries.range(self.sent..).zip(batch.first.number..) {
-            let fits = batch.changes.is_empty() || batch.bytes + entry.bytes.len() <= bytes_max;
+            let charge = change_charge(&entry.bytes);
+            let fits = batch.changes.is_empty()
+                || (bytes + entry.bytes.len() <= bytes_max && batch.charge + charge <= charge_max);
             let follows = entry.id
                 == ChangeId {
                     origin: batch.first.origin,
@@ -330,27 +334,30 @@ impl Outbox {
             if !fits || !follows || entry.reconciling != batch.reconciling {
                 break;
             }
-            batch.bytes += entry.bytes.len();
+            bytes += entry.bytes.len();
+            batch.charge += charge;
             batch.changes.push(entry.bytes.clone());
         }
         self.sent += batch.changes.len();
-        self.in_flight_bytes += batch.bytes;
+        self.in_flight_charge += batch.charge;
         Some(batch)
     }
 
-    /// Bytes of the next change to send.
-    pub(crate) fn next_bytes(&self) -> Option<usize> {
-        self.entries.get(self.sent).map(|entry| entry.bytes.len())
+    /// What the next change to send counts for in the push window.
+    pub(crate) fn next_charge(&self) -> Option<usize> {
+        self.entries
+            .get(self.sent)
+            .map(|entry| change_charge(&entry.bytes))
     }
 
     /// The connection is gone: what was in flight may or may not have arrived.
     pub(crate) const fn requeue(&mut self) {
         self.sent = self.committed;
-        self.in_flight_bytes = 0;
+        self.in_flight_charge = 0;
     }
 
-    pub(crate) const fn in_flight_bytes(&self) -> usize {
-        self.in_flight_bytes
+    pub(crate) const fn in_flight_charge(&self) -> usize {
+        self.in_flight_charge
     }
 
     /// Changes that the registry is not known to have.
@@ -373,7 +380,7 @@ pub(crate) struct PushBatch {
     pub(crate) first: ChangeId,
     pub(crate) reconciling: bool,
     pub(crate) changes: Vec<Bytes>,
-    pub(crate) bytes: usize,
+    pub(crate) charge: usize,
 }
 
 #[cfg(test)]
@@ -400,12 +407,12 @@ mod tests {
         let mut outbox = outbox(4);
         outbox.restart(B);
         outbox.push(Bytes::from_static(b"b"));
-        let batch = outbox.take_push(6).unwrap();
+        let batch = outbox.take_push(6, usize::MAX).unwrap();
         assert_eq!(
-            (batch.first.number, batch.changes.len(), batch.bytes),
-            (1, 3, 6)
+            (batch.first.number, batch.changes.len(), batch.charge),
+            (1, 3, 96)
         );
-        let batch = outbox.take_push(6).unwrap();
+        let batch = outbox.take_push(6, usize::MAX).unwrap();
         assert_eq!(
             (batch.first, batch.changes.len()),
             (
@@ -417,28 +424,28 @@ mod tests {
             )
         );
         assert_eq!(
-            outbox.take_push(6).unwrap().first,
+            outbox.take_push(6, usize::MAX).unwrap().first,
             ChangeId {
                 origin: B,
                 number: 1
             }
         );
-        assert_eq!(outbox.take_push(6), None);
+        assert_eq!(outbox.take_push(6, usize::MAX), None);
     }
 
     #[test]
     fn one_change_over_the_bound_travels_alone() {
         let mut outbox = outbox(4);
-        assert_eq!(outbox.take_push(0).unwrap().changes.len(), 1);
+        assert_eq!(outbox.take_push(0, usize::MAX).unwrap().changes.len(), 1);
     }
 
     #[test]
     fn what_the_registry_has_is_not_sent_again() {
         let mut outbox = outbox(4);
-        outbox.take_push(100);
+        outbox.take_push(100, usize::MAX);
         assert_eq!(outbox.reconcile_with(&[(A, 2)]), Standing::Known);
         assert_eq!(numbers(&outbox), [3, 4]);
-        assert_eq!(outbox.take_push(100).unwrap().first.number, 3);
+        assert_eq!(outbox.take_push(100, usize::MAX).unwrap().first.number, 3);
     }
 
     /// Scenario 80 (the client's half).

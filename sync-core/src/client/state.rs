@@ -18,6 +18,7 @@ use super::session::{ClientSession, Due, Received};
 use crate::error::{Action, ErrorCode, PeerError};
 use crate::history::Cursor;
 use crate::ids::{ChangeId, Channel, DocumentId, EngineId, RequestId};
+use crate::limits::push_charge;
 use crate::rng::Rng;
 use crate::time::Time;
 use crate::wire::{ErrorMessage, Hello, Message, Reference, Welcome, WelcomeLimits};
@@ -128,7 +129,7 @@ struct Up {
     /// Documents that may have something to push, in turn, and the same without order.
     pushing: VecDeque<DocumentId>,
     is_pushing: BTreeSet<DocumentId>,
-    /// Bytes of changes sent and not acknowledged, of all documents.
+    /// What the changes sent and not acknowledged, of all documents, count for in the push window.
     in_flight: usize,
 }
 
@@ -787,11 +788,11 @@ impl ClientState {
     ) -> Option<R> {
         let state = self.documents.get_mut(document)?;
         let mut turn = Turn::default();
-        let in_flight = state.in_flight_bytes();
+        let in_flight = state.in_flight_charge();
         let result = f(state, &mut self.rng, &mut turn);
         let channel = state.channel();
         if let Link::Up(up) = &mut self.link {
-            up.in_flight = (up.in_flight + state.in_flight_bytes()).saturating_sub(in_flight);
+            up.in_flight = (up.in_flight + state.in_flight_charge()).saturating_sub(in_flight);
         }
         self.outputs
             .extend(turn.jobs.into_iter().map(|(number, job)| Output::Job {
@@ -882,7 +883,7 @@ impl ClientState {
             let document = self.documents.get_mut(id);
             let next = document
                 .as_ref()
-                .and_then(|document| document.next_push_bytes());
+                .and_then(|document| document.next_push_charge());
             if next.is_some_and(|next| up.in_flight > 0 && up.in_flight + next > window) {
                 return;
             }
@@ -898,7 +899,7 @@ impl ClientState {
                 continue;
             };
             up.pushing.push_back(id);
-            up.in_flight += push.changes.iter().map(Bytes::len).sum::<usize>();
+            up.in_flight += push_charge(&push.changes);
             let channel = push.channel;
             self.send(&Message::Push(push), channel, false);
         }

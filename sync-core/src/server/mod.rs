@@ -14,22 +14,7 @@ mod registry;
 mod room;
 mod session;
 
-use bytes::Bytes;
-
 pub use config::{Engines, RoomConfig, SessionConfig};
 pub use registry::{RegistryAnswer, RegistryRequest, RequestNumber};
 pub use room::{MemberOutput, OpenRequest, Room, RoomEvent, RoomOutput, RoomPhase, RoomUnloaded};
 pub use session::{AuthenticateRequest, JoinRequest, ServerSession, SessionEvent, SessionOutput};
-
-/// What a change counts for in the push window at least, in bytes: the bookkeeping for tiny changes is not free.
-pub const CHANGE_CHARGE_MIN: usize = 32;
-
-/// What pushed changes count for in the push window.
-#[must_use]
-pub fn push_charge(changes: &[Bytes]) -> usize {
-    changes.iter().map(|change| charge(change)).sum()
-}
-
-fn charge(change: &[u8]) -> usize {
-    change.len().max(CHANGE_CHARGE_MIN)
-}

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use super::config::SessionConfig;
-use super::push_charge;
 use super::room::OpenRequest;
 use crate::error::{ErrorCode, PeerError};
 use crate::history::Seq;
 use crate::ids::{Channel, DocumentId, OriginId, RequestId, SessionId, User};
+use crate::limits::push_charge;
 use crate::time::Time;
 use crate::wire::{
     AccessLevel, Closed, Compression, ErrorMessage, Fragment, GoAway, Hello, Message, Open,

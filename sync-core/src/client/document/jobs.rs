@@ -70,13 +70,7 @@ impl DocumentState {
     }
 
     /// Scenario 23: one resync for missing dependencies, not one for each change, and none while it did not help.
-    fn note_pending(
-        &mut self,
-        now: Time,
-        pending: bool,
-        rng: &mut Rng,
-        turn: &mut Turn,
-    ) {
+    fn note_pending(&mut self, now: Time, pending: bool, rng: &mut Rng, turn: &mut Turn) {
         self.pending = pending;
         if !pending {
             self.resynced = false;

@@ -7,8 +7,8 @@ use crate::limits::FRAGMENT_BYTES;
 use crate::wire::{AccessLevel, Push};
 
 impl DocumentState {
-    /// Bytes of the next change that may be sent now.
-    pub(crate) fn next_push_bytes(&self) -> Option<usize> {
+    /// What the next change that may be sent now counts for in the push window.
+    pub(crate) fn next_push_charge(&self) -> Option<usize> {
         let Link::Streaming(stream) = &self.link else {
             return None;
         };
@@ -23,18 +23,18 @@ impl DocumentState {
         if resetting || self.access < AccessLevel::Write {
             None
         } else {
-            self.outbox.next_bytes()
+            self.outbox.next_charge()
         }
     }
 
-    /// The next push, of at most this many bytes or one change.
-    pub(crate) fn push(&mut self, bytes_max: usize) -> Option<Push> {
+    /// The next push: one frame, within this part of the window or one change.
+    pub(crate) fn push(&mut self, charge_max: usize) -> Option<Push> {
         let Link::Streaming(stream) = &self.link else {
             return None;
         };
         let batch = self
             .outbox
-            .take_push(bytes_max.min(FRAGMENT_BYTES - PUSH_OVERHEAD_BYTES))?;
+            .take_push(FRAGMENT_BYTES - PUSH_OVERHEAD_BYTES, charge_max)?;
         Some(Push {
             channel: stream.channel,
             origin: batch.first.origin,
@@ -44,8 +44,8 @@ impl DocumentState {
         })
     }
 
-    pub(crate) fn in_flight_bytes(&self) -> usize {
-        self.outbox.in_flight_bytes()
+    pub(crate) fn in_flight_charge(&self) -> usize {
+        self.outbox.in_flight_charge()
     }
 
     pub(crate) fn channel(&self) -> Option<Channel> {

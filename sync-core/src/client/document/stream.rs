@@ -140,13 +140,7 @@ impl DocumentState {
     }
 
     /// The stream moved to `cursor`.
-    fn received(
-        &mut self,
-        cursor: Cursor,
-        changes: Vec<Bytes>,
-        first: Seq,
-        turn: &mut Turn,
-    ) {
+    fn received(&mut self, cursor: Cursor, changes: Vec<Bytes>, first: Seq, turn: &mut Turn) {
         let Link::Streaming(stream) = &mut self.link else {
             return;
         };

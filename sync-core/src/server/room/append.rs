@@ -12,9 +12,9 @@ use crate::engine::{EngineError, ValidateLimits};
 use crate::error::{ErrorCode, PeerError};
 use crate::history::{Epoch, Seq};
 use crate::ids::{ChangeId, SessionId, User};
+use crate::limits::{change_charge, push_charge};
 use crate::registry::{NewChange, Outcome, RegistryError, Tail};
 use crate::server::registry::{RegistryRequest, RequestNumber};
-use crate::server::{charge, push_charge};
 use crate::time::Time;
 use crate::wire::{
     AccessLevel, Ack, AuthorMessage, Compression, ErrorMessage, Message, Push, Reference, Refuse,
@@ -115,7 +115,7 @@ impl Room {
                 origin,
                 number: first_number.saturating_add(offset),
             };
-            let charge = charge(&bytes);
+            let charge = change_charge(&bytes);
             match self.check(session, id, &bytes, reconciling) {
                 Ok(is_doubtful) => {
                     left = left.saturating_sub(charge);

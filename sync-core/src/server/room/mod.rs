@@ -19,13 +19,13 @@ use self::member::{Member, MemberState, Writing};
 use self::open::Slot;
 use self::ring::{Encoded, Ring};
 use super::config::RoomConfig;
-use super::push_charge;
 use super::registry::{RegistryAnswer, RegistryRequest, RequestNumber};
 use crate::error::{ErrorCode, PeerError};
 use crate::history::{Cursor, Digest, Epoch, Seq};
 use crate::ids::{
     Author, ChangeId, Channel, DocumentId, EngineId, OriginId, RequestId, SessionId, User,
 };
+use crate::limits::push_charge;
 use crate::registry::{DocumentMeta, RegistryError};
 use crate::time::Time;
 use crate::wire::{

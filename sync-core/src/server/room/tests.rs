@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::engine::{EngineError, ValidateLimits, Validator};
 use crate::history::EpochMode;
-use crate::limits::Limits;
+use crate::limits::{Limits, push_charge};
 use crate::registry::{NewChange, NewDocument, OriginEntry, Outcome, Snapshot, StoredChange, Tail};
 use crate::server::Engines;
 use crate::wire::{
