@@ -78,8 +78,6 @@ impl YrsDocument {
         self.usable()?;
         let doc = self.doc.clone();
         let mut txn = doc.try_transact_mut().map_err(|_| EngineError::Busy)?;
-        // Again each time: `Doc::destroy` and a panic in somebody's observer take all observers off.
-        self.queue.watch(&mut txn, self.generation);
         let n_before = self.queue.lock().local.len();
         let result = catch_unwind(AssertUnwindSafe(|| f(&mut txn)));
         let is_committed = self.queue.lock().local.len() > n_before;
@@ -104,8 +102,10 @@ impl YrsDocument {
         let committed = catch_unwind(AssertUnwindSafe(|| txn.commit()));
         if has_changes(&txn) {
             let n_queued = self.queue.lock().local.len() - n_before;
-            // A panic in somebody's observer keeps ours from being called; a commit inside the closure calls it too soon.
+            // A panic in somebody's observer keeps ours from being called, and `Doc::destroy` takes it off; a commit
+            // inside the closure calls it too soon.
             if n_queued != 1 || is_committed {
+                self.queue.watch(&mut txn, self.generation);
                 let change = Bytes::from(txn.encode_update_v1());
                 self.queue.lock().forget_local(n_before);
                 self.queue.push(&txn, self.generation, change);
@@ -161,11 +161,7 @@ impl YrsDocument {
         let mut txn = doc
             .try_transact_mut_with(OURS)
             .map_err(|_| EngineError::Busy)?;
-        Importer::default().import(
-            &mut txn,
-            vec![Checked::new(Bytes::from(state))?],
-            &self.queue,
-        )?;
+        Importer::default().import(&mut txn, [Checked::new(Bytes::from(state))?], &self.queue)?;
         self.queue.watch(&mut txn, generation);
         self.importer.look_up(&txn);
         drop(txn);
@@ -183,14 +179,18 @@ impl YrsDocument {
         updates: impl Iterator<Item = Bytes>,
     ) -> Result<Imported, EngineError> {
         self.usable()?;
-        let updates = updates.map(Checked::new).collect::<Result<Vec<_>, _>>()?;
+        let mut updates = updates.map(Checked::new);
+        // Most imports are of one change, which needs no list.
+        let first = updates.next().transpose()?;
+        let others = updates.collect::<Result<Vec<_>, _>>()?;
+        let updates = first.into_iter().chain(others);
         let doc = self.doc.clone();
         let mut txn = doc
             .try_transact_mut_with(OURS)
             .map_err(|_| EngineError::Busy)?;
-        Queue::unwatch(&mut txn);
-        let imported = self.importer.import(&mut txn, updates, &self.queue);
-        self.queue.watch(&mut txn, self.generation);
+        let imported = self.queue.unwatched(&mut txn, self.generation, |txn| {
+            self.importer.import(txn, updates, &self.queue)
+        });
         self.is_poisoned = imported.is_err();
         imported?;
         let changed = has_changes(&txn);

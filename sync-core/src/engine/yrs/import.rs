@@ -16,7 +16,7 @@ use ::yrs::{ReadTxn, TransactionMut, Update, WriteTxn};
 use bytes::Bytes;
 
 use super::observe::Queue;
-use super::pairs;
+use super::pairs::{self, Pairs};
 use super::rewrite::without_holes;
 use super::validate::{Block, Id, Visitor, scan};
 use crate::engine::{EngineError, ValidateLimits};
@@ -31,10 +31,12 @@ pub(super) const LIMITS: ValidateLimits = ValidateLimits {
 const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// An update that passed the validator.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Checked {
     bytes: Bytes,
-    runs: Vec<Run>,
+    /// Most updates have one run; more take memory.
+    last_run: Option<Run>,
+    runs_before: Vec<Run>,
     /// Where its characters of two elements start.
     pairs: Vec<Id>,
 }
@@ -50,43 +52,37 @@ struct Run {
 
 impl Checked {
     pub(super) fn new(bytes: Bytes) -> Result<Self, EngineError> {
-        #[derive(Default)]
-        struct Found {
-            runs: Vec<Run>,
-            pairs: Vec<Id>,
-        }
-        impl Visitor for Found {
-            fn block(&mut self, block: Block) {
-                let Id { client, clock } = block.id;
-                match self.runs.last_mut() {
-                    Some(run) if run.client == client => {
-                        if run.is_behind_hole && !block.is_skip {
-                            run.needs = clock;
-                        }
-                        run.is_behind_hole = block.is_skip;
-                    }
-                    _ => {
-                        let needs = if block.is_skip { 0 } else { clock };
-                        self.runs.push(Run {
-                            client,
-                            needs,
-                            is_behind_hole: block.is_skip,
-                        });
-                    }
-                }
-            }
+        let mut checked = Self::default();
+        scan(&bytes, &LIMITS, &mut checked)?;
+        Ok(Self { bytes, ..checked })
+    }
 
-            fn text(&mut self, start: Id, text: &str) {
-                pairs::find(start, text, |id| self.pairs.push(id));
+    fn runs(&self) -> impl Iterator<Item = &Run> {
+        self.runs_before.iter().chain(&self.last_run)
+    }
+}
+
+impl Visitor for Checked {
+    fn block(&mut self, block: Block) {
+        let Id { client, clock } = block.id;
+        if let Some(run) = self.last_run.as_mut().filter(|run| run.client == client) {
+            if run.is_behind_hole && !block.is_skip {
+                run.needs = clock;
             }
+            run.is_behind_hole = block.is_skip;
+        } else {
+            let needs = if block.is_skip { 0 } else { clock };
+            let run = Run {
+                client,
+                needs,
+                is_behind_hole: block.is_skip,
+            };
+            self.runs_before.extend(self.last_run.replace(run));
         }
-        let mut found = Found::default();
-        scan(&bytes, &LIMITS, &mut found)?;
-        Ok(Self {
-            bytes,
-            runs: found.runs,
-            pairs: found.pairs,
-        })
+    }
+
+    fn text(&mut self, start: Id, text: &str) {
+        pairs::find(start, text, |id| self.pairs.push(id));
     }
 }
 
@@ -127,15 +123,20 @@ impl Importer {
     pub(super) fn import(
         &mut self,
         txn: &mut TransactionMut<'_>,
-        updates: Vec<Checked>,
+        updates: impl IntoIterator<Item = Checked>,
         queue: &Queue,
     ) -> Result<(), EngineError> {
         let imported = catch_unwind(AssertUnwindSafe(|| {
             self.adopt(txn)?;
+            // All others' blocks come through here; this replica's own are counted by yrs.
+            let own = ReadTxn::store(txn).get_local_state();
+            self.next.insert(txn.doc().client_id().get(), own);
+            // Nothing is called back before the commit.
+            let pairs = &mut queue.lock().pairs;
             for update in updates {
-                self.apply(txn, update, queue)?;
+                self.apply(txn, update, pairs)?;
             }
-            self.retry(txn, queue)
+            self.retry(txn, pairs)
         }));
         // yrs commits when a transaction is dropped, where a second panic could not be caught.
         let committed = catch_unwind(AssertUnwindSafe(|| txn.commit()));
@@ -161,18 +162,13 @@ impl Importer {
         &mut self,
         txn: &mut TransactionMut<'_>,
         update: Checked,
-        queue: &Queue,
+        pairs: &mut Pairs,
     ) -> Result<(), EngineError> {
-        // All others' blocks come through here; this replica's own are counted by yrs.
-        let store = ReadTxn::store(txn);
-        self.next
-            .insert(txn.doc().client_id().get(), store.get_local_state());
         let mut missing = BTreeSet::new();
-        if update.runs.iter().any(|run| self.is_missing(run)) {
+        if update.runs().any(|run| self.is_missing(run)) {
             self.look_up(txn);
             missing = update
-                .runs
-                .iter()
+                .runs()
                 .filter(|run| self.is_missing(run))
                 .map(|run| ClientID::new(run.client))
                 .collect();
@@ -182,18 +178,12 @@ impl Importer {
             let known = |client| self.next.get(&client).copied().unwrap_or_default();
             part = Cow::Owned(without_holes(&part, known)?);
         }
-        let mended = {
-            let mut inner = queue.lock();
-            // Not those of a block that is there: whatever it says now, it changes nothing.
-            let is_new =
-                |id: &Id| id.clock >= self.next.get(&id.client).copied().unwrap_or_default();
-            inner
-                .pairs
-                .note(update.pairs.iter().copied().filter(is_new));
-            inner.pairs.mend(&part)
-        };
+        // Not those of a block that is there: whatever it says now, it changes nothing.
+        let is_new = |id: &Id| id.clock >= self.next.get(&id.client).copied().unwrap_or_default();
+        pairs.note(update.pairs.iter().copied().filter(is_new));
+        let mended = pairs.mend(&part);
         missing.append(&mut apply(txn, mended.as_deref().unwrap_or(&part))?);
-        for run in &update.runs {
+        for run in update.runs() {
             let ranges = txn.insert_set().get(&ClientID::new(run.client));
             if let Some(end) = ranges.and_then(|ranges| ranges.clock_end()) {
                 let next = self.next.entry(run.client).or_default();
@@ -228,7 +218,11 @@ impl Importer {
     }
 
     /// Tries again what waits for something that came with this transaction, until nothing more fits.
-    fn retry(&mut self, txn: &mut TransactionMut<'_>, queue: &Queue) -> Result<(), EngineError> {
+    fn retry(
+        &mut self,
+        txn: &mut TransactionMut<'_>,
+        pairs: &mut Pairs,
+    ) -> Result<(), EngineError> {
         while self.is_waiting() {
             let inserted = txn.insert_set().clone();
             for waiting in std::mem::take(&mut self.waiting) {
@@ -237,7 +231,7 @@ impl Importer {
                     .iter()
                     .any(|client| txn.insert_set().get(client).is_some())
                 {
-                    self.apply(txn, waiting.update, queue)?;
+                    self.apply(txn, waiting.update, pairs)?;
                 } else {
                     self.waiting.push(waiting);
                 }

@@ -1,6 +1,5 @@
 //! What happens to a `yrs::Doc` behind our back: its observers put it into a queue that the document drains.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -70,16 +69,34 @@ impl Queue {
         txn.observe_update_v1(
             OURS,
             move |txn: &TransactionMut<'_>, event: &UpdateEvent| {
-                queue.push(txn, generation, Bytes::copy_from_slice(&event.update));
+                if txn.origin().map(AsRef::as_ref) != Some(OURS.as_bytes()) {
+                    queue.push(txn, generation, Bytes::copy_from_slice(&event.update));
+                }
             },
         );
     }
 
-    /// Stops watching, so that yrs does not encode what this transaction imports.
-    pub(super) fn unwatch(txn: &mut TransactionMut<'_>) {
-        txn.unobserve_update_v1(OURS);
-        // An observer is taken off the list after the next round of calls; this one calls nobody.
-        txn.events_mut().update_v1_events.trigger(|_| {});
+    /// Runs an import. If nobody else watches, nobody does meanwhile, so that yrs does not encode what it imports.
+    pub(super) fn unwatched<R>(
+        &self,
+        txn: &mut TransactionMut<'_>,
+        generation: u64,
+        import: impl FnOnce(&mut TransactionMut<'_>) -> R,
+    ) -> R {
+        let mut n_watching = 0;
+        // Calls nobody.
+        txn.events_mut()
+            .update_v1_events
+            .trigger(|_| n_watching += 1);
+        let parked =
+            (n_watching == 1).then(|| std::mem::take(&mut txn.events_mut().update_v1_events));
+        let imported = import(txn);
+        match parked {
+            Some(parked) => txn.events_mut().update_v1_events = parked,
+            // `Doc::destroy` and a panic in somebody's observer take all observers off.
+            None => self.watch(txn, generation),
+        }
+        imported
     }
 
     /// Adds a local change, as an observer does.
@@ -107,16 +124,18 @@ impl Queue {
 
 /// Names of the roots that a committed transaction touched, sorted.
 pub(super) fn roots(txn: &TransactionMut<'_>) -> Vec<Arc<str>> {
-    let mut names = BTreeSet::new();
+    let mut names = Vec::new();
     for branch in txn.changed_parent_types() {
         if let BranchID::Root(name) = branch.id() {
-            names.insert(name);
+            names.push(name);
         }
     }
     for (name, root) in txn.root_refs().take(UNTYPED_ROOTS_MAX) {
         if matches!(root, Out::UndefinedRef(_)) {
-            names.insert(Arc::from(name));
+            names.push(Arc::from(name));
         }
     }
-    names.into_iter().collect()
+    names.sort_unstable();
+    names.dedup();
+    names
 }
