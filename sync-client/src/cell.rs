@@ -178,7 +178,7 @@ impl<E: Engine> Runner for Arc<Cell<E>> {
                 || shared.core().state.take_for_replay(&entry.id),
             );
             let mut core = shared.core();
-            let now = core.now;
+            let now = core.now();
             core.state.handle_job(now, &entry.id, *number, outcome);
         }
         let events = entry.drain(shared, &mut guard.replica);

@@ -29,14 +29,19 @@ pub(crate) async fn drive(shared: Arc<Shared>, dialer: Arc<dyn Dialer>) {
     let mut driver = Driver {
         shared,
         dialer,
-        epoch: Instant::now(),
         dialing: None,
         connection: None,
         ending: None,
     };
     while driver.turn() {
-        let deadline = driver.shared.core().state.poll_timeout();
-        let deadline = deadline.into_iter().chain(driver.ending).min();
+        let deadline = {
+            let core = driver.shared.core();
+            let deadline = core.state.poll_timeout().into_iter();
+            deadline
+                .chain(driver.ending)
+                .min()
+                .map(|at| core.instant(at))
+        };
         let input = driver.next_input(deadline).await;
         driver.handle(input);
     }
@@ -45,8 +50,6 @@ pub(crate) async fn drive(shared: Arc<Shared>, dialer: Arc<dyn Dialer>) {
 struct Driver {
     shared: Arc<Shared>,
     dialer: Arc<dyn Dialer>,
-    /// The machine's time 0.
-    epoch: Instant,
     dialing: Option<(AttemptId, Dialing)>,
     connection: Option<Connection>,
     /// A shutdown is waiting for the outbox, until then.
@@ -70,11 +73,6 @@ enum Input {
 }
 
 impl Driver {
-    fn now(&self) -> Time {
-        let micros = self.epoch.elapsed().as_micros();
-        Time::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
-    }
-
     /// Does what the machine asks for. Whether to go on.
     fn turn(&mut self) -> bool {
         let mut touched = false;
@@ -101,10 +99,13 @@ impl Driver {
             self.publish();
         }
         if let Some(deadline) = self.shared.take_ending() {
-            self.ending = Some(self.now() + deadline);
+            self.ending = Some(self.shared.core().now() + deadline);
         }
-        let saved = self.shared.core().state.unsaved().next().is_none();
-        let ends = self.ending.is_some_and(|at| saved || at <= self.now());
+        let (saved, now) = {
+            let core = self.shared.core();
+            (core.state.unsaved().next().is_none(), core.now())
+        };
+        let ends = self.ending.is_some_and(|at| saved || at <= now);
         if !ends && !self.shared.is_stopped() {
             return true;
         }
@@ -210,14 +211,11 @@ impl Driver {
         tokio::task::spawn_blocking(move || while entry.run(&shared) {});
     }
 
-    async fn next_input(&mut self, deadline: Option<Time>) -> Input {
+    async fn next_input(&mut self, deadline: Option<Instant>) -> Input {
         let shared = self.shared.clone();
-        let epoch = self.epoch;
         let timeout = async {
             match deadline {
-                Some(at) => {
-                    tokio::time::sleep_until(epoch + Duration::from_micros(at.as_micros())).await
-                }
+                Some(at) => tokio::time::sleep_until(at).await,
                 None => std::future::pending().await,
             }
         };
@@ -244,10 +242,9 @@ impl Driver {
     }
 
     fn handle(&mut self, input: Input) {
-        let now = self.now();
         let shared = self.shared.clone();
         let mut core = shared.core();
-        core.now = now;
+        let now = core.now();
         let state: &mut ClientState = &mut core.state;
         match input {
             Input::Woken => {}
@@ -275,7 +272,7 @@ impl Driver {
                 state.handle_lost(now, attempt, close_code);
             }
         }
-        // Also when something else came first: a deadline may have passed meanwhile, and commands used an older time.
+        // Also when something else came first: a deadline may have passed meanwhile.
         state.handle_timeout(now);
     }
 }

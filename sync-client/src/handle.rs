@@ -145,7 +145,7 @@ impl<E: Engine> DocumentHandle<E> {
     /// The server's clock as far as it is known, else this device's.
     fn wall_time(&self) -> u64 {
         let core = self.shared.core();
-        core.state.wall_time(core.now).unwrap_or_else(unix_ms)
+        core.state.wall_time(core.now()).unwrap_or_else(unix_ms)
     }
 
     /// Whether an edit can be made, and how large it may be.

@@ -11,6 +11,7 @@ use sync_core::ids::DocumentId;
 use sync_core::time::Time;
 use sync_core::watch::{Watch, WatchSender, watch};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::cell::{EVENTS_MAX, Entry, lock};
 
@@ -38,8 +39,20 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) state: ClientState,
-    /// The driver's time of its last turn. Others use it: whatever they do wakes the driver, which then catches up.
-    pub(crate) now: Time,
+    /// The machine's time 0.
+    start: Instant,
+}
+
+impl Core {
+    /// The machine's time. Asked under the lock, it never runs backwards for the machine.
+    pub(crate) fn now(&self) -> Time {
+        let micros = self.start.elapsed().as_micros();
+        Time::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+
+    pub(crate) fn instant(&self, time: Time) -> Instant {
+        self.start + Duration::from_micros(time.as_micros())
+    }
 }
 
 impl Shared {
@@ -48,7 +61,7 @@ impl Shared {
             status: watch(state.status()).0,
             core: Mutex::new(Core {
                 state,
-                now: Time::ZERO,
+                start: Instant::now(),
             }),
             documents: Mutex::default(),
             woken: Mutex::default(),
@@ -69,7 +82,7 @@ impl Shared {
     pub(crate) fn command<R>(&self, f: impl FnOnce(&mut ClientState, Time) -> R) -> R {
         let result = {
             let mut core = self.core();
-            let now = core.now;
+            let now = core.now();
             f(&mut core.state, now)
         };
         self.wake.notify_one();
