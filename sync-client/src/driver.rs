@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sync_core::client::{AttemptId, ClientState, Output};
+use sync_core::error::{ErrorCode, PeerError};
 use sync_core::time::Time;
-use sync_core::transport::{DialError, Dialer, Transport};
+use sync_core::transport::{DialError, Dialer, Transport, TransportError};
 use tokio::time::Instant;
 
 use crate::cell::{Entry, lock};
@@ -62,6 +63,8 @@ struct Connection {
     /// Frames that the transport has not taken. At most the push window and what opens documents.
     unsent: VecDeque<Bytes>,
     unflushed: bool,
+    /// Found out behind frames that had to be handed over first.
+    end: Option<Input>,
 }
 
 enum Input {
@@ -70,6 +73,7 @@ enum Input {
     Dialed(AttemptId, Result<Box<dyn Transport>, DialError>),
     Frames(AttemptId, Vec<Bytes>),
     Lost(AttemptId, Option<u16>),
+    Broken(AttemptId, PeerError),
 }
 
 impl Driver {
@@ -255,6 +259,7 @@ impl Driver {
                     transport,
                     unsent: VecDeque::new(),
                     unflushed: false,
+                    end: None,
                 });
                 state.handle_connected(now, attempt);
             }
@@ -271,6 +276,8 @@ impl Driver {
                 self.connection = None;
                 state.handle_lost(now, attempt, close_code);
             }
+            // The connection stays for the goodbye.
+            Input::Broken(attempt, error) => state.handle_broken(now, attempt, error),
         }
         // Also when something else came first: a deadline may have passed meanwhile.
         state.handle_timeout(now);
@@ -280,27 +287,37 @@ impl Driver {
 impl Connection {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Input> {
         let mut frames = Vec::new();
-        let lost = loop {
-            if frames.len() >= FRAMES_PER_TURN {
-                break None;
-            }
+        while self.end.is_none() && frames.len() < FRAMES_PER_TURN {
             match self.transport.poll_receive(cx) {
                 Poll::Ready(Some(Ok(frame))) => frames.push(frame),
-                Poll::Ready(Some(Err(_)) | None) => break Some(self.transport.close_code()),
-                Poll::Pending => break None,
+                Poll::Ready(Some(Err(error))) => self.end = Some(self.broken(&error)),
+                Poll::Ready(None) => self.end = Some(self.lost()),
+                Poll::Pending => break,
             }
-        };
+        }
         if !frames.is_empty() {
-            // If the connection is lost as well, the next poll says so.
             return Poll::Ready(Input::Frames(self.attempt, frames));
         }
-        if let Some(close_code) = lost {
-            return Poll::Ready(Input::Lost(self.attempt, close_code));
+        if let Some(end) = self.end.take() {
+            return Poll::Ready(end);
         }
         match self.poll_send(cx) {
             Err(()) => Poll::Ready(Input::Lost(self.attempt, None)),
             Ok(()) => Poll::Pending,
         }
+    }
+
+    fn lost(&self) -> Input {
+        Input::Lost(self.attempt, self.transport.close_code())
+    }
+
+    fn broken(&self, error: &TransportError) -> Input {
+        let code = match error {
+            TransportError::WrongProtocol(_) => ErrorCode::WrongProtocol,
+            TransportError::TooLarge { .. } => ErrorCode::FrameTooLarge,
+            _ => return self.lost(),
+        };
+        Input::Broken(self.attempt, PeerError::new(code, error.to_string()))
     }
 
     /// Sends what the transport takes. `Err` if it is broken.

@@ -511,6 +511,14 @@ impl ClientState {
         }
     }
 
+    /// What arrived is nothing that the transport can carry: whoever is there does not speak this protocol
+    /// ([`ErrorCode::WrongProtocol`]), or breaks its limits.
+    pub fn handle_broken(&mut self, now: Time, attempt: AttemptId, error: PeerError) {
+        if attempt.0 == self.attempt && matches!(self.link, Link::Up(_)) {
+            self.protocol_error(now, error);
+        }
+    }
+
     /// Time has passed. Early or repeated calls do nothing.
     pub fn handle_timeout(&mut self, now: Time) {
         match &mut self.link {
