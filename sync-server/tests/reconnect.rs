@@ -3,6 +3,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "scenarios are plain async functions"
 )]
 
@@ -663,7 +664,7 @@ async fn started(events: &mut Events<ClientEvent>) -> SessionId {
 }
 
 /// Why the server's next session ended.
-async fn closed(events: &mut sync_server::Events<ServerEvent>) -> CloseReason {
+async fn closed(events: &mut Events<ServerEvent>) -> CloseReason {
     loop {
         match within("the server's session ends", events.next()).await {
             Some(ServerEvent::SessionClosed { reason, .. }) => return reason,

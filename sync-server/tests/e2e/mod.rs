@@ -93,7 +93,8 @@ impl World {
         world
     }
 
-    async fn listen(&mut self) {
+    /// Has the server listen where clients dial, in the place of whoever does.
+    pub async fn listen(&mut self) {
         self.listener = Some(match self.over {
             Over::Memory => self.server.listen(self.network.acceptor()),
             Over::WebSocket => {
@@ -128,6 +129,11 @@ impl World {
             }
         };
         (builder, tap)
+    }
+
+    /// Whether time is virtual.
+    pub fn is_virtual(&self) -> bool {
+        self.over == Over::Memory
     }
 
     pub fn address(&self) -> String {
