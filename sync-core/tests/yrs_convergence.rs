@@ -323,3 +323,71 @@ fn concurrent_runs_typed_at_one_position_are_not_interleaved() {
         .unwrap();
     assert_eq!(text(&joiner), merged);
 }
+
+/// yrs recurses once for each client; tests run on small stacks.
+#[test]
+fn a_document_of_very_many_short_sessions_loads_in_whatever_order_they_wrote() {
+    let n: u32 = 20_000;
+    // Each session typed one character behind that of the session `next` names, the first one in the root.
+    let state = |next: fn(u32, u32) -> Option<u32>| {
+        let mut bytes = Vec::new();
+        var(&mut bytes, n);
+        for client in (0..n).rev() {
+            bytes.push(1);
+            var(&mut bytes, client);
+            bytes.push(0);
+            match next(client, n) {
+                Some(left) => {
+                    bytes.push(0x84);
+                    var(&mut bytes, left);
+                    bytes.push(0);
+                }
+                None => bytes.extend_from_slice(&[4, 1, 4, b't', b'e', b'x', b't']),
+            }
+            bytes.extend_from_slice(&[1, b'x']);
+        }
+        bytes.push(0);
+        bytes
+    };
+    let orders: [fn(u32, u32) -> Option<u32>; 3] = [
+        |client, _| client.checked_sub(1),
+        |client, n| (client + 1 < n).then_some(client + 1),
+        |client, _| {
+            client
+                .checked_sub(client.min(if client.is_multiple_of(3) { 5 } else { 1 }))
+                .filter(|_| client > 0)
+        },
+    ];
+    for order in orders {
+        let state = state(order);
+        let mut document = replica(1);
+        let imported = document.import_snapshot(&state).unwrap();
+        assert!(imported.changed && !imported.pending);
+        assert_eq!(text(&document).len(), usize::try_from(n).unwrap());
+        let mut loaded = replica(2);
+        loaded
+            .import_snapshot(&document.snapshot().unwrap())
+            .unwrap();
+        assert_eq!(loaded.version(), document.version());
+    }
+    // Without the first one, all wait; with it, none does.
+    let without_first = |client: u32, _| Some(client.checked_sub(1).unwrap_or(1 << 20));
+    let mut document = replica(1);
+    let imported = document.import_snapshot(&state(without_first)).unwrap();
+    assert!(!imported.changed && imported.pending);
+    let mut first = vec![1, 1];
+    var(&mut first, 1 << 20);
+    first.extend_from_slice(&[0, 4, 1, 4, b't', b'e', b'x', b't', 1, b'y', 0]);
+    let imported = document.import(&[Bytes::from(first)]).unwrap();
+    assert!(imported.changed && !imported.pending);
+    assert_eq!(text(&document).len(), usize::try_from(n).unwrap() + 1);
+}
+
+/// A number in lib0's variable length.
+fn var(bytes: &mut Vec<u8>, mut n: u32) {
+    while n >= 0x80 {
+        bytes.push(n.to_le_bytes()[0] | 0x80);
+        n >>= 7;
+    }
+    bytes.push(n.to_le_bytes()[0]);
+}

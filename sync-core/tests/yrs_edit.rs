@@ -579,6 +579,24 @@ fn edits_through_handles_of_a_replaced_document_come_out_as_stray() {
     assert_eq!(text(&a), "hello!");
 }
 
+/// Scenario 89.
+#[test]
+fn a_handle_kept_from_a_replaced_document_loses_nothing_silently_in_the_new_one() {
+    let mut a = replica(1);
+    let kept = Yrs::new().native(&a).get_or_insert_text("text");
+    push(&mut a, "hello");
+    let too_large = |txn: &mut TransactionMut<'_>| kept.push(txn, "more than ten bytes");
+    Yrs::new().edit(&mut a, 10, too_large).unwrap();
+    a.drain();
+    let edited = Yrs::new().edit(&mut a, UNLIMITED, |txn| kept.insert(txn, 2, "x"));
+    assert_eq!(edited, Err(EngineError::Poisoned));
+    let drained = a.drain();
+    assert_eq!(drained.local, Vec::<Bytes>::new());
+    assert_eq!(drained.stray.len(), 1);
+    assert_eq!(a.snapshot(), Err(EngineError::Poisoned));
+    assert_eq!(a.import(&[]), Err(EngineError::Poisoned));
+}
+
 #[test]
 fn observers_do_not_keep_a_dropped_document_alive() {
     let a = replica(1);

@@ -258,6 +258,66 @@ fn deep_values_are_refused_before_they_overflow_a_stack() {
     assert!(replica(1).import(&[Bytes::from(change)]).unwrap().changed);
 }
 
+/// `n` maps, each in the one before.
+fn nested_maps(n: u16) -> Vec<u8> {
+    let mut bytes = vec![1];
+    var(&mut bytes, n);
+    bytes.extend_from_slice(&[7, 0, 0x27, 1, 1, b'r', 1, b'k', 1]);
+    for parent in 0..n - 1 {
+        bytes.extend_from_slice(&[0x27, 0, 7]);
+        var(&mut bytes, parent);
+        bytes.extend_from_slice(&[1, b'k', 1]);
+    }
+    bytes.push(0);
+    bytes
+}
+
+/// A number in lib0's variable length.
+fn var(bytes: &mut Vec<u8>, n: u16) {
+    let [low, high] = [n % 128, n / 128].map(|part| part.to_le_bytes());
+    match high {
+        [0, 0] => bytes.push(low[0]),
+        [high, 0] if high < 128 => bytes.extend_from_slice(&[low[0] | 0x80, high]),
+        _ => bytes.extend_from_slice(&[low[0] | 0x80, high[0] | 0x80, high[0] >> 7 | high[1] << 1]),
+    }
+}
+
+#[test]
+fn deep_containers_are_refused() {
+    assert_eq!(validate(&nested_maps(65)), Ok(()));
+    assert_eq!(fault(&nested_maps(66)), "nesting of containers");
+    assert_eq!(fault(&nested_maps(30_000)), "nesting of containers");
+    // Each an array with a number in it, and the next one beside the number.
+    let mut bytes = vec![1, 140, 1, 7, 0, 7, 1, 1, b'r', 0];
+    for parent in (0..138).step_by(2) {
+        bytes.extend_from_slice(&[8, 0, 7]);
+        var(&mut bytes, parent);
+        bytes.extend_from_slice(&[1, 126, 0x87, 7]);
+        var(&mut bytes, parent + 1);
+        bytes.push(0);
+    }
+    bytes.extend_from_slice(&[0, 1, 0]);
+    assert_eq!(fault(&bytes), "nesting of containers");
+    // Side by side they may be as many as they like.
+    let mut bytes = vec![1];
+    var(&mut bytes, 1_000);
+    bytes.extend_from_slice(&[7, 0, 7, 1, 1, b'r', 0]);
+    for left in 0..999 {
+        bytes.extend_from_slice(&[0x87, 7]);
+        var(&mut bytes, left);
+        bytes.push(0);
+    }
+    bytes.push(0);
+    assert_eq!(validate(&bytes), Ok(()));
+    assert!(replica(1).import(&[Bytes::from(bytes)]).unwrap().changed);
+    // Two that contain each other are in no document.
+    let circle = [1, 66, 7, 0, 7, 0, 7, 1, 0, 7, 0, 7, 0, 0];
+    let others = [7, 1, 1, b'r', 0].repeat(64);
+    let bytes = [circle.as_slice(), &others, &[0]].concat();
+    assert_eq!(validate(&bytes), Ok(()));
+    assert!(replica(1).import(&[Bytes::from(bytes)]).unwrap().pending);
+}
+
 #[test]
 fn size_and_number_of_subdocuments_are_limited() {
     let change = update(1, &block(4, &[3, b'a', b'b', b'c']));

@@ -100,7 +100,8 @@ impl YrsDocument {
         }
         // Not left to the drop, which would abort the process if it panics while another panic unwinds.
         let committed = catch_unwind(AssertUnwindSafe(|| txn.commit()));
-        if has_changes(&txn) {
+        let is_mixed = self.queue.lock().is_mixed;
+        if has_changes(&txn) && !is_mixed {
             let n_queued = self.queue.lock().local.len() - n_before;
             // A panic in somebody's observer keeps ours from being called, and `Doc::destroy` takes it off; a commit
             // inside the closure calls it too soon.
@@ -119,6 +120,9 @@ impl YrsDocument {
                 resume_unwind(panic)
             }
         };
+        if is_mixed {
+            return Err(EngineError::Poisoned);
+        }
         if let Some(before) = before {
             let change = self.queue.lock().local.last().cloned().unwrap_or_default();
             if self.queue.lock().is_cut || scan(&change, &limits, &mut Ignore).is_err() {
@@ -137,7 +141,11 @@ impl YrsDocument {
     }
 
     fn usable(&self) -> Result<(), EngineError> {
-        if self.is_poisoned || self.queue.lock().is_cut {
+        let is_damaged = {
+            let inner = self.queue.lock();
+            inner.is_cut || inner.is_mixed
+        };
+        if self.is_poisoned || is_damaged {
             Err(EngineError::Poisoned)
         } else {
             Ok(())

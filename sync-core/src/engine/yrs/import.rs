@@ -5,7 +5,6 @@
 //! differ for ever; and where a collected block overlaps both sides of a hole (`Block::splice` does not shorten the
 //! left part) it overwrites live blocks in a release build.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -15,6 +14,7 @@ use ::yrs::updates::encoder::Encode;
 use ::yrs::{ReadTxn, TransactionMut, Update, WriteTxn};
 use bytes::Bytes;
 
+use super::graph::in_order;
 use super::observe::Queue;
 use super::pairs::{self, Pairs};
 use super::rewrite::without_holes;
@@ -29,6 +29,9 @@ pub(super) const LIMITS: ValidateLimits = ValidateLimits {
 
 /// Updates that wait take at most this much memory. Honest changes do not wait: the log is causally closed.
 const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Updates with more clients than this are given to yrs in parts: it recurses once for each.
+const RUNS_MAX: usize = 256;
 
 /// An update that passed the validator.
 #[derive(Debug, Clone, Default)]
@@ -164,25 +167,31 @@ impl Importer {
         update: Checked,
         pairs: &mut Pairs,
     ) -> Result<(), EngineError> {
-        let mut missing = BTreeSet::new();
-        if update.runs().any(|run| self.is_missing(run)) {
+        let is_long = update.runs_before.len() >= RUNS_MAX;
+        if is_long || update.runs().any(|run| self.is_missing(run)) {
             self.look_up(txn);
-            missing = update
-                .runs()
-                .filter(|run| self.is_missing(run))
-                .map(|run| ClientID::new(run.client))
-                .collect();
         }
-        let mut part = Cow::Borrowed(update.bytes.as_ref());
-        if !missing.is_empty() {
-            let known = |client| self.next.get(&client).copied().unwrap_or_default();
-            part = Cow::Owned(without_holes(&part, known)?);
-        }
+        let missing: BTreeSet<ClientID> = update
+            .runs()
+            .filter(|run| self.is_missing(run))
+            .map(|run| ClientID::new(run.client))
+            .collect();
         // Not those of a block that is there: whatever it says now, it changes nothing.
         let is_new = |id: &Id| id.clock >= self.next.get(&id.client).copied().unwrap_or_default();
         pairs.note(update.pairs.iter().copied().filter(is_new));
-        let mended = pairs.mend(&part);
-        missing.append(&mut apply(txn, mended.as_deref().unwrap_or(&part))?);
+        let known = |client| self.next.get(&client).copied().unwrap_or_default();
+        let mut apply = |part: &[u8]| apply(txn, pairs.mend(part).as_deref().unwrap_or(part));
+        let missing = if is_long {
+            let (parts, mut missing) = in_order(&update.bytes, known)?;
+            for part in &parts {
+                missing.append(&mut apply(part)?);
+            }
+            missing
+        } else if missing.is_empty() {
+            apply(&update.bytes)?
+        } else {
+            &missing | &apply(&without_holes(&update.bytes, known)?)?
+        };
         for run in update.runs() {
             let ranges = txn.insert_set().get(&ClientID::new(run.client));
             if let Some(end) = ranges.and_then(|ranges| ranges.clock_end()) {

@@ -5,11 +5,14 @@
 //!
 //! Take what you need from a transaction inside the closure ([`get_or_insert_text`](::yrs::WriteTxn::get_or_insert_text),
 //! [`get_text`](::yrs::ReadTxn::get_text)) and do not keep it: when the document is replaced, a `TextRef` kept from before
-//! still points into the retired document. Edits made there, through a [`Native`](crate::engine::NativeEngine::Native)
-//! handle from before, come out as [`stray`](crate::engine::Drained::stray).
+//! still points into the retired document. Edits made there, with a transaction of the retired
+//! [`Native`](crate::engine::NativeEngine::Native), come out as [`stray`](crate::engine::Drained::stray). A kept
+//! `TextRef` in a transaction of the new document damages that one: the change comes out as stray too, and everything
+//! else says [`Poisoned`](crate::engine::EngineError::Poisoned) until the document is loaded afresh.
 
 mod cursor;
 mod document;
+mod graph;
 mod import;
 mod json;
 mod observe;

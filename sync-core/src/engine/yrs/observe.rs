@@ -31,6 +31,8 @@ pub(super) struct Inner {
     pub(super) pairs: Pairs,
     /// Whether the live document has a cut character, so that it must be loaded afresh.
     pub(super) is_cut: bool,
+    /// Whether the live document was edited through a handle of a retired one, so that it must be loaded afresh.
+    pub(super) is_mixed: bool,
     /// Counts the documents used so far; those before it are retired.
     pub(super) generation: u64,
     pub(super) wake: Option<Wake>,
@@ -102,7 +104,10 @@ impl Queue {
     /// Adds a local change, as an observer does.
     pub(super) fn push(&self, txn: &TransactionMut<'_>, generation: u64, change: Bytes) {
         let mut inner = self.lock();
-        if inner.generation == generation {
+        if inner.generation == generation && generation > 0 && is_mixed(txn) {
+            inner.is_mixed = true;
+            inner.stray.push(change);
+        } else if inner.generation == generation {
             inner.pairs.note(pairs::in_update(&change).into_iter());
             let mended = inner.pairs.mend(&change);
             inner.is_cut |= mended.is_some();
@@ -120,6 +125,15 @@ impl Queue {
             wake();
         }
     }
+}
+
+/// Whether a committed transaction touched a root that is not of its document: a handle of a retired document was used
+/// with it. yrs then puts pieces of that one into this one.
+fn is_mixed(txn: &TransactionMut<'_>) -> bool {
+    txn.changed_parent_types().iter().any(|branch| {
+        let id = branch.id();
+        matches!(id, BranchID::Root(_)) && id.get_branch(txn) != Some(*branch)
+    })
 }
 
 /// Names of the roots that a committed transaction touched, sorted.

@@ -9,8 +9,7 @@
 use std::collections::BTreeMap;
 
 use super::rewrite::{Kept, keep};
-use super::validate::{Block, Id, Link, Visitor, scan};
-use crate::engine::ValidateLimits;
+use super::validate::{Block, Id, Link, UNLIMITED, Visitor, scan};
 
 /// Where the characters of two elements in a document start: four bytes for each.
 #[derive(Debug, Default)]
@@ -43,12 +42,6 @@ pub(super) fn in_update(update: &[u8]) -> Vec<Id> {
     let _ = scan(update, &UNLIMITED, &mut found);
     found.0
 }
-
-/// For what passed the validator, or is the application's own and need not keep the limits.
-const UNLIMITED: ValidateLimits = ValidateLimits {
-    bytes_max: usize::MAX,
-    depth_max: u32::MAX,
-};
 
 impl Pairs {
     /// Notes characters of a document.

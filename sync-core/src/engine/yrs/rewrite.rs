@@ -7,8 +7,8 @@ use ::yrs::block::ClientID;
 use ::yrs::updates::encoder::Encode;
 use ::yrs::{ID, IdSet, ReadTxn, StateVector, TransactionMut};
 
-use super::validate::{Block, HAS_RIGHT, INFO_SKIP, Id, Visitor, scan};
-use crate::engine::{EngineError, ValidateLimits};
+use super::validate::{Block, HAS_RIGHT, INFO_SKIP, Id, UNLIMITED, Visitor, scan};
+use crate::engine::EngineError;
 
 /// The state from before an uncommitted transaction, as an update.
 pub(super) fn state_before(txn: &TransactionMut<'_>) -> Result<Vec<u8>, EngineError> {
@@ -76,12 +76,7 @@ pub(super) fn keep(
         kept,
         left_out: 0,
     };
-    // Checked before, or our own state: what it holds is bounded by the memory it came from.
-    let limits = ValidateLimits {
-        bytes_max: usize::MAX,
-        depth_max: u32::MAX,
-    };
-    scan(update, &limits, &mut keeper)?;
+    scan(update, &UNLIMITED, &mut keeper)?;
     Ok(keeper.kept)
 }
 

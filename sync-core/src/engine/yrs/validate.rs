@@ -1,4 +1,5 @@
 //! Checks the bytes of an update (lib0 v1) in one pass that allocates nothing, and tells a [`Visitor`] what is in them.
+//! Only where containers might nest too deep, a second pass does.
 //!
 //! yrs decodes whatever passes without panicking, in memory proportional to the input. yrs alone reserves what a
 //! count claims (4 bytes reserve 5 GB), recurses as deep as the input says, and takes clocks for signed numbers.
@@ -13,6 +14,7 @@
 //! After `Update::decode` of yrs 0.28 (`src/update.rs`) and `ItemContent::decode` (`src/block.rs`).
 
 use super::cursor::{CLIENT_MAX, CLOCK_MAX, Cursor};
+use super::graph::check_nesting;
 use super::json;
 use crate::engine::{EngineError, ValidateLimits};
 
@@ -23,6 +25,12 @@ pub(super) const HAS_RIGHT: u8 = 0x40;
 const HAS_KEY: u8 = 0x20;
 /// Not used by the format; yrs ignores it, Yjs stumbles over it.
 const UNUSED: u8 = 0x10;
+
+/// For what passed before, or is the application's own and need not keep the limits.
+pub(super) const UNLIMITED: ValidateLimits = ValidateLimits {
+    bytes_max: usize::MAX,
+    depth_max: u32::MAX,
+};
 
 /// Each makes yrs allocate a document of about a kilobyte for five bytes of input.
 const SUBDOCUMENTS_MAX: u32 = 65_536;
@@ -49,6 +57,8 @@ pub(super) struct Block {
     pub(super) len: u32,
     pub(super) left: Option<Link>,
     pub(super) right: Option<Link>,
+    /// The element whose container it is in, where it says so.
+    pub(super) parent: Option<Id>,
     pub(super) is_skip: bool,
     /// Where it starts and ends in the input.
     pub(super) bytes: (usize, usize),
@@ -93,9 +103,16 @@ pub(super) fn scan(
         offset: 0,
         depth_max: limits.depth_max,
         subdocuments: 0,
+        containers: 0,
         visitor,
     };
-    scan.update()
+    scan.update()?;
+    // Fewer cannot nest deeper, and to know takes memory.
+    if scan.containers > limits.depth_max {
+        check_nesting(bytes, limits.depth_max)
+    } else {
+        Ok(())
+    }
 }
 
 fn exceeded(what: &'static str, value: usize, max: usize) -> EngineError {
@@ -113,6 +130,7 @@ struct Scan<'a, 'v, V> {
     offset: usize,
     depth_max: u32,
     subdocuments: u32,
+    containers: u32,
     visitor: &'v mut V,
 }
 
@@ -186,6 +204,7 @@ impl<V: Visitor> Scan<'_, '_, V> {
             len: 0,
             left: None,
             right: None,
+            parent: None,
             is_skip: false,
             bytes: (0, 0),
         };
@@ -216,6 +235,7 @@ impl<V: Visitor> Scan<'_, '_, V> {
             }
             7 => {
                 self.container()?;
+                self.containers += 1;
                 block.len = 1;
             }
             8 => {
@@ -247,9 +267,7 @@ impl<V: Visitor> Scan<'_, '_, V> {
         }
         self.mark();
         match self.cursor.var_u32("kind of parent")? {
-            0 => {
-                self.id("parent")?;
-            }
+            0 => block.parent = Some(self.id("parent")?),
             1 => {
                 self.cursor.string("root name")?;
             }
