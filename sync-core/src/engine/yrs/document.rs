@@ -267,6 +267,11 @@ impl Document for YrsDocument {
         })
     }
 
+    /// `TextRef` and its like are raw pointers, and a cloned `Doc` can be edited.
+    fn outlives_replacement(&self) -> bool {
+        true
+    }
+
     /// Elements name their neighbours, so a change stays meaningless without those before it.
     fn can_rebase(&self) -> bool {
         false
