@@ -104,6 +104,8 @@ impl<E: Engine> DocumentHandle<E> {
     /// # Errors
     /// [`EditError`]: the closure did not run, except for [`EditError::TooLarge`], where the change has been taken back.
     pub fn edit<R>(&self, f: impl FnOnce(&mut E::Edit<'_>) -> R) -> Result<R, EditError> {
+        // Before the guard, so that it is dropped after it.
+        let _undrained = Undrained(self);
         let Ok(mut guard) = self.cell.lock() else {
             return Err(EditError::Reentrant);
         };
@@ -277,6 +279,17 @@ impl<E: Engine> DocumentHandle<E> {
 
     /// Closes this handle; the document closes with its last one.
     pub fn close(self) {}
+}
+
+/// After a panic in the closure of an edit, has the driver pick up what the closure had done.
+struct Undrained<'a, E: Engine>(&'a DocumentHandle<E>);
+
+impl<E: Engine> Drop for Undrained<'_, E> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.shared.woken(&self.0.entry.id);
+        }
+    }
 }
 
 /// Waits for something to become true of a document. Keeps the document open meanwhile.
