@@ -94,18 +94,24 @@ impl Entry {
             && !std::mem::replace(&mut lock(&self.work).running, true)
     }
 
-    /// Works off what is queued, and drains the replica. Blocks; not for an async worker. Whether more is queued: then the
+    /// Works off what is queued, and drains the replica. Blocks; not for an async worker. Unless everything is done, the
     /// caller must call again.
-    pub(crate) fn run(&self, shared: &Shared) -> bool {
+    pub(crate) fn run(&self, shared: &Shared) -> Ran {
         let jobs: Vec<(u64, Job)> = {
             let mut work = lock(&self.work);
             let count = work.jobs.len().min(JOBS_PER_TURN);
             work.jobs.drain(..count).collect()
         };
-        stacker::grow(ENGINE_STACK_BYTES, || self.runner.run(self, shared, &jobs));
+        let done = stacker::grow(ENGINE_STACK_BYTES, || self.runner.run(self, shared, &jobs));
         let mut work = lock(&self.work);
+        if done < jobs.len() {
+            for job in jobs.into_iter().skip(done).rev() {
+                work.jobs.push_front(job);
+            }
+            return Ran::Busy;
+        }
         work.running = !work.jobs.is_empty() || self.dirty.load(Ordering::Acquire);
-        work.running
+        if work.running { Ran::More } else { Ran::All }
     }
 
     /// Drains the replica into the machine. Under the replica's lock, so that what comes out is in the order in which it
@@ -163,20 +169,35 @@ impl Entry {
 /// Events that a slow reader may be behind before it loses the oldest.
 pub(crate) const EVENTS_MAX: usize = 1024;
 
+/// What is left after [`Entry::run`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ran {
+    /// Nothing.
+    All,
+    /// More is queued.
+    More,
+    /// A transaction of the application holds the document: to be tried again in a while.
+    Busy,
+}
+
 /// Runs jobs on a replica of any engine.
 trait Runner: Send + Sync {
-    fn run(&self, entry: &Entry, shared: &Shared, jobs: &[(u64, Job)]);
+    /// How many were done. The others find the document held by a transaction of the application.
+    fn run(&self, entry: &Entry, shared: &Shared, jobs: &[(u64, Job)]) -> usize;
 }
 
 impl<E: Engine> Runner for Arc<Cell<E>> {
-    fn run(&self, entry: &Entry, shared: &Shared, jobs: &[(u64, Job)]) {
-        let Ok(mut guard) = self.lock() else { return };
+    fn run(&self, entry: &Entry, shared: &Shared, jobs: &[(u64, Job)]) -> usize {
+        let Ok(mut guard) = self.lock() else { return 0 };
+        let mut done = 0;
         for (number, job) in jobs {
             let outcome = guard.replica.run(
                 job,
                 || shared.core().state.outbox_bytes(&entry.id),
                 || shared.core().state.take_for_replay(&entry.id),
             );
+            let Some(outcome) = outcome else { break };
+            done += 1;
             let mut core = shared.core();
             let now = core.now();
             core.state.handle_job(now, &entry.id, *number, outcome);
@@ -185,6 +206,7 @@ impl<E: Engine> Runner for Arc<Cell<E>> {
         drop(guard);
         entry.publish(events);
         shared.wake.notify_one();
+        done
     }
 }
 

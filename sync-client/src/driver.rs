@@ -12,9 +12,10 @@ use sync_core::client::{AttemptId, ClientState, Output};
 use sync_core::error::{ErrorCode, PeerError};
 use sync_core::time::Time;
 use sync_core::transport::{DialError, Dialer, Transport, TransportError};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use crate::cell::{Entry, lock};
+use crate::cell::{Entry, Ran, lock};
 use crate::shared::Shared;
 
 /// Frames taken from the transport in one turn, before others get the thread.
@@ -22,6 +23,9 @@ const FRAMES_PER_TURN: usize = 64;
 
 /// Time that a connection has for its last frames and its goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Time after which a document is tried again that a transaction of the application held.
+const BUSY_DELAY: Duration = Duration::from_millis(5);
 
 type Dialing = Pin<Box<dyn Future<Output = Result<Box<dyn Transport>, DialError>> + Send>>;
 
@@ -208,11 +212,8 @@ impl Driver {
         }
     }
 
-    /// Engine work is done on a blocking thread, never on an async worker. While it runs the runtime is not idle, so a
-    /// paused clock waits for it too.
     fn run_jobs(&self, entry: Arc<Entry>) {
-        let shared = self.shared.clone();
-        tokio::task::spawn_blocking(move || while entry.run(&shared) {});
+        run_jobs(self.shared.clone(), entry);
     }
 
     async fn next_input(&mut self, deadline: Option<Instant>) -> Input {
@@ -282,6 +283,26 @@ impl Driver {
         // Also when something else came first: a deadline may have passed meanwhile.
         state.handle_timeout(now);
     }
+}
+
+/// Engine work is done on a blocking thread, never on an async worker. While it runs the runtime is not idle, so a paused
+/// clock waits for it too.
+fn run_jobs(shared: Arc<Shared>, entry: Arc<Entry>) {
+    tokio::task::spawn_blocking(move || {
+        loop {
+            match entry.run(&shared) {
+                Ran::All => return,
+                Ran::More => {}
+                // Not waited for here: the application may need this lock to get on with its transaction.
+                Ran::Busy if shared.is_stopped() => return,
+                Ran::Busy => break,
+            }
+        }
+        Handle::current().spawn(async move {
+            tokio::time::sleep(BUSY_DELAY).await;
+            run_jobs(shared, entry);
+        });
+    });
 }
 
 impl Connection {

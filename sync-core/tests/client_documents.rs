@@ -296,7 +296,11 @@ fn missing_dependencies_lead_to_one_resync_and_no_loop() {
     for _ in 0..2 {
         client.finish_job(JobOutcome::Done { pending: true });
     }
-    client.finish_job(JobOutcome::Merged { lacking: None });
+    client.finish_job(JobOutcome::Merged {
+        lacking: None,
+        pending: true,
+    });
+    assert!(matches!(phase(&client), SyncPhase::CatchingUp { .. }));
     client.changes(4, &foreign_changes(&["x"]));
     client.finish_job(JobOutcome::Done { pending: true });
     client.advance(Duration::from_secs(20));

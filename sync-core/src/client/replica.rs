@@ -68,11 +68,15 @@ pub enum JobOutcome {
     Merged {
         /// What the server's state and the outbox lack, as one change.
         lacking: Option<Bytes>,
+        /// Whether the engine waits for changes that are not there.
+        pending: bool,
     },
     /// The replica was replaced.
     Replaced {
         /// Whether the pending work was replayed.
         replayed: bool,
+        /// Whether the engine waits for changes that are not there.
+        pending: bool,
     },
 }
 
@@ -182,35 +186,39 @@ impl<E: Engine> Replica<E> {
         drained
     }
 
-    /// Runs a job. `outbox` gives the bytes of everything in the outbox, oldest first; `replay` takes what is pending out
-    /// of it for a replacement and gives the bytes of what may be replayed. Both are called under the replica's lock, so
-    /// that no edit comes in between.
+    /// Runs a job. `None` if a transaction of the application holds the document: nothing was done, and the same job is to
+    /// be run again, before any other.
+    ///
+    /// `outbox` gives the bytes of everything in the outbox, oldest first; `replay` takes what is pending out of it for a
+    /// replacement and gives the bytes of what may be replayed. Both are called under the replica's lock, so that no edit
+    /// comes in between.
     pub fn run(
         &mut self,
         job: &Job,
         outbox: impl FnOnce() -> Vec<Bytes>,
         replay: impl FnOnce() -> Vec<Bytes>,
-    ) -> JobOutcome {
-        match job {
+    ) -> Option<JobOutcome> {
+        let outcome = match job {
             Job::Import {
                 target, changes, ..
             } => self.import(*target, changes),
             Job::ImportSnapshot { target, bytes } => {
-                match self.target(*target).import_snapshot(bytes) {
-                    Ok(imported) => JobOutcome::Done {
-                        pending: imported.pending,
-                    },
-                    Err(_) => JobOutcome::Invalid { index: 0 },
-                }
+                let imported = self.target(*target).import_snapshot(bytes);
+                imported.map(|imported| JobOutcome::Done {
+                    pending: imported.pending,
+                })
             }
             Job::StartShadow => {
                 self.shadow = self.engine.create(ReplicaSeed(self.seeds.next_u128())).ok();
-                JobOutcome::Done { pending: false }
+                Ok(JobOutcome::Done { pending: false })
             }
-            Job::Merge => self
-                .merge(&outbox())
-                .unwrap_or(JobOutcome::Invalid { index: 0 }),
-            Job::Replace => self.replace(&replay()),
+            Job::Merge => self.merge(&outbox()),
+            Job::Replace => Ok(self.replace(&replay())),
+        };
+        match outcome {
+            Ok(outcome) => Some(outcome),
+            Err(EngineError::Busy) => None,
+            Err(_) => Some(JobOutcome::Invalid { index: 0 }),
         }
     }
 
@@ -221,7 +229,7 @@ impl<E: Engine> Replica<E> {
         }
     }
 
-    fn import(&mut self, target: Target, changes: &[Bytes]) -> JobOutcome {
+    fn import(&mut self, target: Target, changes: &[Bytes]) -> Result<JobOutcome, EngineError> {
         // What is valid is the same function on both sides (design 7), so an invalid change in the log is damage.
         let valid = changes
             .iter()
@@ -229,38 +237,47 @@ impl<E: Engine> Replica<E> {
             .count();
         let index = u64::try_from(valid).unwrap_or(u64::MAX);
         let document = self.target(target);
-        match document.import(changes.get(..valid).unwrap_or(changes)) {
-            Ok(_) if valid < changes.len() => JobOutcome::Invalid { index },
-            Ok(imported) => JobOutcome::Done {
+        let imported = document.import(changes.get(..valid).unwrap_or(changes))?;
+        Ok(if valid < changes.len() {
+            JobOutcome::Invalid { index }
+        } else {
+            JobOutcome::Done {
                 pending: imported.pending,
-            },
-            Err(_) => JobOutcome::Invalid { index: 0 },
-        }
+            }
+        })
     }
 
     /// Design 2.3: both sides keep everything, and only what is really lacking is pushed.
     fn merge(&mut self, outbox: &[Bytes]) -> Result<JobOutcome, EngineError> {
-        let Some(mut shadow) = self.shadow.take() else {
-            return Ok(JobOutcome::Merged { lacking: None });
+        let Some(shadow) = &mut self.shadow else {
+            return Ok(JobOutcome::Merged {
+                lacking: None,
+                pending: false,
+            });
         };
-        if let Some(news) = shadow.since(&self.main.version())? {
-            self.main.import(&[news])?;
-        }
-        let server = shadow.version();
-        shadow.import(outbox)?;
+        let news = shadow.since(&self.main.version())?;
+        let pending = self.main.import(news.as_slice())?.pending;
         // What is pushed goes in front of the outbox, so it must make sense right after the server's state: it is taken
-        // against that, though only made if something is lacking beyond the outbox.
-        let lacking = match self.main.since(&shadow.version())? {
-            Some(_) => self.main.since(&server)?,
-            None => None,
+        // against that, though only pushed if something is lacking beyond the outbox.
+        let more = self.main.since(&shadow.version())?;
+        // From here on nothing is busy: the shadow is nobody else's.
+        shadow.import(outbox)?;
+        let lacking = match more {
+            Some(more) if shadow.import(std::slice::from_ref(&more))?.changed => Some(more),
+            _ => None,
         };
-        Ok(JobOutcome::Merged { lacking })
+        self.shadow = None;
+        Ok(JobOutcome::Merged { lacking, pending })
     }
 
     fn replace(&mut self, replay: &[Bytes]) -> JobOutcome {
         let Some(mut shadow) = self.shadow.take() else {
-            return JobOutcome::Replaced { replayed: false };
+            return JobOutcome::Replaced {
+                replayed: false,
+                pending: false,
+            };
         };
+        let pending = shadow.import(&[]).is_ok_and(|imported| imported.pending);
         let replayed = !replay.is_empty() && shadow.can_rebase() && shadow.import(replay).is_ok();
         if let Some(wake) = &self.wake {
             shadow.set_wake(wake.clone());
@@ -269,6 +286,6 @@ impl<E: Engine> Replica<E> {
         if retired.outlives_replacement() {
             self.retired.push(retired);
         }
-        JobOutcome::Replaced { replayed }
+        JobOutcome::Replaced { replayed, pending }
     }
 }

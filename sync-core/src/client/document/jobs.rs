@@ -40,17 +40,18 @@ impl DocumentState {
                     turn: waited_for,
                     channel,
                 },
-                JobOutcome::Merged { lacking },
+                JobOutcome::Merged { lacking, pending },
             ) => {
                 self.cursor = Some(cursor);
                 self.backoff.reset();
+                self.note_pending_after_reset(pending);
                 self.reconcile(channel, lacking, waited_for, rng, turn);
             }
-            (Effect::Replaced { cursor, .. }, JobOutcome::Replaced { replayed }) => {
+            (Effect::Replaced { cursor, .. }, JobOutcome::Replaced { replayed, pending }) => {
                 let refused = self.fresh.take() == Some(Fresh::Replace);
                 self.cursor = Some(cursor);
-                self.pending = false;
                 self.backoff.reset();
+                self.note_pending_after_reset(pending);
                 self.finish_replacement(replayed, refused, rng, turn);
             }
             (
@@ -81,6 +82,12 @@ impl DocumentState {
         }
     }
 
+    /// The whole state has just been read: if something is missing still, reading it again does not help.
+    const fn note_pending_after_reset(&mut self, pending: bool) {
+        self.pending = pending;
+        self.resynced = pending;
+    }
+
     fn damaged(&mut self, sequence: Seq, turn: &mut Turn) {
         if let Link::Streaming(stream) = &self.link {
             turn.messages.push(Message::Close(Close {
@@ -101,7 +108,6 @@ impl DocumentState {
         rng: &mut Rng,
         turn: &mut Turn,
     ) {
-        self.pending = false;
         self.outbox.drop_covered();
         let may_write = self.access >= AccessLevel::Write;
         match lacking {
