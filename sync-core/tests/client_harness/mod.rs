@@ -137,7 +137,7 @@ impl Harness {
             || state.borrow().outbox_bytes(document),
             || state.borrow_mut().take_for_replay(document),
         );
-        let outcome = outcome.expect("no transaction of the application");
+        let outcome = outcome.unwrap();
         self.state.handle_job(self.now, document, number, outcome);
     }
 

@@ -706,7 +706,7 @@ impl<E: Engine + Validator> World<E> {
             || state.borrow().outbox_bytes(document),
             || state.borrow_mut().take_for_replay(document),
         );
-        let outcome = outcome.expect("no transaction of the application");
+        let outcome = outcome.unwrap();
         let drained = replica.drain();
         assert!(
             drained.main.local.is_empty(),
