@@ -255,8 +255,13 @@ impl<E: Engine> Replica<E> {
                 pending: false,
             });
         };
-        let news = shadow.since(&self.main.version())?;
-        let pending = self.main.import(news.as_slice())?.pending;
+        let pending = if shadow.import(&[])?.pending {
+            // A version says nothing of what waits, a snapshot holds it.
+            self.main.import_snapshot(&shadow.snapshot()?)?.pending
+        } else {
+            let news = shadow.since(&self.main.version())?;
+            self.main.import(news.as_slice())?.pending
+        };
         // What is pushed goes in front of the outbox, so it must make sense right after the server's state: it is taken
         // against that, though only pushed if something is lacking beyond the outbox.
         let more = self.main.since(&shadow.version())?;
