@@ -1,6 +1,5 @@
 //! How a client is made.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,17 +8,21 @@ use sync_core::client::{ClientConfig, ClientState};
 use sync_core::ids::OriginId;
 use sync_core::transport::Dialer;
 use sync_core::wire::Compression;
+use tokio::runtime::{Handle, Runtime};
 
 use crate::client::Client;
 use crate::driver::drive;
 use crate::error::StartError;
 use crate::shared::Shared;
+use crate::store::ClientStore;
 
 /// How a client is made; from [`Client::builder`] or [`Client::with_dialer`].
 #[must_use]
 pub struct ClientBuilder {
     dial: Dial,
     config: ClientConfig,
+    store: Option<Arc<dyn ClientStore>>,
+    account: String,
 }
 
 impl std::fmt::Debug for ClientBuilder {
@@ -46,12 +49,30 @@ impl ClientBuilder {
         // The ids are drawn at the start: the same builder value never makes two clients.
         let mut config = ClientConfig::new(OriginId(0), 0);
         config.software = concat!("sync-client/", env!("CARGO_PKG_VERSION")).to_owned();
-        Self { dial, config }
+        Self {
+            dial,
+            config,
+            store: None,
+            account: String::new(),
+        }
     }
 
     /// Credentials for the server, sent when connecting. Default none.
     pub fn token(mut self, token: impl Into<Bytes>) -> Self {
         self.config.credentials = Some(token.into());
+        self
+    }
+
+    /// Where the client keeps its documents on this device. Default none: what the server has not acknowledged is lost with
+    /// the process.
+    pub fn store(mut self, store: impl ClientStore) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// Whose documents the store holds. A store belongs to one account; default the empty name.
+    pub fn account(mut self, account: impl Into<String>) -> Self {
+        self.account = account.into();
         self
     }
 
@@ -103,12 +124,26 @@ impl ClientBuilder {
             Dial::With(dialer) => dialer,
             Dial::Address(address) => dialer_for(address)?,
         };
+        if let Some(store) = &self.store {
+            store.bind(&self.account)?;
+        }
+        self.config.store = self.store.is_some();
         self.config.origin = OriginId(random()?);
         self.config.seed = random()?;
         let mut state = ClientState::new(self.config);
         state.connect(sync_core::time::Time::ZERO);
-        let shared = Arc::new(Shared::new(state));
-        run(drive(shared.clone(), dialer))?;
+        let (runtime, own) = runtime()?;
+        let shared = Arc::new(Shared::new(state, self.store, runtime));
+        let driver = drive(shared.clone(), dialer);
+        match own {
+            None => drop(shared.runtime.spawn(driver)),
+            Some(own) => {
+                std::thread::Builder::new()
+                    .name("sync-client".to_owned())
+                    .spawn(move || own.block_on(driver))
+                    .map_err(StartError::Thread)?;
+            }
+        }
         Ok(Client::new(shared))
     }
 }
@@ -139,19 +174,14 @@ fn dialer_for(address: String) -> Result<Arc<dyn Dialer>, StartError> {
     })
 }
 
-/// Runs the driver where there is a runtime, or on a thread of its own.
-fn run(driver: impl Future<Output = ()> + Send + 'static) -> Result<(), StartError> {
-    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-        runtime.spawn(driver);
-        return Ok(());
+/// The runtime of the caller, or one that is to run on a thread of its own.
+fn runtime() -> Result<(Handle, Option<Runtime>), StartError> {
+    if let Ok(current) = Handle::try_current() {
+        return Ok((current, None));
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let own = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(StartError::Thread)?;
-    std::thread::Builder::new()
-        .name("sync-client".to_owned())
-        .spawn(move || runtime.block_on(driver))
-        .map_err(StartError::Thread)?;
-    Ok(())
+    Ok((own.handle().clone(), Some(own)))
 }

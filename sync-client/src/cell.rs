@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use sync_core::client::{DocumentEvent, Job, RefusedReason, Replica, SyncState};
+use sync_core::client::{DocumentEvent, Job, RefusedReason, Replica, StoredDocument, SyncState};
 use sync_core::engine::{Engine, EngineError, EngineEvent};
 use sync_core::events::EventSender;
 use sync_core::ids::DocumentId;
@@ -56,10 +56,10 @@ impl fmt::Debug for Entry {
 }
 
 impl Entry {
-    pub(crate) fn new<E: Engine>(id: DocumentId, cell: Arc<Cell<E>>, state: SyncState) -> Self {
+    pub(crate) fn new<E: Engine>(id: DocumentId, cell: Arc<Cell<E>>) -> Self {
         Self {
             id,
-            sync_state: watch(state).0,
+            sync_state: watch(SyncState::NEW).0,
             revision: watch(0).0,
             turns: watch(0).0,
             events: EventSender::new(EVENTS_MAX),
@@ -123,15 +123,25 @@ impl Entry {
     ) -> Vec<EngineEvent> {
         self.dirty.store(false, Ordering::Release);
         let drained = replica.drain();
+        let mut failed = None;
         if !drained.main.local.is_empty() || !drained.stray.is_empty() {
             shared.command(|state, now| {
                 for bytes in drained.main.local {
-                    state.handle_edit(now, &self.id, bytes);
+                    let staged = state.handle_edit(now, &self.id, bytes);
+                    if let (Some(store), Some(change)) = (&shared.store, staged) {
+                        // Within the machine's lock: the driver must not have committed and removed it before.
+                        let result = store.stage(&self.id, &replica.engine_id(), &change);
+                        failed = failed.take().or(result.err());
+                    }
                 }
                 for bytes in drained.stray {
                     state.handle_taken_back(now, &self.id, bytes, RefusedReason::Replaced);
                 }
             });
+        }
+        if let Some(error) = failed {
+            // The edit has happened; it is committed like any other change.
+            shared.store_failed(&error);
         }
         drained.main.events
     }
@@ -240,9 +250,18 @@ impl<E: Engine> Drop for Guard<'_, E> {
 }
 
 impl<E: Engine> Cell<E> {
-    pub(crate) fn new(engine: E, seed: u128) -> Result<Self, EngineError> {
+    /// A replica of what a store holds, or an empty one. Blocks while what is stored is read.
+    pub(crate) fn load(
+        engine: E,
+        seed: u128,
+        stored: Option<&StoredDocument>,
+    ) -> Result<Self, EngineError> {
+        let replica = stacker::grow(ENGINE_STACK_BYTES, || match stored {
+            Some(stored) => Replica::load(engine, seed, stored),
+            None => Replica::new(engine, seed),
+        })?;
         Ok(Self {
-            replica: Mutex::new(Replica::new(engine, seed)?),
+            replica: Mutex::new(replica),
             holder: AtomicU64::new(0),
         })
     }

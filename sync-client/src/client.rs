@@ -1,14 +1,18 @@
 //! The client: one connection, any number of documents.
 
 use std::fmt;
-use std::future::{Future, IntoFuture, Ready, ready};
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use sync_core::client::{ClientEvent, OpenOptions, Status};
+use futures_util::future::BoxFuture;
+
+use sync_core::client::{ClientEvent, OpenOptions, Status, StoredDocument};
 use sync_core::engine::Engine;
 use sync_core::events::Events;
-use sync_core::ids::DocumentId;
+use sync_core::ids::{DocumentId, EngineId};
 use sync_core::transport::Dialer;
 use sync_core::watch::Watch;
 use sync_core::wire::AccessLevel;
@@ -87,9 +91,9 @@ impl Client {
         }
     }
 
-    fn open_now<E: Engine>(
-        &self,
-        document: &DocumentId,
+    async fn open_document<E: Engine>(
+        self,
+        document: DocumentId,
         engine: E,
         options: OpenOptions,
     ) -> Result<DocumentHandle<E>, OpenError> {
@@ -97,30 +101,48 @@ impl Client {
         if shared.is_stopped() {
             return Err(OpenError::Closed);
         }
-        let engine_id = engine.id();
+        let is_open = shared.entry(&document).is_some();
+        let stored = match &shared.store {
+            Some(store) if !is_open => store.load(&document).await?,
+            _ => None,
+        };
+        let (seed, engine_id) = (random().map_err(|_| OpenError::Random)?, engine.id());
+        if let Some(stored) = stored.as_ref().filter(|stored| stored.engine != engine_id) {
+            let open = stored.engine.clone();
+            return Err(OpenError::EngineMismatch { open });
+        }
+        // Large documents take a while to load: not on the caller's thread.
+        let load = move || Cell::load(engine, seed, stored.as_ref()).map(|cell| (cell, stored));
+        let loaded = shared.runtime.spawn_blocking(load).await;
+        let (cell, stored) = loaded.map_err(|_| OpenError::Closed)??;
+        self.open_loaded(&document, engine_id, Arc::new(cell), options, stored)
+    }
+
+    fn open_loaded<E: Engine>(
+        &self,
+        document: &DocumentId,
+        engine: EngineId,
+        loaded: Arc<Cell<E>>,
+        options: OpenOptions,
+        stored: Option<StoredDocument>,
+    ) -> Result<DocumentHandle<E>, OpenError> {
+        let shared = &self.inner.shared;
         let mut documents = lock(&shared.documents);
-        shared
-            .command(|state, now| state.open(now, document, &engine_id, options))
-            .map_err(|open| OpenError::EngineMismatch { open })?;
         let entry = match documents.get(document) {
             Some(entry) => entry.clone(),
-            None => {
-                let seed = random().map_err(|_| OpenError::Random)?;
-                let cell = Arc::new(Cell::new(engine, seed)?);
-                let state = shared
-                    .core()
-                    .state
-                    .sync_state(document)
-                    .ok_or(OpenError::Closed)?;
-                let entry = Arc::new(Entry::new(document.clone(), cell.clone(), state));
-                cell.attach(&entry, shared);
-                documents.insert(document.clone(), entry.clone());
-                entry
-            }
+            None => Arc::new(Entry::new(document.clone(), loaded)),
         };
         // Two engines with one id, such as `Typed` of different types, are different engines here.
         let cell = entry.any.downcast_ref::<Arc<Cell<E>>>().cloned();
-        let cell = cell.ok_or(OpenError::EngineMismatch { open: engine_id })?;
+        let cell = cell.ok_or_else(|| OpenError::EngineMismatch {
+            open: engine.clone(),
+        })?;
+        shared
+            .command(|state, now| state.open(now, document, &engine, options, stored))
+            .map_err(|open| OpenError::EngineMismatch { open })?;
+        if documents.insert(document.clone(), entry.clone()).is_none() {
+            cell.attach(&entry, shared);
+        }
         let keeper = entry.keeper(|| Keeper {
             client: self.clone(),
             document: document.clone(),
@@ -241,12 +263,35 @@ impl<E: Engine> Open<E> {
 
 impl<E: Engine> IntoFuture for Open<E> {
     type Output = Result<DocumentHandle<E>, OpenError>;
-    type IntoFuture = Ready<Self::Output>;
+    type IntoFuture = Opening<E>;
 
     fn into_future(self) -> Self::IntoFuture {
-        ready(
-            self.document
-                .and_then(|document| self.client.open_now(&document, self.engine, self.options)),
-        )
+        Opening(Box::pin(async move {
+            let client = self.client;
+            client
+                .open_document(self.document?, self.engine, self.options)
+                .await
+        }))
+    }
+}
+
+/// The future of [`Open`]: what the device has is there when it resolves; the network is not waited for.
+///
+/// # Cancellation
+/// Safe: the document is not open then.
+#[must_use = "a document is opened by awaiting this"]
+pub struct Opening<E: Engine>(BoxFuture<'static, Result<DocumentHandle<E>, OpenError>>);
+
+impl<E: Engine> fmt::Debug for Opening<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opening").finish_non_exhaustive()
+    }
+}
+
+impl<E: Engine> Future for Opening<E> {
+    type Output = Result<DocumentHandle<E>, OpenError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
     }
 }

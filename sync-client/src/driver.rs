@@ -8,8 +8,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sync_core::client::{AttemptId, ClientState, Output};
+use sync_core::client::{AttemptId, ClientState, Output, StoreWrite};
 use sync_core::error::{ErrorCode, PeerError};
+use sync_core::ids::DocumentId;
 use sync_core::time::Time;
 use sync_core::transport::{DialError, Dialer, Transport, TransportError};
 use tokio::runtime::Handle;
@@ -17,15 +18,24 @@ use tokio::time::Instant;
 
 use crate::cell::{Entry, Ran, lock};
 use crate::shared::Shared;
+use crate::store::{ClientStore, StoreError};
 
 /// Frames taken from the transport in one turn, before others get the thread.
 const FRAMES_PER_TURN: usize = 64;
+
+/// Delay before a write that failed is made again.
+const RETRY_STORE: Duration = Duration::from_secs(1);
 
 /// Time that a connection has for its last frames and its goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Time after which a document is tried again that a transaction of the application held.
 const BUSY_DELAY: Duration = Duration::from_millis(5);
+
+type Storing = Pin<Box<dyn Future<Output = Stored> + Send>>;
+
+/// A write that the store has carried out, or not.
+type Stored = (DocumentId, u64, StoreWrite, Result<(), StoreError>);
 
 type Dialing = Pin<Box<dyn Future<Output = Result<Box<dyn Transport>, DialError>> + Send>>;
 
@@ -36,8 +46,15 @@ pub(crate) async fn drive(shared: Arc<Shared>, dialer: Arc<dyn Dialer>) {
         dialer,
         dialing: None,
         connection: None,
+        unwritten: VecDeque::new(),
+        storing: None,
         ending: None,
     };
+    if let Some(store) = driver.shared.store.clone()
+        && let Err(error) = deliver(&driver.shared, &*store).await
+    {
+        driver.shared.store_failed(&error);
+    }
     while driver.turn() {
         let deadline = {
             let core = driver.shared.core();
@@ -50,6 +67,7 @@ pub(crate) async fn drive(shared: Arc<Shared>, dialer: Arc<dyn Dialer>) {
         let input = driver.next_input(deadline).await;
         driver.handle(input);
     }
+    driver.finish_writing().await;
 }
 
 struct Driver {
@@ -57,6 +75,9 @@ struct Driver {
     dialer: Arc<dyn Dialer>,
     dialing: Option<(AttemptId, Dialing)>,
     connection: Option<Connection>,
+    /// Writes that the store has not carried out, in order; neighbours of one document are one.
+    unwritten: VecDeque<(DocumentId, u64, StoreWrite)>,
+    storing: Option<Storing>,
     /// A shutdown is waiting for the outbox, until then.
     ending: Option<Time>,
 }
@@ -78,6 +99,7 @@ enum Input {
     Frames(AttemptId, Vec<Bytes>),
     Lost(AttemptId, Option<u16>),
     Broken(AttemptId, PeerError),
+    Stored(Box<Stored>),
 }
 
 impl Driver {
@@ -188,6 +210,20 @@ impl Driver {
                 }
                 false
             }
+            Output::Store {
+                document,
+                number,
+                write,
+            } => {
+                match self.unwritten.back_mut() {
+                    Some((last, through, before)) if *last == document => {
+                        *through = number;
+                        before.merge(*write);
+                    }
+                    _ => self.unwritten.push_back((document, number, *write)),
+                }
+                false
+            }
             Output::Event(event) => {
                 self.shared.events.send(event);
                 true
@@ -233,6 +269,9 @@ impl Driver {
     }
 
     fn poll_link(&mut self, cx: &mut Context<'_>) -> Poll<Input> {
+        if let Poll::Ready(stored) = self.poll_store(cx) {
+            return Poll::Ready(Input::Stored(Box::new(stored)));
+        }
         if let Some((attempt, dialing)) = &mut self.dialing
             && let Poll::Ready(result) = dialing.as_mut().poll(cx)
         {
@@ -243,6 +282,43 @@ impl Driver {
         match &mut self.connection {
             Some(connection) => connection.poll(cx),
             None => Poll::Pending,
+        }
+    }
+
+    /// One write at a time, so that they are carried out in order.
+    fn poll_store(&mut self, cx: &mut Context<'_>) -> Poll<Stored> {
+        let Some(store) = &self.shared.store else {
+            return Poll::Pending;
+        };
+        if self.storing.is_none()
+            && let Some((document, number, write)) = self.unwritten.pop_front()
+        {
+            self.storing = Some(write_to(
+                store.clone(),
+                document,
+                number,
+                write,
+                Duration::ZERO,
+            ));
+        }
+        let Some(storing) = &mut self.storing else {
+            return Poll::Pending;
+        };
+        let stored = std::task::ready!(storing.as_mut().poll(cx));
+        self.storing = None;
+        Poll::Ready(stored)
+    }
+
+    /// Finishes what is to be written, unless the store fails.
+    async fn finish_writing(&mut self) {
+        while self.storing.is_some() || !self.unwritten.is_empty() {
+            let (document, number, _, result) = poll_fn(|cx| self.poll_store(cx)).await;
+            if let Err(error) = result {
+                return self.shared.store_failed(&error);
+            }
+            let mut core = self.shared.core();
+            let now = core.now();
+            core.state.handle_stored(now, &document, number);
         }
     }
 
@@ -271,6 +347,19 @@ impl Driver {
             Input::Frames(attempt, frames) => {
                 for frame in frames {
                     state.handle_frame(now, attempt, frame);
+                }
+            }
+            Input::Stored(stored) => {
+                let (document, number, write, result) = *stored;
+                match (result, &shared.store) {
+                    (Err(error), Some(store)) => {
+                        // Nothing may overtake it, so it is made again until it succeeds.
+                        let store = store.clone();
+                        self.storing = Some(write_to(store, document, number, write, RETRY_STORE));
+                        drop(core);
+                        return shared.store_failed(&error);
+                    }
+                    _ => state.handle_stored(now, &document, number),
                 }
             }
             Input::Lost(attempt, close_code) => {
@@ -303,6 +392,33 @@ fn run_jobs(shared: Arc<Shared>, entry: Arc<Entry>) {
             run_jobs(shared, entry);
         });
     });
+}
+
+fn write_to(
+    store: Arc<dyn ClientStore>,
+    document: DocumentId,
+    number: u64,
+    write: StoreWrite,
+    delay: Duration,
+) -> Storing {
+    Box::pin(async move {
+        tokio::time::sleep(delay).await;
+        let result = store.commit(&document, &write).await;
+        (document, number, write, result)
+    })
+}
+
+/// Hands the machine what the store has to deliver of documents that are not open. Whether that could be read.
+async fn deliver(shared: &Shared, store: &dyn ClientStore) -> Result<(), StoreError> {
+    for (document, outbox) in store.list().await? {
+        if outbox > 0
+            && shared.entry(&document).is_none()
+            && let Some(stored) = store.load(&document).await?
+        {
+            shared.command(|state, now| state.deliver(now, &document, stored));
+        }
+    }
+    Ok(())
 }
 
 impl Connection {

@@ -5,6 +5,8 @@ use sync_core::error::ErrorCode;
 use sync_core::history::Seq;
 use sync_core::ids::{ChangeId, DocumentIdError, EngineId};
 
+use crate::store::StoreError;
+
 /// Why a client did not start. Nothing is left behind.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -17,6 +19,9 @@ pub enum StartError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The store is another account's, or cannot be used.
+    #[error("the store cannot be used")]
+    Store(#[from] StoreError),
     /// The operating system gave no randomness.
     #[error("the operating system gave no randomness")]
     Random,
@@ -38,9 +43,12 @@ pub enum OpenError {
         /// The engine that it is open with.
         open: EngineId,
     },
-    /// The engine could not make a replica.
+    /// The engine could not make a replica, or refuses what the store holds.
     #[error("the engine could not make a replica")]
     Engine(#[from] EngineError),
+    /// The store could not be read.
+    #[error("the store could not be read")]
+    Store(#[from] StoreError),
     /// The operating system gave no randomness.
     #[error("the operating system gave no randomness")]
     Random,
@@ -112,6 +120,9 @@ pub enum SaveError {
         /// Where it stands.
         sequence: Seq,
     },
+    /// There is no store.
+    #[error("the client has no store")]
+    NoStore,
     /// The client has been shut down. What is pending stays in the store, if there is one.
     #[error("the client has been shut down")]
     Closed,

@@ -233,6 +233,36 @@ impl<E: Engine> DocumentHandle<E> {
         }
     }
 
+    /// Resolves when this device's store holds every change made up to this call, safe from a loss of power.
+    ///
+    /// # Errors
+    /// [`SaveError::NoStore`] if the client has none; [`SaveError::Closed`] if it was shut down before.
+    ///
+    /// # Cancellation
+    /// Safe. The changes are written all the same.
+    pub fn saved_locally(
+        &self,
+    ) -> impl Future<Output = Result<(), SaveError>> + Send + 'static + use<E> {
+        self.entry.flush(&self.shared, &self.cell);
+        let last = self
+            .shared
+            .core()
+            .state
+            .writes(&self.entry.id)
+            .map(|(last, _)| last);
+        let this = self.waiter();
+        async move {
+            if this.shared.store.is_none() {
+                return Err(SaveError::NoStore);
+            }
+            this.wait(move |shared, id| {
+                let (_, safe) = shared.core().state.writes(id)?;
+                (Some(safe) >= last).then_some(Ok(()))
+            })
+            .await
+        }
+    }
+
     /// Resolves when everything that the server had been heard to have is here: see [`SyncState::is_caught_up`].
     ///
     /// # Errors

@@ -14,12 +14,14 @@ mod driver;
 mod error;
 mod handle;
 mod shared;
+pub mod store;
 pub mod transport;
 
 pub use builder::ClientBuilder;
 pub use client::{Client, Open};
 pub use error::{EditError, OpenError, SaveError, StartError};
 pub use handle::DocumentHandle;
+pub use store::{ClientStore, MemoryStore, StoreError};
 
 pub use sync_core::client::{
     ClientEvent, DocumentEvent, EndReason, FailedReason, RefusedChange, RefusedReason, Status,

@@ -1,6 +1,7 @@
 //! What the driver and the handles share.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -10,19 +11,23 @@ use sync_core::events::EventSender;
 use sync_core::ids::DocumentId;
 use sync_core::time::Time;
 use sync_core::watch::{Watch, WatchSender, watch};
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::cell::{EVENTS_MAX, Entry, lock};
+use crate::store::{ClientStore, StoreError};
 
 /// What the driver and the handles share. Locks are taken in this order: a replica's, `documents`, `core`; none is held
 /// across an await.
-#[derive(Debug)]
 pub(crate) struct Shared {
     core: Mutex<Core>,
     pub(crate) documents: Mutex<BTreeMap<DocumentId, Arc<Entry>>>,
     /// Documents whose replicas have something to drain.
     woken: Mutex<BTreeSet<DocumentId>>,
+    pub(crate) store: Option<Arc<dyn ClientStore>>,
+    /// Where the driver runs, and what blocks.
+    pub(crate) runtime: Handle,
     /// Wakes the driver.
     pub(crate) wake: Notify,
     pub(crate) status: WatchSender<Status>,
@@ -34,6 +39,12 @@ pub(crate) struct Shared {
     ending: Mutex<Option<Duration>>,
     /// Whether everything had been saved when the driver ended.
     pub(crate) ended: WatchSender<Option<bool>>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -56,8 +67,14 @@ impl Core {
 }
 
 impl Shared {
-    pub(crate) fn new(state: ClientState) -> Self {
+    pub(crate) fn new(
+        state: ClientState,
+        store: Option<Arc<dyn ClientStore>>,
+        runtime: Handle,
+    ) -> Self {
         Self {
+            store,
+            runtime,
             status: watch(state.status()).0,
             core: Mutex::new(Core {
                 state,
@@ -101,6 +118,17 @@ impl Shared {
 
     pub(crate) fn take_woken(&self) -> BTreeSet<DocumentId> {
         std::mem::take(&mut lock(&self.woken))
+    }
+
+    pub(crate) fn store_failed(&self, error: &StoreError) {
+        let error: &dyn std::error::Error = error;
+        tracing::warn!(error, "the store failed");
+        let cause = error
+            .source()
+            .map(|source| format!(": {source}"))
+            .unwrap_or_default();
+        let message = format!("{error}{cause}").into();
+        self.events.send(ClientEvent::StoreFailed { message });
     }
 
     pub(crate) fn stop(&self) {

@@ -299,6 +299,7 @@ fn missing_dependencies_lead_to_one_resync_and_no_loop() {
     client.finish_job(JobOutcome::Merged {
         lacking: None,
         pending: true,
+        snapshot: None,
     });
     assert!(matches!(phase(&client), SyncPhase::CatchingUp { .. }));
     client.changes(4, &foreign_changes(&["x"]));

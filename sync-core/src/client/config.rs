@@ -35,6 +35,8 @@ pub struct ClientConfig {
     pub backoff: BackoffConfig,
     /// Unacknowledged changes of one document above which `edit` is refused. Default 1,000,000.
     pub outbox_max: usize,
+    /// Whether there is a store. Default no.
+    pub store: bool,
 }
 
 impl ClientConfig {
@@ -53,6 +55,7 @@ impl ClientConfig {
             ping_timeout: Duration::from_secs(10),
             backoff: BackoffConfig::default(),
             outbox_max: 1_000_000,
+            store: false,
         }
     }
 }

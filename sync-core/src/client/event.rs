@@ -124,6 +124,11 @@ pub enum ClientEvent {
         /// What it said.
         error: PeerError,
     },
+    /// The store could not be read or written. What was to be written is kept and tried again.
+    StoreFailed {
+        /// What it said.
+        message: Arc<str>,
+    },
     /// A message of a newer version was ignored.
     Ignored {
         /// Its type.
@@ -181,6 +186,8 @@ impl Event for DocumentEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SyncState {
+    /// Changes that this device's store does not hold safely yet; without a store, as `unsaved`.
+    pub unsaved_locally: u64,
     /// Changes that the server's registry is not known to hold.
     pub unsaved: u64,
     /// Changes refused for good and not dropped by the application.
@@ -192,6 +199,15 @@ pub struct SyncState {
 }
 
 impl SyncState {
+    /// A document that has just been opened.
+    pub const NEW: Self = Self {
+        unsaved_locally: 0,
+        unsaved: 0,
+        refused: 0,
+        phase: SyncPhase::Offline,
+        access: AccessLevel::Write,
+    };
+
     /// Whether the server's registry holds every change made here.
     #[must_use]
     pub const fn is_saved(&self) -> bool {

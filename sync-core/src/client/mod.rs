@@ -9,6 +9,7 @@ mod outbox;
 mod replica;
 mod session;
 mod state;
+mod store;
 
 pub use backoff::BackoffConfig;
 pub use config::ClientConfig;
@@ -19,3 +20,4 @@ pub use event::{
 };
 pub use replica::{Job, JobOutcome, Replica, ReplicaDrained, Target};
 pub use state::{AttemptId, ClientState, Output};
+pub use store::{OutboxChange, StoreWrite, StoredDocument};

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
+use super::store::OutboxChange;
 use crate::ids::{ChangeId, OriginId};
 use crate::limits::change_charge;
 
@@ -15,6 +16,8 @@ pub(crate) struct Entry {
     pub(crate) bytes: Bytes,
     /// Counts this document's edits on this device; stays when the change is issued again under another id.
     pub(crate) ordinal: u64,
+    /// Place in a store; ascending.
+    pub(crate) position: i64,
     /// Whether the change ends a reconciliation.
     pub(crate) reconciling: bool,
 }
@@ -41,6 +44,16 @@ pub(crate) struct Outbox {
     origin: OriginId,
     next_number: u64,
     next_ordinal: u64,
+    next_position: i64,
+}
+
+/// Distance between places in a store, so that something can be put in between.
+const POSITION_STEP: i64 = 1 << 16;
+
+impl Entry {
+    pub(crate) fn to_stored(&self) -> OutboxChange {
+        OutboxChange::new(self.id, self.position, self.bytes.clone(), self.reconciling)
+    }
 }
 
 /// What [`Outbox::reconcile_with`] found.
@@ -63,6 +76,7 @@ impl Outbox {
             origin,
             next_number: 1,
             next_ordinal: 1,
+            next_position: POSITION_STEP,
         }
     }
 
@@ -74,21 +88,47 @@ impl Outbox {
 
     fn push_with(&mut self, bytes: Bytes, ordinal: u64) -> ChangeId {
         let id = self.take_id();
+        let position = self.next_position;
+        self.next_position = position.saturating_add(POSITION_STEP);
         self.entries.push_back(Entry {
             id,
             bytes,
             ordinal,
+            position,
             reconciling: false,
         });
         id
     }
 
-    /// An id for a change that never enters the outbox.
-    pub(crate) const fn unnumbered(&self) -> ChangeId {
-        ChangeId {
-            origin: self.origin,
-            number: 0,
+    /// The newest change.
+    pub(crate) fn last(&self) -> Option<&Entry> {
+        self.entries.back()
+    }
+
+    /// All changes, oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
+    }
+
+    /// Puts stored changes into an empty outbox. They keep their ids; new ones are of this process's origin.
+    pub(crate) fn restore(
+        &mut self,
+        changes: impl IntoIterator<Item = OutboxChange>,
+        acknowledged: impl IntoIterator<Item = (OriginId, u64)>,
+    ) {
+        for change in changes {
+            let ordinal = self.take_ordinal();
+            let above = change.position.saturating_add(POSITION_STEP);
+            self.next_position = self.next_position.max(above);
+            self.entries.push_back(Entry {
+                id: change.id,
+                bytes: change.bytes,
+                ordinal,
+                position: change.position,
+                reconciling: change.reconciling,
+            });
         }
+        self.acknowledged.extend(acknowledged);
     }
 
     const fn take_ordinal(&mut self) -> u64 {
@@ -110,16 +150,15 @@ impl Outbox {
     pub(crate) fn push_front_reconciling(&mut self, bytes: Bytes, origin: OriginId) {
         self.requeue();
         let ordinal = self.take_ordinal();
-        let id = ChangeId { origin, number: 1 };
-        self.entries.insert(
-            self.committed,
-            Entry {
-                id,
-                bytes,
-                ordinal,
-                reconciling: true,
-            },
-        );
+        let behind = self.entries.get(self.committed).map(|entry| entry.position);
+        let entry = Entry {
+            id: ChangeId { origin, number: 1 },
+            bytes,
+            ordinal,
+            position: behind.unwrap_or(self.next_position).saturating_sub(1),
+            reconciling: true,
+        };
+        self.entries.insert(self.committed, entry);
     }
 
     /// Issues everything pending again, in order, same bytes, under `origin`, which new changes then use too
@@ -285,9 +324,9 @@ impl Outbox {
         }
     }
 
-    /// Forgets the changes that were committed before the last open: the stream has reached the head told there.
-    pub(crate) fn drop_covered(&mut self) {
-        self.take(0, self.covered);
+    /// Takes out the changes that were committed before the last open: the stream has reached the head told there.
+    pub(crate) fn take_covered(&mut self) -> Vec<Entry> {
+        self.take(0, self.covered)
     }
 
     /// Takes out this change and everything behind it.

@@ -7,10 +7,12 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::store::StoredDocument;
 use crate::engine::{
     Document, Drained, Edited, Engine, EngineError, NativeEngine, ReplicaSeed, ValidateLimits, Wake,
 };
 use crate::history::Seq;
+use crate::ids::EngineId;
 use crate::rng::Rng;
 
 /// Which replica a job is about.
@@ -45,9 +47,17 @@ pub enum Job {
     /// Begin an empty shadow, dropping an earlier one.
     StartShadow,
     /// Merge the shadow into the main replica and compute what the shadow and the outbox lack.
-    Merge,
+    Merge {
+        /// Whether the outcome is to have a snapshot for the store.
+        keep: bool,
+    },
     /// Put the shadow in the main replica's place, with pending work replayed on it where that is allowed.
-    Replace,
+    Replace {
+        /// Whether the outcome is to have a snapshot for the store.
+        keep: bool,
+    },
+    /// Make a snapshot of the main replica for the store.
+    Snapshot,
 }
 
 /// What became of a job.
@@ -66,10 +76,12 @@ pub enum JobOutcome {
     },
     /// The merge is done.
     Merged {
-        /// What the server's state and the outbox lack, as one change.
+        /// What the server's state lacks, as one change, if it and the outbox lack anything.
         lacking: Option<Bytes>,
         /// Whether the engine waits for changes that are not there.
         pending: bool,
+        /// The main replica's state, if asked for.
+        snapshot: Option<Bytes>,
     },
     /// The replica was replaced.
     Replaced {
@@ -77,7 +89,11 @@ pub enum JobOutcome {
         replayed: bool,
         /// Whether the engine waits for changes that are not there.
         pending: bool,
+        /// The main replica's state, if asked for.
+        snapshot: Option<Bytes>,
     },
+    /// The main replica's state; `None` if the engine could not encode it.
+    Snapshot(Option<Bytes>),
 }
 
 /// What a replica had to hand over.
@@ -132,6 +148,27 @@ impl<E: Engine> Replica<E> {
         })
     }
 
+    /// A replica of what a store holds.
+    ///
+    /// # Errors
+    /// [`EngineError`] if the engine refuses what is stored.
+    pub fn load(engine: E, seed: u128, stored: &StoredDocument) -> Result<Self, EngineError> {
+        let mut replica = Self::new(engine, seed)?;
+        if let Some(snapshot) = &stored.snapshot {
+            replica.main.import_snapshot(snapshot)?;
+        }
+        replica.main.import(&stored.tail)?;
+        let outbox: Vec<Bytes> = stored
+            .outbox
+            .iter()
+            .map(|change| change.bytes.clone())
+            .collect();
+        replica.main.import(&outbox)?;
+        // Nobody has seen the empty document that this began with.
+        let _ = replica.main.drain();
+        Ok(replica)
+    }
+
     /// Sets what is called when there is something to drain.
     pub fn set_wake(&mut self, wake: Wake) {
         self.main.set_wake(wake.clone());
@@ -156,6 +193,11 @@ impl<E: Engine> Replica<E> {
         f: impl FnOnce(&mut E::Edit<'_>) -> R,
     ) -> Result<Edited<R>, EngineError> {
         self.engine.edit(&mut self.main, bytes_max, f)
+    }
+
+    /// Name of the engine.
+    pub fn engine_id(&self) -> EngineId {
+        self.engine.id()
     }
 
     /// The engine's own handle.
@@ -212,8 +254,9 @@ impl<E: Engine> Replica<E> {
                 self.shadow = self.engine.create(ReplicaSeed(self.seeds.next_u128())).ok();
                 Ok(JobOutcome::Done { pending: false })
             }
-            Job::Merge => self.merge(&outbox()),
-            Job::Replace => Ok(self.replace(&replay())),
+            Job::Merge { keep } => self.merge(&outbox(), *keep),
+            Job::Replace { keep } => Ok(self.replace(&replay(), *keep)),
+            Job::Snapshot => Ok(JobOutcome::Snapshot(self.snapshot_if(true))),
         };
         match outcome {
             Ok(outcome) => Some(outcome),
@@ -248,11 +291,12 @@ impl<E: Engine> Replica<E> {
     }
 
     /// Design 2.3: both sides keep everything, and only what is really lacking is pushed.
-    fn merge(&mut self, outbox: &[Bytes]) -> Result<JobOutcome, EngineError> {
+    fn merge(&mut self, outbox: &[Bytes], keep: bool) -> Result<JobOutcome, EngineError> {
         let Some(shadow) = &mut self.shadow else {
             return Ok(JobOutcome::Merged {
                 lacking: None,
                 pending: false,
+                snapshot: None,
             });
         };
         let pending = if shadow.import(&[])?.pending {
@@ -272,14 +316,19 @@ impl<E: Engine> Replica<E> {
             _ => None,
         };
         self.shadow = None;
-        Ok(JobOutcome::Merged { lacking, pending })
+        Ok(JobOutcome::Merged {
+            lacking,
+            pending,
+            snapshot: self.snapshot_if(keep),
+        })
     }
 
-    fn replace(&mut self, replay: &[Bytes]) -> JobOutcome {
+    fn replace(&mut self, replay: &[Bytes], keep: bool) -> JobOutcome {
         let Some(mut shadow) = self.shadow.take() else {
             return JobOutcome::Replaced {
                 replayed: false,
                 pending: false,
+                snapshot: None,
             };
         };
         let pending = shadow.import(&[]).is_ok_and(|imported| imported.pending);
@@ -291,6 +340,14 @@ impl<E: Engine> Replica<E> {
         if retired.outlives_replacement() {
             self.retired.push(retired);
         }
-        JobOutcome::Replaced { replayed, pending }
+        JobOutcome::Replaced {
+            replayed,
+            pending,
+            snapshot: self.snapshot_if(keep),
+        }
+    }
+
+    fn snapshot_if(&mut self, keep: bool) -> Option<Bytes> {
+        keep.then(|| self.main.snapshot().ok()).flatten()
     }
 }

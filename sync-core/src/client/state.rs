@@ -15,6 +15,7 @@ use super::event::{
 };
 use super::replica::{Job, JobOutcome};
 use super::session::{ClientSession, Due, Received};
+use super::store::{OutboxChange, StoreWrite, StoredDocument};
 use crate::error::{Action, ErrorCode, PeerError};
 use crate::history::Cursor;
 use crate::ids::{ChangeId, Channel, DocumentId, EngineId, RequestId};
@@ -58,6 +59,15 @@ pub enum Output {
         number: u64,
         /// The work.
         job: Job,
+    },
+    /// Write to the store, after what was to be written before, and answer with [`ClientState::handle_stored`].
+    Store {
+        /// The document.
+        document: DocumentId,
+        /// Number of the write, to be repeated by the answer.
+        number: u64,
+        /// What to write.
+        write: Box<StoreWrite>,
     },
     /// Tell the application.
     Event(ClientEvent),
@@ -292,34 +302,67 @@ impl ClientState {
         }
     }
 
-    /// Opens a document, or a closed one that is still delivering its outbox.
+    /// Opens a document, or a closed one that is still delivering its outbox. `stored` is what the store holds of it; it
+    /// counts only if nothing of the document is here.
     ///
     /// # Errors
-    /// The engine that the document is open with, if it is another one.
+    /// The engine that the document is open with, or stored with, if it is another one.
     pub fn open(
         &mut self,
         now: Time,
         document: &DocumentId,
         engine: &EngineId,
         options: OpenOptions,
+        stored: Option<StoredDocument>,
     ) -> Result<(), EngineId> {
-        match self.documents.get_mut(document) {
-            Some(open) if open.engine() != engine => return Err(open.engine().clone()),
-            Some(open) => open.reopen(options),
-            None => {
-                let state = DocumentState::new(
-                    document.clone(),
-                    engine.clone(),
-                    options,
-                    self.config.origin,
-                    Backoff::new(self.config.backoff),
-                );
-                self.documents.insert(document.clone(), state);
-            }
+        let theirs = self.documents.get(document).map(DocumentState::engine);
+        let theirs = theirs.or_else(|| stored.as_ref().map(|stored| &stored.engine));
+        if let Some(theirs) = theirs.filter(|theirs| *theirs != engine) {
+            return Err(theirs.clone());
+        }
+        if self.documents.contains_key(document) {
+            self.turn_only(document, |state, _, turn| state.reopen(options, turn));
+        } else {
+            self.insert(document, engine, options, stored);
         }
         self.touch(document);
         self.pump(now);
         Ok(())
+    }
+
+    /// Delivers the outbox that a store holds of a document that is not open.
+    pub fn deliver(&mut self, now: Time, document: &DocumentId, stored: StoredDocument) {
+        if self.documents.contains_key(document) {
+            return;
+        }
+        let engine = stored.engine.clone();
+        self.insert(document, &engine, OpenOptions::default(), Some(stored));
+        if let Some(state) = self.documents.get_mut(document) {
+            state.set_headless();
+        }
+        self.touch(document);
+        self.pump(now);
+    }
+
+    fn insert(
+        &mut self,
+        document: &DocumentId,
+        engine: &EngineId,
+        options: OpenOptions,
+        stored: Option<StoredDocument>,
+    ) {
+        let mut state = DocumentState::new(
+            document.clone(),
+            engine.clone(),
+            options,
+            self.config.origin,
+            Backoff::new(self.config.backoff),
+            self.config.store,
+        );
+        if let Some(stored) = stored {
+            state.restore(stored);
+        }
+        self.documents.insert(document.clone(), state);
     }
 
     /// The application closed its last handle. The outbox is delivered all the same.
@@ -348,17 +391,25 @@ impl ClientState {
         }
     }
 
-    /// A change was made on the document's main replica. To be called under the replica's lock, so that no job runs in between.
-    pub fn handle_edit(&mut self, now: Time, document: &DocumentId, bytes: Bytes) {
+    /// A change was made on the document's main replica. To be called under the replica's lock, so that no job runs in
+    /// between. Gives what a store can stage of it, if there is a store and the change is to be sent.
+    pub fn handle_edit(
+        &mut self,
+        now: Time,
+        document: &DocumentId,
+        bytes: Bytes,
+    ) -> Option<OutboxChange> {
         let max = self.change_bytes_max();
-        self.turn(now, document, |state, _, turn| {
+        let staged = self.turn(now, document, |state, _, turn| {
             if bytes.len() > max {
                 let message = format!("the change has {} bytes, the limit is {max}", bytes.len());
                 state.handle_oversized(bytes, message.into(), turn);
+                None
             } else {
-                state.handle_edit(bytes, turn);
+                state.handle_edit(bytes, turn)
             }
         });
+        staged.flatten()
     }
 
     /// A change is in no replica: too large and taken back, or made through a handle of a replaced document.
@@ -375,21 +426,19 @@ impl ClientState {
             }
             _ => "made through a handle of a document that had been replaced".into(),
         };
-        self.turn(now, document, |state, _, turn| {
-            state.handle_taken_back(bytes, reason, message, turn)
+        self.turn(now, document, |state, rng, turn| {
+            state.handle_taken_back(bytes, reason, message, rng, turn);
         });
     }
 
     /// Drops refused changes of this id. Whether there were any.
     pub fn drop_refused(&mut self, document: &DocumentId, id: ChangeId) -> bool {
-        let dropped = self
-            .documents
-            .get_mut(document)
-            .is_some_and(|state| state.drop_refused(id));
-        if dropped {
-            self.touch(document);
-        }
-        dropped
+        let dropped = self.turn_only(document, |state, _, turn| {
+            let dropped = state.drop_refused(id);
+            turn.touched |= dropped;
+            dropped
+        });
+        dropped.unwrap_or(false)
     }
 
     // ---- what a job needs, under the replica's lock
@@ -422,6 +471,22 @@ impl ClientState {
         self.turn(now, document, |state, rng, turn| {
             state.handle_job(now, number, outcome, rng, turn)
         });
+    }
+
+    // ---- the store
+
+    /// The store holds everything of the document through this write, safely.
+    pub fn handle_stored(&mut self, now: Time, document: &DocumentId, number: u64) {
+        self.turn(now, document, |state, _, turn| {
+            state.handle_stored(number);
+            turn.touched = true;
+        });
+    }
+
+    /// Number of the document's last write, and of the last one that the store holds safely, with all before it.
+    #[must_use]
+    pub fn writes(&self, document: &DocumentId) -> Option<(u64, u64)> {
+        self.documents.get(document).map(DocumentState::writes)
     }
 
     // ---- the connection
@@ -825,6 +890,18 @@ impl ClientState {
         }
         if let (Some(left), Link::Up(up)) = (turn.left, &mut self.link) {
             up.channels.remove(&left);
+        }
+        if let Some((number, write)) = self
+            .documents
+            .get_mut(document)
+            .and_then(DocumentState::take_write)
+        {
+            let write = Box::new(write);
+            self.outputs.push_back(Output::Store {
+                document: document.clone(),
+                number,
+                write,
+            });
         }
         if turn.touched {
             self.touch(document);

@@ -231,6 +231,7 @@ impl Harness {
                 &id(name),
                 &EngineId::MERGEABLE,
                 OpenOptions::default(),
+                None,
             )
             .unwrap();
         self.settle();

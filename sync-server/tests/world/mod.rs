@@ -213,7 +213,7 @@ impl<E: Engine + Validator> World<E> {
             .entry(id(document))
             .or_insert_with(|| Replica::new(engine, seed).unwrap());
         it.state
-            .open(self.now, &id(document), &engine_id, options)
+            .open(self.now, &id(document), &engine_id, options, None)
             .unwrap();
         self.perform_client(client);
     }

@@ -9,7 +9,7 @@ use crate::history::{Cursor, Seq};
 use crate::ids::{OriginId, RequestId};
 use crate::rng::Rng;
 use crate::time::Time;
-use crate::wire::{AccessLevel, Continuation, Message, Open, Opened, Reset};
+use crate::wire::{AccessLevel, Close, Continuation, Message, Open, Opened, Reset};
 
 impl DocumentState {
     /// The connection is gone.
@@ -36,7 +36,9 @@ impl DocumentState {
             Link::Delayed(at) => at <= now,
             _ => false,
         };
-        due && self.jobs.is_empty() && !(self.closed && self.unsaved() == 0)
+        // Rebuilding takes a replica.
+        let is_parked = self.headless && self.fresh.is_some();
+        due && !is_parked && self.jobs.is_empty() && !(self.closed && self.unsaved() == 0)
     }
 
     pub(crate) fn open(&mut self, request: RequestId, turn: &mut Turn) {
@@ -72,6 +74,15 @@ impl DocumentState {
             turn.events
                 .push(DocumentEvent::AccessChanged(opened.access));
         }
+        let is_reset = matches!(opened.next, Continuation::Reset { .. } | Continuation::Wait);
+        if self.headless && is_reset {
+            turn.messages.push(Message::Close(Close {
+                channel: opened.channel,
+            }));
+            turn.left = Some(opened.channel);
+            self.link = Link::Parked;
+            return true;
+        }
         if opened.next == Continuation::Wait {
             self.link = Link::Waiting(request);
             return true;
@@ -83,6 +94,7 @@ impl DocumentState {
             .collect();
         if self.outbox.reconcile_with(&last) == Standing::Forgotten {
             self.outbox.reissue(OriginId(rng.next_u128()));
+            self.keep_outbox();
         }
         let start = Cursor::start(opened.epoch);
         let (plan, received, awaits_snapshot) = self.plan(opened.next, start);
@@ -146,7 +158,7 @@ impl DocumentState {
                 snapshot_follows(next),
             ),
             // State from a server is here already: a snapshot that lacks some of it is repaired (design 2.3).
-            (None, Continuation::Snapshot { .. }) if self.cursor.is_some() => {
+            (None, Continuation::Snapshot { .. }) if self.cursor.is_some() && !self.headless => {
                 (Plan::Merge { turn: false }, start, true)
             }
             (None, Continuation::Snapshot { .. }) => (Plan::Follow, start, true),

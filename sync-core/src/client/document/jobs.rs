@@ -30,24 +30,43 @@ impl DocumentState {
         match (job.effect, outcome) {
             (Effect::Moved { cursor, .. }, JobOutcome::Done { pending }) => {
                 self.cursor = Some(cursor);
+                self.keep_passed(job.passed);
                 self.backoff.reset();
                 self.note_pending(now, pending, rng, turn);
+                self.fold_tail(turn);
             }
             (Effect::Shadow { .. }, JobOutcome::Done { .. }) => {}
+            (Effect::Snapshot, JobOutcome::Snapshot(snapshot)) => self.finish_fold(snapshot),
+            (Effect::Snapshot, _) => self.finish_fold(None),
             (
                 Effect::Merged {
                     cursor,
                     turn: waited_for,
                     channel,
                 },
-                JobOutcome::Merged { lacking, pending },
+                JobOutcome::Merged {
+                    lacking,
+                    pending,
+                    snapshot,
+                },
             ) => {
                 self.cursor = Some(cursor);
+                self.keep_snapshot(snapshot);
+                self.keep_passed(job.passed);
                 self.backoff.reset();
                 self.note_pending_after_reset(pending);
                 self.reconcile(channel, lacking, waited_for, rng, turn);
             }
-            (Effect::Replaced { cursor, .. }, JobOutcome::Replaced { replayed, pending }) => {
+            (
+                Effect::Replaced { cursor, .. },
+                JobOutcome::Replaced {
+                    replayed,
+                    pending,
+                    snapshot,
+                },
+            ) => {
+                self.keep_snapshot(snapshot);
+                self.keep_passed(job.passed);
                 let refused = self.fresh.take() == Some(Fresh::Replace);
                 self.cursor = Some(cursor);
                 self.backoff.reset();
@@ -108,12 +127,14 @@ impl DocumentState {
         rng: &mut Rng,
         turn: &mut Turn,
     ) {
-        self.outbox.drop_covered();
+        let covered = self.outbox.take_covered();
+        self.keep_dropped(&covered);
         let may_write = self.access >= AccessLevel::Write;
         match lacking {
             Some(bytes) if may_write => {
                 self.outbox
                     .push_front_reconciling(bytes, OriginId(rng.next_u128()));
+                self.keep_outbox();
             }
             _ if waited_for
                 && matches!(&self.link, Link::Streaming(stream) if stream.channel == channel) =>
@@ -138,13 +159,14 @@ impl DocumentState {
         turn: &mut Turn,
     ) {
         turn.events.push(DocumentEvent::Replaced);
-        self.outbox.drop_covered();
+        drop(self.outbox.take_covered());
         let entries = std::mem::take(&mut self.replaying);
         self.outbox.restart(OriginId(rng.next_u128()));
         if replayed {
             self.replayed
                 .extend(entries.iter().map(|entry| entry.ordinal));
             self.outbox.replay(entries);
+            self.keep_outbox();
             return;
         }
         let (reason, message): (_, Arc<str>) = if refused {
@@ -166,5 +188,6 @@ impl DocumentState {
             })
             .collect();
         self.hand_back(changes, turn);
+        self.keep_outbox();
     }
 }

@@ -11,6 +11,7 @@
 
 mod connection;
 mod jobs;
+mod journal;
 mod pushing;
 mod refusals;
 mod stream;
@@ -20,13 +21,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use self::journal::{Journal, Passed};
 use super::backoff::Backoff;
 use super::event::{DocumentEvent, RefusedChange, RefusedReason, SyncPhase, SyncState};
 use super::outbox::{Entry, Outbox};
 use super::replica::Job;
+use super::store::OutboxChange;
 use crate::error::ErrorCode;
 use crate::history::{Cursor, Seq};
 use crate::ids::{Author, ChangeId, Channel, DocumentId, EngineId, OriginId, RequestId};
+use crate::rng::Rng;
 use crate::time::Time;
 use crate::wire::{AccessLevel, Close, Message};
 
@@ -89,6 +93,11 @@ pub(crate) struct DocumentState {
     /// A resync for that has been made, and is not made again before the engine has stopped waiting.
     resynced: bool,
     closed: bool,
+    /// Only the outbox is here, to be delivered; the replica is in the store.
+    headless: bool,
+    /// There is a store.
+    keeps: bool,
+    journal: Journal,
 }
 
 #[derive(Debug)]
@@ -104,6 +113,8 @@ enum Link {
     /// The server said no for good.
     Blocked(ErrorCode),
     Damaged(Seq),
+    /// There is no replica here to do what is needed: waits for the application to open the document.
+    Parked,
 }
 
 /// Why the whole state is needed, and what to do with what is here.
@@ -148,6 +159,8 @@ enum Plan {
 struct PendingJob {
     number: u64,
     effect: Effect,
+    /// What is stored when it is done.
+    passed: Passed,
 }
 
 /// What a finished job means.
@@ -171,6 +184,8 @@ enum Effect {
         cursor: Cursor,
         replay: bool,
     },
+    /// A snapshot for the store is there.
+    Snapshot,
 }
 
 impl DocumentState {
@@ -180,6 +195,7 @@ impl DocumentState {
         options: OpenOptions,
         origin: OriginId,
         backoff: Backoff,
+        keeps: bool,
     ) -> Self {
         Self {
             id,
@@ -200,6 +216,9 @@ impl DocumentState {
             pending: false,
             resynced: false,
             closed: false,
+            headless: false,
+            keeps,
+            journal: Journal::default(),
         }
     }
 
@@ -208,8 +227,13 @@ impl DocumentState {
     }
 
     /// Opens it again for the application: the same replica, and the wider of the wishes.
-    pub(crate) fn reopen(&mut self, options: OpenOptions) {
+    pub(crate) fn reopen(&mut self, options: OpenOptions, turn: &mut Turn) {
         self.closed = false;
+        if std::mem::take(&mut self.headless) {
+            // What has passed by without a replica is needed now.
+            self.forget_channel(turn);
+            self.link = Link::Idle;
+        }
         self.options.access = self.options.access.max(options.access);
         self.options.create |= options.create;
     }
@@ -229,10 +253,15 @@ impl DocumentState {
         }
     }
 
-    /// A change was made on the main replica.
-    pub(crate) fn handle_edit(&mut self, bytes: Bytes, turn: &mut Turn) -> ChangeId {
+    /// A change was made on the main replica. Gives what a store can stage of it.
+    pub(crate) fn handle_edit(&mut self, bytes: Bytes, turn: &mut Turn) -> Option<OutboxChange> {
         turn.touched = true;
-        self.outbox.push(bytes)
+        self.outbox.push(bytes);
+        self.keep_edit();
+        self.outbox
+            .last()
+            .filter(|_| self.keeps)
+            .map(Entry::to_stored)
     }
 
     /// A change was made on the main replica that can never be sent: the replica must be rebuilt without it, and what
@@ -248,9 +277,14 @@ impl DocumentState {
         bytes: Bytes,
         reason: RefusedReason,
         message: Arc<str>,
+        rng: &mut Rng,
         turn: &mut Turn,
     ) {
-        let id = self.outbox.unnumbered();
+        // It never had an id; this one is only for `drop_refused`.
+        let id = ChangeId {
+            origin: OriginId(rng.next_u128()),
+            number: 0,
+        };
         self.hand_back(
             [RefusedChange {
                 id,
@@ -270,6 +304,7 @@ impl DocumentState {
     pub(crate) fn drop_refused(&mut self, id: ChangeId) -> bool {
         let before = self.refused.len();
         self.refused.retain(|change| change.id != id);
+        self.keep_unrefused(id);
         self.refused.len() != before
     }
 
@@ -364,6 +399,7 @@ impl DocumentState {
 
     pub(crate) fn sync_state(&self) -> SyncState {
         SyncState {
+            unsaved_locally: self.unsaved_locally(),
             unsaved: self.unsaved(),
             refused: u64::try_from(self.refused.len()).unwrap_or(u64::MAX),
             phase: self.phase(),
@@ -376,7 +412,7 @@ impl DocumentState {
             return SyncPhase::Closed;
         }
         match &self.link {
-            Link::Idle | Link::Delayed(_) => SyncPhase::Offline,
+            Link::Idle | Link::Delayed(_) | Link::Parked => SyncPhase::Offline,
             Link::Opening(_) | Link::Waiting(_) => SyncPhase::CatchingUp {
                 received: 0,
                 total: 0,
@@ -395,7 +431,10 @@ impl DocumentState {
                     && stream.plan == Plan::Follow
                     && !stream.awaits_snapshot
                     && !self.pending
-                    && self.jobs.is_empty()
+                    && self
+                        .jobs
+                        .iter()
+                        .all(|job| matches!(job.effect, Effect::Snapshot))
                 {
                     SyncPhase::Live
                 } else {

@@ -60,9 +60,10 @@ impl DocumentState {
         changes: impl IntoIterator<Item = RefusedChange>,
         turn: &mut Turn,
     ) {
-        let before = self.refused.len();
+        let changes: Vec<RefusedChange> = changes.into_iter().collect();
+        let count = changes.len();
+        self.keep_refused(&changes);
         self.refused.extend(changes);
-        let count = self.refused.len() - before;
         if count > 0 {
             turn.events.push(DocumentEvent::Refused { count });
             turn.touched = true;

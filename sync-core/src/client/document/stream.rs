@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::journal::Passed;
 use super::{DocumentState, Effect, Link, PendingJob, Plan, Turn};
 use crate::client::replica::{Job, Target};
 use crate::history::{Cursor, Seq};
@@ -42,22 +43,28 @@ impl DocumentState {
         }
         let mut cursor = stream.received;
         let mut import = Vec::with_capacity(message.changes.len());
+        let mut passed = Passed::default();
         for change in message.changes {
             let Some(number) = change.number.resolve(cursor.seq.next()) else {
                 return self.out_of_step(now, rng, turn);
             };
             cursor = cursor.with(number, &change.bytes);
-            let own = stream.authors.get(&change.author).is_some_and(|origin| {
-                self.outbox.pass(ChangeId {
-                    origin: *origin,
-                    number,
-                })
+            let id = stream.authors.get(&change.author).map(|origin| ChangeId {
+                origin: *origin,
+                number,
             });
-            if !(own && stream.own_are_imported) {
+            let own = id.filter(|id| self.outbox.pass(*id));
+            if let Some(id) = own {
+                passed.own(id);
+            }
+            if self.keeps && (own.is_some() || !self.headless) {
+                passed.change(change.bytes.clone());
+            }
+            if own.is_none() || !stream.own_are_imported {
                 import.push(change.bytes);
             }
         }
-        self.received(cursor, import, first, turn);
+        self.received(cursor, import, passed, first, turn);
     }
 
     pub(crate) fn handle_ack(&mut self, now: Time, ack: Ack, rng: &mut Rng, turn: &mut Turn) {
@@ -81,12 +88,19 @@ impl DocumentState {
         let cursor = passed.iter().fold(stream.received, |cursor, entry| {
             cursor.with(entry.id.number, &entry.bytes)
         });
+        let mut own = Passed::default();
+        for entry in &passed {
+            own.own(entry.id);
+            if self.keeps {
+                own.change(entry.bytes.clone());
+            }
+        }
         let import = if stream.own_are_imported {
             Vec::new()
         } else {
             passed.into_iter().map(|entry| entry.bytes).collect()
         };
-        self.received(cursor, import, first, turn);
+        self.received(cursor, import, own, first, turn);
         self.leave_if_done(turn);
     }
 
@@ -113,6 +127,9 @@ impl DocumentState {
         stream.received = cursor;
         stream.started = snapshot.seq;
         stream.head = stream.head.max(snapshot.seq);
+        if self.headless {
+            return;
+        }
         let (target, effect) = match stream.plan {
             Plan::Follow => (
                 Target::Main,
@@ -128,58 +145,79 @@ impl DocumentState {
                 },
             ),
         };
-        self.queue(
-            Job::ImportSnapshot {
-                target,
-                bytes: snapshot.bytes,
-            },
-            effect,
-            turn,
-        );
+        let passed = Passed::snapshot(snapshot.bytes.clone());
+        let job = Job::ImportSnapshot {
+            target,
+            bytes: snapshot.bytes,
+        };
+        self.queue_passing(job, effect, passed, turn);
         self.finish_if_complete(turn);
     }
 
     /// The stream moved to `cursor`.
-    fn received(&mut self, cursor: Cursor, changes: Vec<Bytes>, first: Seq, turn: &mut Turn) {
+    fn received(
+        &mut self,
+        cursor: Cursor,
+        changes: Vec<Bytes>,
+        passed: Passed,
+        first: Seq,
+        turn: &mut Turn,
+    ) {
         let Link::Streaming(stream) = &mut self.link else {
             return;
         };
         turn.touched = true;
         stream.received = cursor;
         stream.head = stream.head.max(cursor.seq);
+        if self.headless {
+            // The stored replica gets its own changes now, and the others when it is opened.
+            return self.keep_passed(passed);
+        }
         let (target, effect) = match stream.plan {
             Plan::Follow => (Target::Main, Effect::Moved { cursor, first }),
             Plan::Merge { .. } | Plan::Replace { .. } => (Target::Shadow, Effect::Shadow { first }),
         };
         if cursor.seq >= stream.open_head {
             // What was committed before the open has passed by, or is covered by a snapshot.
-            self.outbox.drop_covered();
+            let covered = self.outbox.take_covered();
+            self.keep_dropped(&covered);
         }
         if !changes.is_empty() {
-            self.queue(
-                Job::Import {
-                    target,
-                    changes,
-                    first,
-                },
-                effect,
-                turn,
-            );
+            let job = Job::Import {
+                target,
+                changes,
+                first,
+            };
+            self.queue_passing(job, effect, passed, turn);
         } else if let Effect::Moved { cursor, .. } = effect {
-            match self.jobs.back_mut() {
-                // Nothing to import, but what is before it is still being imported: the cursor must not overtake it.
-                Some(PendingJob {
-                    effect:
-                        Effect::Moved { cursor: last, .. }
-                        | Effect::Merged { cursor: last, .. }
-                        | Effect::Replaced { cursor: last, .. },
-                    ..
-                }) => *last = cursor,
-                _ => self.cursor = Some(cursor),
-            }
+            self.move_without_import(cursor, passed);
             self.backoff.reset();
         }
         self.finish_if_complete(turn);
+    }
+
+    /// There is nothing to import, but what is before it may still be being imported: the cursor must not overtake it.
+    fn move_without_import(&mut self, cursor: Cursor, passed: Passed) {
+        let last = self
+            .jobs
+            .iter_mut()
+            .rev()
+            .find_map(|job| match &mut job.effect {
+                Effect::Moved { cursor, .. }
+                | Effect::Merged { cursor, .. }
+                | Effect::Replaced { cursor, .. } => Some((cursor, &mut job.passed)),
+                Effect::Shadow { .. } | Effect::Snapshot => None,
+            });
+        match last {
+            Some((last, before)) => {
+                *last = cursor;
+                before.append(passed);
+            }
+            None => {
+                self.cursor = Some(cursor);
+                self.keep_passed(passed);
+            }
+        }
     }
 
     /// Ends a reset when the shadow holds everything that was in the log at the open.
@@ -197,7 +235,7 @@ impl DocumentState {
             Plan::Merge { turn: waited_for } => {
                 self.fresh = None;
                 self.queue(
-                    Job::Merge,
+                    Job::Merge { keep: self.keeps },
                     Effect::Merged {
                         cursor,
                         turn: waited_for,
@@ -207,16 +245,26 @@ impl DocumentState {
                 );
             }
             Plan::Replace { replay } => {
-                self.queue(Job::Replace, Effect::Replaced { cursor, replay }, turn)
+                let keep = self.keeps;
+                self.queue(
+                    Job::Replace { keep },
+                    Effect::Replaced { cursor, replay },
+                    turn,
+                );
             }
         }
     }
 
     pub(super) fn queue(&mut self, job: Job, effect: Effect, turn: &mut Turn) {
+        self.queue_passing(job, effect, Passed::default(), turn);
+    }
+
+    fn queue_passing(&mut self, job: Job, effect: Effect, passed: Passed, turn: &mut Turn) {
         self.next_job += 1;
         self.jobs.push_back(PendingJob {
             number: self.next_job,
             effect,
+            passed,
         });
         turn.jobs.push((self.next_job, job));
         turn.touched = true;
