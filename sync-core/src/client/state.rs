@@ -95,6 +95,8 @@ pub struct ClientState {
     config: ClientConfig,
     rng: Rng,
     link: Link,
+    /// The last status that was told.
+    told: Status,
     backoff: Backoff,
     /// Counts attempts, so that answers to earlier ones can be told.
     attempt: u64,
@@ -150,6 +152,7 @@ impl ClientState {
         Self {
             rng: Rng::new(config.seed),
             link: Link::Offline,
+            told: Status::Offline,
             backoff: Backoff::new(config.backoff),
             attempt: 0,
             documents: BTreeMap::new(),
@@ -543,7 +546,7 @@ impl ClientState {
         }));
         match refused {
             Some(why) => self.set_link(Link::Failed(FailedReason::Refused(why))),
-            None => self.wait(now),
+            None => self.wait(now, Duration::ZERO),
         }
     }
 
@@ -619,11 +622,12 @@ impl ClientState {
     /// The link is gone, and another one is tried after a delay.
     fn lost(&mut self, now: Time, reason: EndReason, code: u16) {
         self.end(reason, code);
-        self.wait(now);
+        self.wait(now, Duration::ZERO);
     }
 
-    fn wait(&mut self, now: Time) {
-        let next_in = self.backoff.next(&mut self.rng);
+    /// Before the next attempt, for as long as is drawn, but no shorter than the server asked for.
+    fn wait(&mut self, now: Time, at_least: Duration) {
+        let next_in = self.backoff.next(&mut self.rng).max(at_least);
         self.set_link(Link::Waiting {
             until: now + next_in,
             attempt: self.backoff.attempts(),
@@ -670,7 +674,7 @@ impl ClientState {
         self.event(ClientEvent::SessionStarted {
             session: welcome.session,
         });
-        self.event(ClientEvent::StatusChanged(Status::Connected));
+        self.tell_status();
     }
 
     fn handle_message(&mut self, now: Time, message: Message) {
@@ -800,13 +804,7 @@ impl ClientState {
         self.end(EndReason::Server(error.clone()), code);
         match action {
             Action::Retry | Action::Resync => {
-                self.wait(now);
-                if let (Link::Waiting { until, next_in, .. }, Some(delay)) =
-                    (&mut self.link, retry_after)
-                {
-                    *until = (*until).max(now + delay);
-                    *next_in = (*next_in).max(delay);
-                }
+                self.wait(now, retry_after.unwrap_or_default());
             }
             Action::RefreshAuth | Action::Refuse | Action::Upgrade | Action::Stop => {
                 let reason = match error.code {
@@ -1010,11 +1008,15 @@ impl ClientState {
     }
 
     fn set_link(&mut self, link: Link) {
-        let before = self.status();
         self.link = link;
-        let after = self.status();
-        if before != after {
-            self.event(ClientEvent::StatusChanged(after));
+        self.tell_status();
+    }
+
+    fn tell_status(&mut self) {
+        let status = self.status();
+        if self.told != status {
+            self.told = status.clone();
+            self.event(ClientEvent::StatusChanged(status));
         }
     }
 }
