@@ -333,6 +333,8 @@ impl<E: Engine> Replica<E> {
         };
         let pending = shadow.import(&[]).is_ok_and(|imported| imported.pending);
         let replayed = !replay.is_empty() && shadow.can_rebase() && shadow.import(replay).is_ok();
+        // How the shadow came to be is no news: the application is told of the replacement.
+        drop(shadow.drain());
         if let Some(wake) = &self.wake {
             shadow.set_wake(wake.clone());
         }
