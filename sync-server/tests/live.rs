@@ -3,6 +3,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "scenarios are plain async functions"
 )]
 
@@ -11,14 +12,20 @@ mod e2e;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use async_trait::async_trait;
+use e2e::frames::{frame, hello, receive, send};
 use e2e::tap::{Tap, Way};
 use e2e::{World, append, content, get, map, push, set, text, until, until_status, within};
-use sync_client::transport::memory::MemoryNetwork;
+use sync_client::transport::memory::{MemoryNetwork, pair};
 use sync_client::transport::{DialError, Dialer, Transport};
-use sync_client::{Client, ClientEvent, DocumentEvent, EditError, Source, Status, Yrs};
-use sync_core::wire::Message;
+use sync_client::{
+    AccessLevel, Client, ClientEvent, DocumentEvent, EditError, EngineId, ErrorCode, OriginId,
+    Source, Status, User, Yrs,
+};
+use sync_core::ids::RequestId;
+use sync_core::transport::PeerInfo;
+use sync_core::wire::{Message, Open, Push};
 use sync_server::registry::HoldPoint;
-use sync_server::{Limits, ServerEvent};
+use sync_server::{Limits, Server, ServerEvent};
 
 both! {
     /// Scenario 16.
@@ -166,6 +173,102 @@ impl Dialer for HeldUp {
         self.0.stall(true);
         transport
     }
+}
+
+/// Dials the server as a user that somebody in front of it has found out.
+struct As(Server, &'static str);
+
+#[async_trait]
+impl Dialer for As {
+    async fn dial(&self) -> Result<Box<dyn Transport>, DialError> {
+        let (ours, theirs) = pair(64 * 1024);
+        let user = User::new(self.1);
+        tokio::spawn(self.0.serve_as(theirs, PeerInfo::default(), user));
+        Ok(Box::new(ours))
+    }
+}
+
+/// Scenario 53.
+#[tokio::test(start_paused = true)]
+async fn sessions_have_ids_of_their_own_and_nobody_speaks_as_another() {
+    let world = World::memory().await;
+    let mut events = world.server.events();
+    let tap = Tap::default();
+    let ada = || As(world.server.clone(), "ada");
+    let laptop = Client::with_dialer(tap.on(ada())).start().unwrap();
+    until_status(&laptop, "connected", Status::is_connected).await;
+    let phone = Client::with_dialer(ada()).start().unwrap();
+    until_status(&phone, "connected", Status::is_connected).await;
+    let (a, b) = (text(&laptop, "notes").await, text(&phone, "notes").await);
+    push(&a, "ada ");
+    within("saved", a.saved()).await.unwrap();
+    until(&b, "her phone has it", |b, _| content(b) == "ada ").await;
+
+    // Somebody else who knows the name of her laptop's process.
+    let hellos = tap.pick(Way::Up, |message| match message {
+        Message::Hello(hello) => Some(hello.origin.0),
+        _ => None,
+    });
+    let mut mallory = As(world.server.clone(), "mallory").dial().await.unwrap();
+    send(&mut mallory, hello(hellos[0])).await;
+    let welcome = receive(&mut mallory).await;
+    assert!(
+        matches!(&welcome, Some(Message::Welcome(welcome)) if welcome.user == "mallory"),
+        "{welcome:?}"
+    );
+    send(&mut mallory, frame(&open_notes())).await;
+    let Some(Message::Opened(opened)) = receive(&mut mallory).await else {
+        panic!("it opens");
+    };
+    // Of another's changes nothing is told, not even how many there are.
+    assert!(opened.origins.iter().all(|(_, last, _)| *last == 0));
+    let forged = Message::Push(Push {
+        channel: opened.channel,
+        origin: OriginId(hellos[0]),
+        first_number: 2,
+        changes: vec![world.log("notes").await[0].bytes.clone()],
+        reconciling: false,
+    });
+    send(&mut mallory, frame(&forged)).await;
+    let error = loop {
+        match receive(&mut mallory).await {
+            Some(Message::Error(error)) => break error,
+            Some(Message::Changes(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(error.code, ErrorCode::ForeignOrigin);
+    assert_eq!(world.log("notes").await.len(), 1);
+
+    // Neither of her sessions has suffered.
+    push(&a, "again");
+    within("saved", a.saved()).await.unwrap();
+    until(&b, "her phone has it", |b, _| content(b) == "ada again").await;
+    let mut sessions = Vec::new();
+    while let Some(event) = events.try_next() {
+        match event {
+            ServerEvent::SessionOpened { session, user, .. } => sessions.push((session, user)),
+            ServerEvent::Committed { user, .. } => assert_eq!(user, User::new("ada")),
+            ServerEvent::SessionClosed { .. } => panic!("{event:?}"),
+            _ => {}
+        }
+    }
+    let users: Vec<&str> = sessions.iter().map(|(_, user)| &*user.id).collect();
+    assert_eq!(users, ["ada", "ada", "mallory"]);
+    assert_ne!(sessions[0].0, sessions[1].0);
+}
+
+fn open_notes() -> Message {
+    Message::Open(Open {
+        request: RequestId(1),
+        document: "notes".try_into().unwrap(),
+        engine: EngineId::YRS,
+        cursor: None,
+        origins: Vec::new(),
+        access: AccessLevel::Write,
+        create: false,
+        partial: None,
+    })
 }
 
 /// What is in flight when somebody types.

@@ -9,26 +9,23 @@
 
 mod e2e;
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use e2e::frames::{Peer, frame, hello, receive, rest, send, welcome};
 use e2e::tap::Way;
 use e2e::{Over, World, content, map, push, set, text, until, until_status, within};
 use sync_client::transport::memory::MemoryAcceptor;
-use sync_client::transport::{Dialer, Transport, WebSocketDialer};
+use sync_client::transport::{Dialer, WebSocketDialer};
 use sync_client::{
-    Client, ClientEvent, EndReason, ErrorCode, Events, FailedReason, OriginId, PeerError,
-    SessionId, Status, SyncPhase,
+    Client, ClientEvent, EndReason, ErrorCode, Events, FailedReason, PeerError, SessionId, Status,
+    SyncPhase,
 };
 use sync_core::transport::Acceptor;
-use sync_core::wire::{
-    Compression, ErrorMessage, Hello, Message, PROTOCOL_VERSIONS, Reference, Welcome,
-    WelcomeLimits, decode_frame, encode_frame,
-};
+use sync_core::wire::{ErrorMessage, Message, Reference};
 use sync_server::registry::{HoldPoint, MemoryRegistry};
 use sync_server::{Anonymous, CloseReason, Limits, Server, ServerEvent};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
@@ -147,7 +144,7 @@ async fn a_websocket_server_that_speaks_something_else_fails_the_client_for_good
 async fn a_server_with_which_there_is_nothing_in_common_is_not_tried_again() {
     let too_old = PeerError::new(ErrorCode::UnsupportedVersion, "this server speaks 7 to 9");
     let refusal = Message::Error(ErrorMessage::new(too_old, Reference::Session));
-    let refusal = encode_frame(&refusal, Compression::None);
+    let refusal = frame(&refusal);
     for (answer, code) in [
         (refusal, ErrorCode::UnsupportedVersion),
         (
@@ -674,64 +671,16 @@ async fn closed(events: &mut Events<ServerEvent>) -> CloseReason {
     }
 }
 
-async fn dial(address: &str) -> Box<dyn Transport> {
+async fn dial(address: &str) -> Peer {
     let dialer = WebSocketDialer::new(address).unwrap();
     within("dialed", dialer.dial()).await.unwrap()
-}
-
-async fn send(transport: &mut Box<dyn Transport>, frame: Bytes) {
-    poll_fn(|cx| transport.poll_ready(cx)).await.unwrap();
-    transport.start_send(frame).unwrap();
-    poll_fn(|cx| transport.poll_flush(cx)).await.unwrap();
-}
-
-async fn receive(transport: &mut Box<dyn Transport>) -> Option<Message> {
-    let frame = within("a frame", poll_fn(|cx| transport.poll_receive(cx))).await;
-    frame.map(|frame| decode_frame(frame.unwrap(), 1 << 20).unwrap())
-}
-
-/// Everything until the other side closes, and its code.
-async fn rest(transport: &mut Box<dyn Transport>) -> (Vec<Message>, Option<u16>) {
-    let mut messages = Vec::new();
-    while let Some(message) = receive(transport).await {
-        messages.push(message);
-    }
-    (messages, transport.close_code())
-}
-
-fn hello(origin: u128) -> Bytes {
-    let hello = Message::Hello(Hello {
-        versions: PROTOCOL_VERSIONS,
-        software: "scripted".into(),
-        origin: OriginId(origin),
-        connection: 1,
-        credentials: None,
-        compression: Vec::new(),
-        resume: None,
-    });
-    encode_frame(&hello, Compression::None)
 }
 
 /// A server that welcomes whoever comes, and breaks the connection.
 async fn welcome_and_drop(mut acceptor: MemoryAcceptor) {
     while let Some(Ok((mut transport, _))) = acceptor.accept().await {
         if receive(&mut transport).await.is_some() {
-            let welcome = Message::Welcome(Welcome {
-                version: PROTOCOL_VERSIONS.max,
-                session: SessionId(1),
-                user: "anonymous".into(),
-                resume: None,
-                compression: Compression::None,
-                limits: WelcomeLimits {
-                    message_bytes_max: 1 << 20,
-                    change_bytes_max: 1 << 20,
-                    push_window_bytes: 1 << 20,
-                    documents_max: 10,
-                },
-                ping_interval: Duration::from_secs(15),
-                server_time_ms: 0,
-            });
-            send(&mut transport, encode_frame(&welcome, Compression::None)).await;
+            send(&mut transport, welcome()).await;
         }
     }
 }

@@ -8,6 +8,7 @@
 )]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test harness")]
 
+pub mod frames;
 pub mod tap;
 
 use std::net::SocketAddr;
