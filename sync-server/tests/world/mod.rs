@@ -24,7 +24,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use sync_core::client::{
     AttemptId, ClientConfig, ClientState, DocumentEvent, Job, OpenOptions, Output, RefusedChange,
-    Replica, Status, SyncState,
+    Replica, Status, StoreWrite, StoredDocument, SyncState,
 };
 use sync_core::engine::{Document, Engine, Validator, Version};
 use sync_core::error::{ErrorCode, PeerError};
@@ -104,6 +104,10 @@ pub struct SimClient<E: Engine> {
     pub replicas: BTreeMap<DocumentId, Replica<E>>,
     pub events: Vec<(DocumentId, DocumentEvent)>,
     pub online: bool,
+    /// What survives the process, if it has a store.
+    pub store: Option<BTreeMap<DocumentId, StoredDocument>>,
+    /// Writes that the store has not carried out.
+    writing: VecDeque<(Time, DocumentId, u64, StoreWrite)>,
     user: User,
     link: Option<SessionId>,
     dialing: Option<(Time, AttemptId)>,
@@ -190,6 +194,8 @@ impl<E: Engine + Validator> World<E> {
             replicas: BTreeMap::new(),
             events: Vec::new(),
             online: true,
+            store: None,
+            writing: VecDeque::new(),
             user: User::new(user),
             link: None,
             dialing: None,
@@ -209,11 +215,18 @@ impl<E: Engine + Validator> World<E> {
         let engine = self.engine.clone();
         let engine_id = engine.id();
         let it = &mut self.clients[client];
+        let stored = it
+            .store
+            .as_ref()
+            .and_then(|store| store.get(&id(document)).cloned());
         it.replicas
             .entry(id(document))
-            .or_insert_with(|| Replica::new(engine, seed).unwrap());
+            .or_insert_with(|| match &stored {
+                Some(stored) => Replica::load(engine, seed, stored).unwrap(),
+                None => Replica::new(engine, seed).unwrap(),
+            });
         it.state
-            .open(self.now, &id(document), &engine_id, options, None)
+            .open(self.now, &id(document), &engine_id, options, stored)
             .unwrap();
         self.perform_client(client);
     }
@@ -246,7 +259,14 @@ impl<E: Engine + Validator> World<E> {
         replica.edit(usize::MAX, f).unwrap();
         let drained = replica.drain();
         for bytes in drained.main.local {
-            it.state.handle_edit(self.now, &document, bytes);
+            let staged = it.state.handle_edit(self.now, &document, bytes);
+            if let (Some(store), Some(change)) = (&mut it.store, staged) {
+                let new = || StoredDocument::new(Engine::id(&self.engine));
+                store
+                    .entry(document.clone())
+                    .or_insert_with(new)
+                    .stage(change);
+            }
         }
         self.perform_client(client);
         true
@@ -313,14 +333,36 @@ impl<E: Engine + Validator> World<E> {
         }
     }
 
-    /// The client's process ends. What it had not sent is gone with it.
-    pub fn crash_client(&mut self, client: usize) {
+    /// Gives a client that has opened nothing yet a store.
+    pub fn give_store(&mut self, client: usize) {
+        self.clients[client].store = Some(BTreeMap::new());
+        self.start_client(client);
+    }
+
+    /// The client's process is killed: what is not in its store is gone with it. Another one starts on the store, and
+    /// delivers what is in it; it has no document open.
+    pub fn restart_client(&mut self, client: usize) {
         if let Some(session) = self.clients[client].link.take() {
             self.leave(session);
         }
-        self.clients[client].state = ClientState::new(ClientConfig::new(OriginId(0), 0));
+        self.clients[client].writing.clear();
         self.clients[client].replicas.clear();
         self.clients[client].dialing = None;
+        self.start_client(client);
+    }
+
+    fn start_client(&mut self, client: usize) {
+        let mut config = ClientConfig::new(OriginId(self.rng.next_u128()), self.rng.next_u128());
+        let it = &mut self.clients[client];
+        config.store = it.store.is_some();
+        it.state = ClientState::new(config);
+        for (document, stored) in it.store.iter().flatten() {
+            if !stored.outbox.is_empty() {
+                it.state.deliver(self.now, document, stored.clone());
+            }
+        }
+        it.state.connect(self.now);
+        self.perform_client(client);
     }
 
     fn leave(&mut self, session: SessionId) {
@@ -532,12 +574,30 @@ impl<E: Engine + Validator> World<E> {
 
     fn run_client(&mut self, client: usize) {
         self.clients[client].state.handle_timeout(self.now);
+        self.run_store(client);
         self.perform_client(client);
         if let Some((_, attempt)) = self.clients[client]
             .dialing
             .take_if(|(at, _)| *at <= self.now)
         {
             self.connect(client, attempt);
+        }
+    }
+
+    fn run_store(&mut self, client: usize) {
+        let it = &mut self.clients[client];
+        while let Some((at, document, number, write)) = it.writing.pop_front() {
+            if at > self.now {
+                it.writing.push_front((at, document, number, write));
+                return;
+            }
+            let engine = write.engine.clone();
+            let store = it.store.as_mut().unwrap();
+            store
+                .entry(document.clone())
+                .or_insert_with(|| StoredDocument::new(engine))
+                .apply(write);
+            it.state.handle_stored(self.now, &document, number);
         }
     }
 
@@ -686,12 +746,31 @@ impl<E: Engine + Validator> World<E> {
                 Output::DocumentEvent { document, event } => {
                     self.clients[client].events.push((document, event));
                 }
+                Output::Store {
+                    document,
+                    number,
+                    write,
+                } => {
+                    let last = self.clients[client].writing.back().map(|(at, ..)| *at);
+                    let at = self.soon(self.weather.registry_delay_max);
+                    let at = last.map_or(at, |last| at.max(last));
+                    self.clients[client]
+                        .writing
+                        .push_back((at, document, number, *write));
+                }
                 _ => {}
             }
         }
         let it = &self.clients[client];
         let dialing = it.dialing.map(|(at, _)| at);
-        let next = it.state.poll_timeout().into_iter().chain(dialing).min();
+        let writing = it.writing.front().map(|(at, ..)| *at);
+        let next = it
+            .state
+            .poll_timeout()
+            .into_iter()
+            .chain(dialing)
+            .chain(writing)
+            .min();
         self.schedule(next, Target::Client(client));
     }
 

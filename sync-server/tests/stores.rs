@@ -1,0 +1,162 @@
+//! Clients that are killed and start again on what their stores hold.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
+
+mod world;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sync_core::engine::typed::Typed;
+use sync_core::mergeable::LwwMap;
+use world::{CALM, ROUGH, World};
+
+type Map = Typed<LwwMap<u64, u64>>;
+
+const DOC: &str = "doc";
+
+fn world(seed: u64, clients: usize, weather: world::Weather) -> World<Map> {
+    let mut world = World::new(seed, Map::new(), weather);
+    for _ in 0..clients {
+        let client = world.add_client();
+        world.give_store(client);
+        world.open(client, DOC);
+    }
+    world
+}
+
+fn set(world: &mut World<Map>, client: usize, key: u64, value: u64) {
+    assert!(world.edit(client, DOC, |map| map.insert(key, value).unwrap()));
+}
+
+fn keys(world: &World<Map>, client: usize) -> BTreeSet<u64> {
+    world.read(client, DOC, |map| map.iter().map(|(key, _)| *key).collect())
+}
+
+/// Scenario 32.
+#[test]
+fn offline_edits_survive_a_restart_and_are_delivered() {
+    let mut world = world(1, 2, CALM);
+    set(&mut world, 0, 0, 0);
+    world.settle(DOC);
+    world.set_online(0, false);
+    for n in 1..=50 {
+        set(&mut world, 0, n, n);
+    }
+    world.restart_client(0);
+    world.open(0, DOC);
+    assert_eq!(
+        keys(&world, 0).len(),
+        51,
+        "what the device has is there without a network"
+    );
+    assert_eq!(world.sync_state(0, DOC).unsaved, 50);
+    world.set_online(0, true);
+    world.settle(DOC);
+    world.assert_converged(DOC);
+    assert_eq!(world.log(DOC).len(), 51);
+}
+
+/// Scenario 93.
+#[test]
+fn outboxes_of_documents_that_are_not_open_are_delivered() {
+    let mut world = world(2, 2, CALM);
+    set(&mut world, 1, 99, 0);
+    world.settle(DOC);
+    world.set_online(0, false);
+    for n in 0..10 {
+        set(&mut world, 0, n, n);
+    }
+    world.restart_client(0);
+    world.set_online(0, true);
+    world.run_until(Duration::from_secs(60), "delivered", |world| {
+        world.log(DOC).len() == 11
+    });
+    world.run_for(Duration::from_secs(5));
+    let stored = &world.clients[0].store.as_ref().unwrap()[&world::id(DOC)];
+    assert!(stored.outbox.is_empty());
+    // What it had is there when it is opened without a network.
+    world.set_online(0, false);
+    world.open(0, DOC);
+    assert_eq!(keys(&world, 0).len(), 11);
+}
+
+/// Design 7: an edit that has returned is in the store, whatever else was on its way there.
+#[test]
+fn killed_clients_lose_no_edit_and_deliver_each_once() {
+    for seed in 0..500 {
+        let mut world = world(seed, 3, ROUGH);
+        let mut made = 0;
+        for _ in 0..30 {
+            let client = usize::try_from(world.below(3)).unwrap();
+            match world.below(8) {
+                0 => {
+                    world.restart_client(client);
+                    if world.below(3) > 0 {
+                        let pause = Duration::from_millis(world.below(1_500));
+                        world.run_for(pause);
+                    }
+                    world.open(client, DOC);
+                }
+                1 => world.cut(client),
+                2 => world.run_for(Duration::from_secs(2)),
+                _ => {
+                    set(&mut world, client, made, made);
+                    made += 1;
+                    let pause = Duration::from_millis(world.below(300));
+                    world.run_for(pause);
+                }
+            }
+        }
+        world.settle(DOC);
+        world.assert_converged(DOC);
+        assert_eq!(keys(&world, 0), (0..made).collect(), "seed {seed}");
+        let log: Vec<Bytes> = world
+            .log(DOC)
+            .into_iter()
+            .map(|change| change.bytes)
+            .collect();
+        assert_eq!(
+            u64::try_from(log.len()).unwrap(),
+            made,
+            "seed {seed}: each once"
+        );
+        // And the stores say the same as the replicas.
+        world.run_for(Duration::from_secs(5));
+        for client in 0..3 {
+            let version = world.version(client, DOC);
+            world.restart_client(client);
+            world.set_online(client, false);
+            world.open(client, DOC);
+            assert_eq!(world.version(client, DOC), version, "seed {seed}");
+        }
+    }
+}
+
+/// Scenarios 61 and 32 together: servers lose everything, clients are killed, and nothing is lost.
+#[test]
+fn a_lost_server_and_killed_clients_lose_nothing_together() {
+    for seed in 0..100 {
+        let mut world = world(seed, 3, ROUGH);
+        for n in 0..12 {
+            set(&mut world, usize::try_from(n % 3).unwrap(), n, n);
+            let pause = Duration::from_millis(world.below(300));
+            world.run_for(pause);
+        }
+        world.lose_everything();
+        let pause = Duration::from_millis(world.below(5_000));
+        world.run_for(pause);
+        let client = usize::try_from(world.below(3)).unwrap();
+        world.restart_client(client);
+        world.open(client, DOC);
+        world.run_for(Duration::from_secs(120));
+        world.settle(DOC);
+        world.assert_converged(DOC);
+        assert_eq!(keys(&world, 0), (0..12).collect(), "seed {seed}");
+    }
+}
