@@ -286,6 +286,11 @@ async fn an_edit_made_while_the_handshake_is_in_flight_is_neither_lost_nor_doubl
     for moment in [BeforeTheDial, HelloInFlight, OpenInFlight] {
         let world = World::memory().await;
         let tap = Tap::default();
+        match moment {
+            BeforeTheDial => world.network.set_online(false),
+            HelloInFlight => {}
+            OpenInFlight => world.faults.hold_reads(),
+        }
         let ann = match moment {
             HelloInFlight => Client::with_dialer(tap.on(HeldUp(world.network.clone()))),
             _ => Client::with_dialer(tap.on(world.network.dialer())),
@@ -293,7 +298,7 @@ async fn an_edit_made_while_the_handshake_is_in_flight_is_neither_lost_nor_doubl
         let ann = ann.start().unwrap();
         let a = text(&ann, "notes").await;
         match moment {
-            BeforeTheDial => assert_eq!(world.network.dials(), 0),
+            BeforeTheDial => assert_eq!(world.network.connections(), 0),
             HelloInFlight => {
                 while tap.names(Way::Up).is_empty() {
                     tokio::task::yield_now().await;
@@ -301,12 +306,12 @@ async fn an_edit_made_while_the_handshake_is_in_flight_is_neither_lost_nor_doubl
                 assert!(tap.names(Way::Down).is_empty());
             }
             OpenInFlight => {
-                world.faults.hold_reads();
                 within("the open is held", world.faults.held_reads(1)).await;
                 assert_eq!(tap.names(Way::Down), ["Welcome"]);
             }
         }
         push(&a, "typed");
+        world.network.set_online(true);
         world.network.stall(false);
         world.faults.release_reads();
 
