@@ -11,16 +11,20 @@ mod e2e;
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use e2e::frames::{Peer, frame, hello, receive, rest, send, welcome};
 use e2e::tap::{Tap, Way};
 use e2e::{Over, World, content, map, push, set, text, until_status, within};
+use sync_client::store::{StoreWrite, StoredDocument};
 use sync_client::transport::memory::MemoryAcceptor;
 use sync_client::{
-    AccessLevel, ClientEvent, DocumentEvent, EndReason, ErrorCode, Events, FailedReason, OriginId,
-    PeerError, RefusedReason, SaveError, SessionId, Source, Status, Yrs,
+    AccessLevel, ClientEvent, ClientStore, DocumentEvent, EndReason, ErrorCode, Events,
+    FailedReason, MemoryStore, OriginId, PeerError, RefusedReason, SaveError, SessionId, Source,
+    Status, StoreError, Yrs,
 };
 use sync_core::engine::{EngineError, ValidateLimits, Validator};
 use sync_core::ids::EngineId;
@@ -211,6 +215,34 @@ async fn a_client_tells_of_its_documents_once() {
     told!(events, ClientEvent::DocumentOpened { document, .. } if document.as_str() == "other");
     within("caught up", other.caught_up()).await.unwrap();
     assert_eq!(events.try_next(), None);
+}
+
+/// Scenario 72: once for each write that fails, until one does not.
+#[tokio::test(start_paused = true)]
+async fn a_client_tells_that_its_store_failed() {
+    let world = World::memory().await;
+    let store = Failing {
+        inner: MemoryStore::new(),
+        failures: AtomicUsize::new(3),
+    };
+    let client = world.builder().store(store).start().unwrap();
+    let mut events = client.events();
+    let document = text(&client, NOTES).await;
+    push(&document, "x");
+    within("on the device", document.saved_locally())
+        .await
+        .unwrap();
+    within("and on the server", document.saved()).await.unwrap();
+    let mut failures = Vec::new();
+    while let Some(event) = events.try_next() {
+        if let ClientEvent::StoreFailed { message } = event {
+            failures.push(message);
+        }
+    }
+    assert_eq!(
+        failures,
+        vec![Arc::from("the store failed: no space left"); 3]
+    );
 }
 
 /// Scenario 72: messages of a newer version, and of plugins that this client does not have.
@@ -531,10 +563,44 @@ async fn whoever_falls_behind_is_told_how_much_was_missed() {
 
 // ---- helpers
 
+/// A store whose disk is full for so many writes.
+struct Failing {
+    inner: MemoryStore,
+    failures: AtomicUsize,
+}
+
+#[async_trait]
+impl ClientStore for Failing {
+    fn bind(&self, account: &str) -> Result<(), StoreError> {
+        self.inner.bind(account)
+    }
+
+    async fn load(&self, document: &DocumentId) -> Result<Option<StoredDocument>, StoreError> {
+        self.inner.load(document).await
+    }
+
+    async fn commit(&self, document: &DocumentId, write: &StoreWrite) -> Result<(), StoreError> {
+        let left = self.failures.load(Ordering::Relaxed);
+        if left > 0 {
+            self.failures.store(left - 1, Ordering::Relaxed);
+            return Err(StoreError::Failed("no space left".into()));
+        }
+        self.inner.commit(document, write).await
+    }
+
+    async fn remove(&self, document: &DocumentId) -> Result<(), StoreError> {
+        self.inner.remove(document).await
+    }
+
+    async fn list(&self) -> Result<Vec<(DocumentId, usize)>, StoreError> {
+        self.inner.list().await
+    }
+}
+
 /// Everybody is this user.
 struct Named(&'static str);
 
-#[async_trait::async_trait]
+#[async_trait]
 impl sync_server::Authenticator for Named {
     async fn authenticate(
         &self,

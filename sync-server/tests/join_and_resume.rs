@@ -120,6 +120,46 @@ async fn transfers(world: World) {
     }
 }
 
+/// Scenarios 18, 19 and 20: who lacks what decides what travels, and it travels once.
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_and_the_server_exchange_exactly_what_they_lack() {
+    for (missed_by_server, missed_by_client) in [(3, 0), (0, 4), (3, 4)] {
+        let case = format!("{missed_by_server} and {missed_by_client}");
+        let world = World::memory().await;
+        let (away, there) = (Absent::new(&world).await, Absent::new(&world).await);
+        type_and_save(&there.document, 2).await;
+        away.leave_at(2).await;
+        for _ in 0..missed_by_server {
+            push(&away.document, "x");
+        }
+        type_and_save(&there.document, missed_by_client).await;
+        there.tap.clear();
+
+        away.come_back().await;
+        within("saved", away.document.saved()).await.unwrap();
+        let all = 2 + missed_by_server + missed_by_client;
+        for client in [&away, &there] {
+            until(&client.document, "it has all", |d, state| {
+                content(d).len() == all && state.is_caught_up()
+            })
+            .await;
+        }
+        let pushed = away.tap.pick(Way::Up, |message| match message {
+            Message::Push(push) => Some(push.changes.len()),
+            _ => None,
+        });
+        let expected: &[usize] = match missed_by_server {
+            0 => &[],
+            _ => &[missed_by_server],
+        };
+        assert_eq!(pushed, expected, "{case}");
+        assert_eq!(away.opened(), [Continuation::Resume], "{case}");
+        assert_eq!(away.changes(), missed_by_client, "{case}");
+        assert_eq!(there.changes(), missed_by_server, "{case}");
+        assert_eq!(world.log(NOTES).await.len(), all, "{case}");
+    }
+}
+
 /// Scenario 22: the server's document was restored from elsewhere while clients with other content, seen and unseen by
 /// the old server, were away.
 #[tokio::test(start_paused = true)]
