@@ -204,7 +204,7 @@ impl<E: Engine> Runner for Arc<Cell<E>> {
             let outcome = guard.replica.run(
                 job,
                 || shared.core().state.outbox_bytes(&entry.id),
-                || shared.core().state.take_for_replay(&entry.id),
+                || shared.core().state.take_for_replacement(&entry.id),
             );
             let Some(outcome) = outcome else { break };
             done += 1;

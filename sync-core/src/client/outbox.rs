@@ -337,9 +337,24 @@ impl Outbox {
         }
     }
 
-    /// Takes out everything that is not known committed.
-    pub(crate) fn take_pending(&mut self) -> Vec<Entry> {
-        self.take(self.committed, self.entries.len())
+    /// Takes out everything that is not known committed and stands behind the edit of this ordinal, or all of it if that
+    /// edit is not pending.
+    pub(crate) fn take_pending_behind(&mut self, ordinal: Option<u64>) -> Vec<Entry> {
+        let last_kept = self
+            .pending()
+            .position(|entry| Some(entry.ordinal) == ordinal);
+        let n_kept = last_kept.map_or(0, |index| index + 1);
+        self.take(self.committed + n_kept, self.entries.len())
+    }
+
+    /// Ordinal of the newest edit that is pending.
+    pub(crate) fn last_pending(&self) -> Option<u64> {
+        self.pending().last().map(|entry| entry.ordinal)
+    }
+
+    /// Bytes of everything that is pending, oldest first.
+    pub(crate) fn pending_bytes(&self) -> Vec<Bytes> {
+        self.pending().map(|entry| entry.bytes.clone()).collect()
     }
 
     /// Bytes of everything in the outbox, oldest first.

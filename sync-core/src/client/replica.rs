@@ -96,6 +96,16 @@ pub enum JobOutcome {
     Snapshot(Option<Bytes>),
 }
 
+/// What was pending when a replica is replaced, oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PendingWork {
+    /// Made before what was refused: it stays in the outbox, and in the replica.
+    pub kept: Vec<Bytes>,
+    /// To be done again on what takes the replica's place, if the engine can.
+    pub replayed: Vec<Bytes>,
+}
+
 /// What a replica had to hand over.
 #[derive(Debug, Default)]
 #[non_exhaustive]
@@ -231,14 +241,13 @@ impl<E: Engine> Replica<E> {
     /// Runs a job. `None` if a transaction of the application holds the document: nothing was done, and the same job is to
     /// be run again, before any other.
     ///
-    /// `outbox` gives the bytes of everything in the outbox, oldest first; `replay` takes what is pending out of it for a
-    /// replacement and gives the bytes of what may be replayed. Both are called under the replica's lock, so that no edit
-    /// comes in between.
+    /// `outbox` gives the bytes of everything in the outbox, oldest first; `pending` sorts it for a replacement. Both are
+    /// called under the replica's lock, so that no edit comes in between.
     pub fn run(
         &mut self,
         job: &Job,
         outbox: impl FnOnce() -> Vec<Bytes>,
-        replay: impl FnOnce() -> Vec<Bytes>,
+        pending: impl FnOnce() -> PendingWork,
     ) -> Option<JobOutcome> {
         let outcome = match job {
             Job::Import {
@@ -255,7 +264,7 @@ impl<E: Engine> Replica<E> {
                 Ok(JobOutcome::Done { pending: false })
             }
             Job::Merge { keep } => self.merge(&outbox(), *keep),
-            Job::Replace { keep } => Ok(self.replace(&replay(), *keep)),
+            Job::Replace { keep } => self.replace(&pending(), *keep),
             Job::Snapshot => Ok(JobOutcome::Snapshot(self.snapshot_if(true))),
         };
         match outcome {
@@ -309,6 +318,11 @@ impl<E: Engine> Replica<E> {
         // What is pushed goes in front of the outbox, so it must make sense right after the server's state: it is taken
         // against that, though only pushed if something is lacking beyond the outbox.
         let more = self.main.since(&shadow.version())?;
+        let snapshot = if keep {
+            Some(self.main.snapshot()?)
+        } else {
+            None
+        };
         // From here on nothing is busy: the shadow is nobody else's.
         shadow.import(outbox)?;
         let lacking = match more {
@@ -319,20 +333,22 @@ impl<E: Engine> Replica<E> {
         Ok(JobOutcome::Merged {
             lacking,
             pending,
-            snapshot: self.snapshot_if(keep),
+            snapshot,
         })
     }
 
-    fn replace(&mut self, replay: &[Bytes], keep: bool) -> JobOutcome {
+    fn replace(&mut self, work: &PendingWork, keep: bool) -> Result<JobOutcome, EngineError> {
         let Some(mut shadow) = self.shadow.take() else {
-            return JobOutcome::Replaced {
+            return Ok(JobOutcome::Replaced {
                 replayed: false,
                 pending: false,
                 snapshot: None,
-            };
+            });
         };
-        let pending = shadow.import(&[]).is_ok_and(|imported| imported.pending);
-        let replayed = !replay.is_empty() && shadow.can_rebase() && shadow.import(replay).is_ok();
+        let pending = shadow.import(&work.kept)?.pending;
+        let replayed = !work.replayed.is_empty()
+            && shadow.can_rebase()
+            && shadow.import(&work.replayed).is_ok();
         // How the shadow came to be is no news: the application is told of the replacement.
         drop(shadow.drain());
         if let Some(wake) = &self.wake {
@@ -342,11 +358,11 @@ impl<E: Engine> Replica<E> {
         if retired.outlives_replacement() {
             self.retired.push(retired);
         }
-        JobOutcome::Replaced {
+        Ok(JobOutcome::Replaced {
             replayed,
             pending,
             snapshot: self.snapshot_if(keep),
-        }
+        })
     }
 
     fn snapshot_if(&mut self, keep: bool) -> Option<Bytes> {

@@ -13,7 +13,7 @@ use super::event::{
     ClientEvent, DocumentEvent, EndReason, FailedReason, RefusedChange, RefusedReason, Status,
     SyncState,
 };
-use super::replica::{Job, JobOutcome};
+use super::replica::{Job, JobOutcome, PendingWork};
 use super::session::{ClientSession, Due, Received};
 use super::store::{OutboxChange, StoreWrite, StoredDocument};
 use crate::error::{Action, ErrorCode, PeerError};
@@ -455,11 +455,11 @@ impl ClientState {
             .unwrap_or_default()
     }
 
-    /// Takes what is pending out of the document's outbox for a replacement, and gives the bytes of what may be replayed.
-    pub fn take_for_replay(&mut self, document: &DocumentId) -> Vec<Bytes> {
+    /// Sorts what is pending for a replacement, and takes out of the document's outbox what cannot stay as it is.
+    pub fn take_for_replacement(&mut self, document: &DocumentId) -> PendingWork {
         self.documents
             .get_mut(document)
-            .map(DocumentState::take_for_replay)
+            .map(DocumentState::take_for_replacement)
             .unwrap_or_default()
     }
 

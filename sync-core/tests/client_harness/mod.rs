@@ -135,7 +135,7 @@ impl Harness {
         let outcome = replica.run(
             job,
             || state.borrow().outbox_bytes(document),
-            || state.borrow_mut().take_for_replay(document),
+            || state.borrow_mut().take_for_replacement(document),
         );
         let outcome = outcome.unwrap();
         self.state.handle_job(self.now, document, number, outcome);

@@ -783,7 +783,7 @@ impl<E: Engine + Validator> World<E> {
         let outcome = replica.run(
             job,
             || state.borrow().outbox_bytes(document),
-            || state.borrow_mut().take_for_replay(document),
+            || state.borrow_mut().take_for_replacement(document),
         );
         let outcome = outcome.unwrap();
         let drained = replica.drain();

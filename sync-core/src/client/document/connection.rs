@@ -96,6 +96,13 @@ impl DocumentState {
             self.outbox.reissue(OriginId(rng.next_u128()));
             self.keep_outbox();
         }
+        if self
+            .cursor
+            .is_some_and(|cursor| cursor.epoch != opened.epoch)
+        {
+            // What it was made on may not be there any more.
+            self.ahead = None;
+        }
         let start = Cursor::start(opened.epoch);
         let (plan, received, awaits_snapshot) = self.plan(opened.next, start);
         let own_are_imported = plan == Plan::Follow;

@@ -25,7 +25,7 @@ use self::journal::{Journal, Passed};
 use super::backoff::Backoff;
 use super::event::{DocumentEvent, RefusedChange, RefusedReason, SyncPhase, SyncState};
 use super::outbox::{Entry, Outbox};
-use super::replica::Job;
+use super::replica::{Job, PendingWork};
 use super::store::OutboxChange;
 use crate::error::ErrorCode;
 use crate::history::{Cursor, Seq};
@@ -84,6 +84,8 @@ pub(crate) struct DocumentState {
     fresh: Option<Fresh>,
     /// Edits whose changes wait for a replacement to be replayed.
     replaying: Vec<Entry>,
+    /// Ordinal of the newest pending edit made before what the replacement is for: through it, the outbox stays.
+    ahead: Option<u64>,
     /// Ordinals of edits that have been replayed once: a second refusal hands everything back (design 2.2).
     replayed: BTreeSet<u64>,
     access: AccessLevel,
@@ -210,6 +212,7 @@ impl DocumentState {
             next_job: 0,
             fresh: None,
             replaying: Vec::new(),
+            ahead: None,
             replayed: BTreeSet::new(),
             access: options.access,
             backoff,
@@ -236,6 +239,10 @@ impl DocumentState {
         }
         self.options.access = self.options.access.max(options.access);
         self.options.create |= options.create;
+        // Asked again, perhaps for more, or after other documents have been closed.
+        if matches!(self.link, Link::Blocked(_)) {
+            self.link = Link::Idle;
+        }
     }
 
     /// Why an edit cannot be made now, if so.
@@ -312,10 +319,17 @@ impl DocumentState {
         self.outbox.bytes()
     }
 
-    /// Takes what is pending out of the outbox for a replacement, and gives the bytes of what may be replayed.
-    pub(crate) fn take_for_replay(&mut self) -> Vec<Bytes> {
-        let behind = self.outbox.take_pending();
+    /// Sorts what is pending for a replacement, and takes out of the outbox what cannot stay as it is.
+    pub(crate) fn take_for_replacement(&mut self) -> PendingWork {
+        let behind = self.outbox.take_pending_behind(self.ahead.take());
         self.replaying.extend(behind);
+        PendingWork {
+            kept: self.outbox.pending_bytes(),
+            replayed: self.replayable(),
+        }
+    }
+
+    fn replayable(&self) -> Vec<Bytes> {
         let may_replay = matches!(
             self.jobs.front(),
             Some(PendingJob {

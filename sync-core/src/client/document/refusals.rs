@@ -23,7 +23,8 @@ impl DocumentState {
         self.refuse_from(id, refuse.code, refuse.message.into(), turn);
     }
 
-    /// Design 2.2: the refused change and all behind it leave the outbox; the replica is rebuilt from server state.
+    /// Design 2.2: the refused change and all behind it leave the outbox; the replica is rebuilt from server state and what
+    /// was pending before it.
     pub(super) fn refuse_from(
         &mut self,
         id: ChangeId,
@@ -46,7 +47,10 @@ impl DocumentState {
             );
         }
         self.replaying.extend(taken);
-        self.fresh = Some(Fresh::Replace);
+        if self.fresh != Some(Fresh::Replace) {
+            self.fresh = Some(Fresh::Replace);
+            self.ahead = self.outbox.last_pending();
+        }
         self.forget_channel(turn);
     }
 
