@@ -176,10 +176,23 @@ impl Importer {
             .filter(|run| self.is_missing(run))
             .map(|run| ClientID::new(run.client))
             .collect();
-        // Not those of a block that is there: whatever it says now, it changes nothing.
-        let is_new = |id: &Id| id.clock >= self.next.get(&id.client).copied().unwrap_or_default();
-        pairs.note(update.pairs.iter().copied().filter(is_new));
         let known = |client| self.next.get(&client).copied().unwrap_or_default();
+        if update
+            .pairs
+            .iter()
+            .any(|id| id.clock + 1 == known(id.client))
+        {
+            // Ends inside a character of this block: another block took its clocks.
+            return Err(malformed("clocks of a block"));
+        }
+        // Not those of a block that is there: whatever it says now, it changes nothing.
+        pairs.note(
+            update
+                .pairs
+                .iter()
+                .copied()
+                .filter(|id| id.clock >= known(id.client)),
+        );
         let mut apply = |part: &[u8]| apply(txn, pairs.mend(part).as_deref().unwrap_or(part));
         let missing = if is_long {
             let (parts, mut missing) = in_order(&update.bytes, known)?;
@@ -258,8 +271,6 @@ pub(super) fn apply(
     txn: &mut TransactionMut<'_>,
     update: &[u8],
 ) -> Result<BTreeSet<ClientID>, EngineError> {
-    // Faults that only yrs sees have no offset.
-    let malformed = |what| EngineError::Malformed { what, offset: 0 };
     let update = Update::decode_v1(update).map_err(|_| malformed("update"))?;
     txn.apply_update(update)
         .map_err(|_| malformed("parent of a block"))?;
@@ -273,6 +284,11 @@ pub(super) fn apply(
     }
     txn.prune_pending();
     Ok(missing)
+}
+
+/// Faults that only the document shows have no offset.
+const fn malformed(what: &'static str) -> EngineError {
+    EngineError::Malformed { what, offset: 0 }
 }
 
 /// Clients of which yrs misses something.
