@@ -17,6 +17,8 @@ pub use auth::{
     ConnectRequest, authorize_fn,
 };
 pub use event::{CloseReason, ServerEvent};
+#[cfg(feature = "embedded")]
+pub use registry::EmbeddedRegistry;
 pub use registry::{MemoryRegistry, ServerRegistry};
 pub use server::{BuildError, ListenError, Listener, Server, ServerBuilder};
 pub use sync_core::engine::{EngineError, ValidateLimits, Validator};

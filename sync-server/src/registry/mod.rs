@@ -1,14 +1,18 @@
-//! Where documents live: the [`ServerRegistry`] trait, and [`MemoryRegistry`].
+//! Where documents live: the [`ServerRegistry`] trait, [`MemoryRegistry`], and `EmbeddedRegistry` (feature `embedded`).
 //!
 //! To write a registry, read the trait's promises, look at `examples/src/file_registry.rs`, and run the
 //! `conformance` suite (feature `conformance`) against it. `docs/guide/custom-registry.md` leads through it.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "embedded")]
+mod embedded;
 #[cfg(feature = "conformance")]
 mod faulty;
+pub mod group_commit;
 mod memory;
 mod origins;
+mod rules;
 mod state;
 
 use std::sync::Arc;
@@ -23,6 +27,8 @@ pub use sync_core::registry::{
     Snapshot, StoredChange, Tail,
 };
 
+#[cfg(feature = "embedded")]
+pub use embedded::{EmbeddedOptions, EmbeddedRegistry, OpenError};
 #[cfg(feature = "conformance")]
 pub use faulty::{Call, FaultyRegistry, HoldPoint};
 pub use memory::MemoryRegistry;

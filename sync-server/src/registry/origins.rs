@@ -35,29 +35,33 @@ impl OriginTable {
         entry.seq = seq;
     }
 
-    /// Forgets the oldest origins beyond the limits. Those whose last change is after `log_start` stay in any case:
-    /// a client whose change is that recent may well be about to repeat it.
+    /// Forgets the oldest origins beyond the limits.
     pub(super) fn evict(&mut self, log_start: Seq) {
-        let mut older: Vec<&OriginEntry> = self
-            .0
-            .values()
-            .filter(|entry| entry.seq <= log_start)
-            .collect();
-        older.sort_unstable_by_key(|entry| Reverse(entry.seq));
-        let mut per_user: HashMap<Arc<str>, usize> = HashMap::new();
-        let mut kept = 0;
-        let mut evicted = Vec::new();
-        for entry in older {
-            let of_user = per_user.entry(entry.user.id.clone()).or_default();
-            if *of_user < ORIGINS_PER_USER_MAX && kept < ORIGINS_PER_DOCUMENT_MAX {
-                *of_user += 1;
-                kept += 1;
-            } else {
-                evicted.push(entry.origin);
-            }
-        }
-        for origin in evicted {
+        for origin in evicted(self.0.values(), log_start) {
             self.0.remove(&origin);
         }
     }
+}
+
+/// The oldest origins beyond the limits. Those whose last change is after `log_start` are none of them in any case: a
+/// client whose change is that recent may well be about to repeat it.
+pub(super) fn evicted<'a>(
+    entries: impl Iterator<Item = &'a OriginEntry>,
+    log_start: Seq,
+) -> Vec<OriginId> {
+    let mut older: Vec<&OriginEntry> = entries.filter(|entry| entry.seq <= log_start).collect();
+    older.sort_unstable_by_key(|entry| Reverse(entry.seq));
+    let mut per_user: HashMap<Arc<str>, usize> = HashMap::new();
+    let mut kept = 0;
+    let mut evicted = Vec::new();
+    for entry in older {
+        let of_user = per_user.entry(entry.user.id.clone()).or_default();
+        if *of_user < ORIGINS_PER_USER_MAX && kept < ORIGINS_PER_DOCUMENT_MAX {
+            *of_user += 1;
+            kept += 1;
+        } else {
+            evicted.push(entry.origin);
+        }
+    }
+    evicted
 }

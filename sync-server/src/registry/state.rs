@@ -1,11 +1,13 @@
 //! The rules of one document, without storage.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
+use bytes::Bytes;
 use sync_core::history::{Digest, Epoch, Seq};
 use sync_core::ids::{ChangeId, OriginId};
 
 use super::origins::OriginTable;
+use super::rules::{self, Log, refuse_if};
 use super::{
     DocumentMeta, NewChange, NewDocument, OriginEntry, Outcome, RegistryError, Snapshot,
     StoredChange, Tail,
@@ -32,18 +34,7 @@ impl DocumentState {
     /// # Errors
     /// [`RegistryError::Refused`] if it starts with a snapshot at sequence 0.
     pub(super) fn new(document: NewDocument) -> Result<Self, RegistryError> {
-        let mut meta =
-            DocumentMeta::new(document.id, document.engine, document.epoch, document.mode);
-        if let Some(snapshot) = &document.snapshot {
-            refuse_if(
-                snapshot.seq == Seq::ZERO,
-                "no snapshot stands at sequence 0",
-            )?;
-            meta.head = snapshot.seq;
-            meta.digest = snapshot.digest;
-            meta.snapshot_seq = snapshot.seq;
-            meta.log_start = snapshot.seq;
-        }
+        let meta = rules::created(&document)?;
         Ok(Self {
             start_digest: meta.digest,
             meta,
@@ -86,32 +77,7 @@ impl DocumentState {
         expect: Option<Seq>,
         changes: Vec<NewChange>,
     ) -> Result<Vec<Outcome>, RegistryError> {
-        self.fence(epoch)?;
-        if expect.is_some_and(|expect| expect != self.meta.head) {
-            return Err(RegistryError::Conflict {
-                head: self.meta.head,
-            });
-        }
-        // By user too: one who borrows another's origin must not stop its owner.
-        let mut refused = BTreeSet::new();
-        let mut outcomes = Vec::with_capacity(changes.len());
-        for change in changes {
-            let key = (change.id.origin, change.user.clone());
-            let verdict = if refused.contains(&key) {
-                Err(self.gap(change.id.origin))
-            } else {
-                self.judge(&change)
-            };
-            outcomes.push(match verdict {
-                Ok(()) => Outcome::At(self.commit(change)),
-                Err(duplicate @ Outcome::Duplicate { .. }) => duplicate,
-                Err(refusal) => {
-                    refused.insert(key);
-                    refusal
-                }
-            });
-        }
-        Ok(outcomes)
+        rules::append(self, epoch, expect, changes)
     }
 
     /// As [`tail`](super::ServerRegistry::tail).
@@ -158,28 +124,11 @@ impl DocumentState {
         snapshot: Snapshot,
         keep_after: Seq,
     ) -> Result<(), RegistryError> {
-        self.fence(epoch)?;
-        refuse_if(
-            snapshot.seq == Seq::ZERO,
-            "no snapshot stands at sequence 0",
-        )?;
-        refuse_if(
-            snapshot.seq > self.meta.head,
-            "the snapshot is beyond the head",
-        )?;
-        refuse_if(
-            keep_after > snapshot.seq,
-            "rows would be dropped that the snapshot does not cover",
-        )?;
-        if snapshot.seq < self.meta.snapshot_seq {
+        let stands = (snapshot.seq, snapshot.digest);
+        let digest_at = |seq| Ok(self.digest_at(seq));
+        if !rules::compacts(&self.meta, epoch, stands, keep_after, digest_at)? {
             return Ok(());
         }
-        // Known: a snapshot is never before the start of the log, and this one is not before the present one.
-        let digest = self.digest_at(snapshot.seq);
-        refuse_if(
-            digest != Some(snapshot.digest),
-            "the snapshot's digest is not the log's",
-        )?;
         self.meta.snapshot_seq = snapshot.seq;
         self.snapshot = Some(snapshot);
         while self.meta.log_start < keep_after {
@@ -202,56 +151,6 @@ impl DocumentState {
             .collect()
     }
 
-    /// `Ok` if the change is the origin's next.
-    fn judge(&self, change: &NewChange) -> Result<(), Outcome> {
-        let ChangeId { origin, number } = change.id;
-        let entry = self.origins.get(origin);
-        if entry.is_some_and(|entry| entry.user != change.user) {
-            return Err(Outcome::ForeignOrigin);
-        }
-        let last = entry.map_or(0, |entry| entry.last);
-        if last.checked_add(1) == Some(number) {
-            return Ok(());
-        }
-        if number == 0 || number > last {
-            return Err(self.gap(origin));
-        }
-        let seq = self.by_id.get(&change.id).copied();
-        match seq.and_then(|seq| self.row(seq)) {
-            Some(row) if row.bytes != change.bytes => Err(Outcome::IdReused),
-            _ => Err(Outcome::Duplicate { last, seq }),
-        }
-    }
-
-    fn gap(&self, origin: OriginId) -> Outcome {
-        let last = self.origins.get(origin).map_or(0, |entry| entry.last);
-        Outcome::Gap {
-            expected: last.saturating_add(1),
-        }
-    }
-
-    fn commit(&mut self, change: NewChange) -> Seq {
-        let seq = self.meta.head.next();
-        let digest = self.meta.digest.with(change.id.number, &change.bytes);
-        self.origins.advance(&change, seq);
-        self.by_id.insert(change.id, seq);
-        self.log
-            .push_back(StoredChange::new(seq, change.id, change.bytes, digest));
-        self.meta.head = seq;
-        self.meta.digest = digest;
-        seq
-    }
-
-    const fn fence(&self, epoch: Epoch) -> Result<(), RegistryError> {
-        if epoch.0 == self.meta.epoch.0 {
-            Ok(())
-        } else {
-            Err(RegistryError::Fenced {
-                current: self.meta.epoch,
-            })
-        }
-    }
-
     /// How many rows of the log are at or before `seq`.
     fn offset(&self, seq: Seq) -> Option<usize> {
         usize::try_from(seq.0.checked_sub(self.meta.log_start.0)?).ok()
@@ -270,10 +169,29 @@ impl DocumentState {
     }
 }
 
-const fn refuse_if(wrong: bool, what: &'static str) -> Result<(), RegistryError> {
-    if wrong {
-        Err(RegistryError::Refused { what })
-    } else {
-        Ok(())
+impl Log for DocumentState {
+    fn meta(&self) -> &DocumentMeta {
+        &self.meta
+    }
+
+    fn entry(&self, origin: OriginId) -> Option<&OriginEntry> {
+        self.origins.get(origin)
+    }
+
+    fn find(&self, id: ChangeId) -> Option<(Seq, &Bytes)> {
+        let row = self.row(*self.by_id.get(&id)?)?;
+        Some((row.seq, &row.bytes))
+    }
+
+    fn commit(&mut self, change: NewChange) -> Seq {
+        let seq = self.meta.head.next();
+        let digest = self.meta.digest.with(change.id.number, &change.bytes);
+        self.origins.advance(&change, seq);
+        self.by_id.insert(change.id, seq);
+        self.log
+            .push_back(StoredChange::new(seq, change.id, change.bytes, digest));
+        self.meta.head = seq;
+        self.meta.digest = digest;
+        seq
     }
 }

@@ -1,0 +1,245 @@
+//! Documents in a directory, with SQLite.
+
+mod index;
+mod plan;
+mod reader;
+mod row;
+mod rows;
+mod schema;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_core::stream::BoxStream;
+use sync_core::history::{Epoch, Seq};
+use sync_core::ids::{DocumentId, OriginId};
+
+use self::index::Index;
+pub use self::schema::OpenError;
+use self::schema::{Directory, opening};
+use self::writer::{Engine, Shared};
+use super::group_commit::{GroupCommit, GroupCommitOptions};
+use super::{
+    DocumentMeta, Durability, NewChange, NewDocument, OriginEntry, Outcome, RegistryError,
+    RegistryEvent, ServerRegistry, Snapshot, Tail,
+};
+
+/// Keeps documents in a directory of this machine, for one server at a time.
+///
+/// What [`append`](ServerRegistry::append) has answered is on the disk: killing the process loses nothing, nor does a
+/// power cut on a disk that keeps its promises. The directory holds an SQLite database (`sync.db`, with `sync.db-wal`
+/// and `sync.db-shm` beside it while it is open) and a file `lock`. `docs/guide/storage.md` says how it is laid out, backed
+/// up and looked into.
+///
+/// One thread writes for all documents, with one commit for everybody who waits ([`GroupCommit`]); reads have threads of
+/// their own. Changes go to a journal, in the order of commits, and are moved to their documents' places later, in
+/// small steps between commits.
+///
+/// Dropping it, like [`close`](ServerRegistry::close), finishes what is queued and lets go of the directory; `close`
+/// does not block the caller's thread meanwhile.
+///
+/// # Examples
+///
+/// ```
+/// use sync_server::{Anonymous, EmbeddedRegistry, Server};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = std::env::temp_dir().join(format!("sync-doc-{}", std::process::id()));
+/// let registry = EmbeddedRegistry::open(&directory)?;
+/// let server = Server::builder(registry, Anonymous::read_write()).build()?;
+/// # drop(server);
+/// # std::fs::remove_dir_all(directory)?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct EmbeddedRegistry {
+    registry: GroupCommit<Engine>,
+}
+
+/// Settings of an [`EmbeddedRegistry`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct EmbeddedOptions {
+    group: GroupCommitOptions,
+    checkpoint_pages: u64,
+    fold_bytes: u64,
+    file_bytes_max: Option<u64>,
+}
+
+impl Default for EmbeddedOptions {
+    fn default() -> Self {
+        Self {
+            group: GroupCommitOptions::default(),
+            checkpoint_pages: 10_000,
+            fold_bytes: 32 << 20,
+            file_bytes_max: None,
+        }
+    }
+}
+
+impl EmbeddedOptions {
+    /// How far apart commits begin under load, as [`GroupCommitOptions::commit_interval`]. Default 1 ms to 5 ms.
+    #[must_use]
+    pub fn commit_interval(mut self, min: Duration, max: Duration) -> Self {
+        self.group = self.group.commit_interval(min, max);
+        self
+    }
+
+    /// How calls are queued and committed.
+    #[must_use]
+    pub const fn group_commit(mut self, options: GroupCommitOptions) -> Self {
+        self.group = options;
+        self
+    }
+
+    /// Pages of 4 KiB after which the write-ahead log is copied into the database. Default 10,000, 40 MB. More is less
+    /// work for documents that change all the time, and a larger file.
+    #[must_use]
+    pub const fn checkpoint_pages(mut self, pages: u64) -> Self {
+        self.checkpoint_pages = pages;
+        self
+    }
+
+    /// Bytes of the journal after which its rows are moved to their documents' places while there is time, and after
+    /// eight times as many in any case. Default 32 MiB. More makes fewer and larger rows, and takes longer to open:
+    /// about a second per gigabyte.
+    #[must_use]
+    pub const fn fold_bytes(mut self, bytes: u64) -> Self {
+        self.fold_bytes = bytes;
+        self
+    }
+
+    /// Size that the database file must not exceed; the write-ahead log comes on top. What does not fit is refused with
+    /// [`RegistryError::Unavailable`], as on a full disk. Default none.
+    #[must_use]
+    pub const fn file_bytes_max(mut self, bytes: u64) -> Self {
+        self.file_bytes_max = Some(bytes);
+        self
+    }
+}
+
+impl EmbeddedRegistry {
+    /// Opens a directory, or makes it.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::open_with(directory, EmbeddedOptions::default())
+    }
+
+    /// Opens a directory with other settings.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_with(
+        directory: impl AsRef<Path>,
+        options: EmbeddedOptions,
+    ) -> Result<Self, OpenError> {
+        let directory = Directory::take(directory.as_ref())?;
+        let path = directory.database();
+        let connection = directory.open(&options)?;
+        let index = Index::load(&connection).map_err(|error| opening(&path, error))?;
+        let group = options.group.clone();
+        let shared = Arc::new(Shared {
+            index,
+            options,
+            directory,
+        });
+        let engine = Engine::new(connection, shared).map_err(|error| opening(&path, error))?;
+        let registry = GroupCommit::start(engine, &group).map_err(|error| OpenError::Io {
+            path,
+            source: Box::new(error),
+        })?;
+        Ok(Self { registry })
+    }
+}
+
+#[async_trait]
+impl ServerRegistry for EmbeddedRegistry {
+    async fn create(&self, document: NewDocument) -> Result<DocumentMeta, RegistryError> {
+        self.registry.create(document).await
+    }
+
+    async fn meta(&self, document: &DocumentId) -> Result<DocumentMeta, RegistryError> {
+        self.registry.meta(document).await
+    }
+
+    async fn append(
+        &self,
+        document: &DocumentId,
+        epoch: Epoch,
+        expect: Option<Seq>,
+        changes: Vec<NewChange>,
+    ) -> Result<Vec<Outcome>, RegistryError> {
+        self.registry.append(document, epoch, expect, changes).await
+    }
+
+    async fn tail(
+        &self,
+        document: &DocumentId,
+        after: Seq,
+        max_bytes: usize,
+    ) -> Result<Tail, RegistryError> {
+        self.registry.tail(document, after, max_bytes).await
+    }
+
+    async fn snapshot(&self, document: &DocumentId) -> Result<Option<Snapshot>, RegistryError> {
+        self.registry.snapshot(document).await
+    }
+
+    async fn compact(
+        &self,
+        document: &DocumentId,
+        epoch: Epoch,
+        snapshot: Snapshot,
+        keep_after: Seq,
+    ) -> Result<(), RegistryError> {
+        self.registry
+            .compact(document, epoch, snapshot, keep_after)
+            .await
+    }
+
+    async fn delete(&self, document: &DocumentId) -> Result<(), RegistryError> {
+        self.registry.delete(document).await
+    }
+
+    async fn list(
+        &self,
+        after: Option<&DocumentId>,
+        limit: usize,
+    ) -> Result<Vec<DocumentMeta>, RegistryError> {
+        self.registry.list(after, limit).await
+    }
+
+    async fn heads(&self, documents: &[DocumentId]) -> Result<Vec<Option<Seq>>, RegistryError> {
+        self.registry.heads(documents).await
+    }
+
+    async fn origins(
+        &self,
+        document: &DocumentId,
+        origins: &[OriginId],
+    ) -> Result<Vec<Option<OriginEntry>>, RegistryError> {
+        self.registry.origins(document, origins).await
+    }
+
+    fn durability(&self) -> Durability {
+        self.registry.durability()
+    }
+
+    fn watch(&self) -> Option<BoxStream<'static, RegistryEvent>> {
+        self.registry.watch()
+    }
+
+    /// Moves the journal's rows to their documents' places and copies the write-ahead log into the database, as far as
+    /// the budget goes. Both happen without being asked once they are due.
+    async fn maintain(&self, budget: Duration) -> Result<(), RegistryError> {
+        self.registry.maintain(budget).await
+    }
+
+    async fn close(&self) -> Result<(), RegistryError> {
+        self.registry.close().await
+    }
+}

@@ -1,0 +1,206 @@
+//! What waits for the writer.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sync_core::history::{Epoch, Seq};
+use sync_core::ids::DocumentId;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::{Answer, BlockingRegistry, GroupCommitOptions, lock, stopped};
+use crate::registry::{NewChange, Outcome, RegistryError};
+
+/// Answers an operation, given how its commit went.
+pub(super) type Reply = Box<dyn FnOnce(Result<(), RegistryError>) -> Answer + Send>;
+type Operation<B> = Box<dyn FnOnce(Result<&mut B, RegistryError>) -> Reply + Send>;
+
+/// Something for the writer.
+pub(super) enum Work<B> {
+    Append {
+        document: DocumentId,
+        epoch: Epoch,
+        expect: Option<Seq>,
+        changes: Vec<NewChange>,
+        bytes: usize,
+        answer: oneshot::Sender<Result<Vec<Outcome>, RegistryError>>,
+        /// Its share of the queue's budget, held until it is answered.
+        _room: OwnedSemaphorePermit,
+    },
+    Call(Operation<B>),
+}
+
+impl<B: BlockingRegistry> Work<B> {
+    /// An operation whose result is answered after the commit.
+    pub(super) fn call<T: Send + 'static>(
+        f: impl FnOnce(&mut B) -> Result<T, RegistryError> + Send + 'static,
+        answer: oneshot::Sender<Result<T, RegistryError>>,
+    ) -> Self {
+        Self::Call(Box::new(move |engine| {
+            let result = engine.and_then(f);
+            Box::new(move |committed: Result<(), RegistryError>| {
+                // Nobody waits any more: no harm done.
+                let give = move || drop(answer.send(committed.and(result)));
+                Answer::Other(Box::new(give))
+            })
+        }))
+    }
+}
+
+pub(super) struct Queue<B> {
+    state: Mutex<State<B>>,
+    filled: Condvar,
+    options: GroupCommitOptions,
+}
+
+struct State<B> {
+    works: VecDeque<Work<B>>,
+    /// Steps of tidying up: taken when there is nothing else, or in turn with the rest once they are due.
+    chores: VecDeque<(Instant, Work<B>)>,
+    /// The writer sleeps until so many works are there; 0 while it is awake.
+    wake_at: usize,
+    is_stopped: bool,
+}
+
+/// How the last commit went, which decides whether the next one waits for company.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    pub(super) began: Instant,
+    pub(super) took: Duration,
+    pub(super) calls: usize,
+    pub(super) was_chore: bool,
+}
+
+/// Calls in one commit from which on there is load.
+const BUSY: usize = 8;
+/// Calls for which a sync is well spent: with so many nobody waits any longer.
+const ENOUGH: usize = 64;
+
+impl<B> Queue<B> {
+    pub(super) fn new(options: &GroupCommitOptions) -> Self {
+        Self {
+            state: Mutex::new(State {
+                works: VecDeque::new(),
+                chores: VecDeque::new(),
+                wake_at: 0,
+                is_stopped: false,
+            }),
+            filled: Condvar::new(),
+            options: options.clone(),
+        }
+    }
+
+    pub(super) fn push(&self, work: Work<B>) -> Result<(), RegistryError> {
+        let mut state = lock(&self.state);
+        if state.is_stopped {
+            return Err(stopped());
+        }
+        state.works.push_back(work);
+        let wakes = state.wake_at != 0 && state.works.len() >= state.wake_at;
+        if wakes {
+            state.wake_at = 0;
+        }
+        drop(state);
+        if wakes {
+            self.filled.notify_one();
+        }
+        Ok(())
+    }
+
+    pub(super) fn push_chore(
+        &self,
+        chore: Work<B>,
+        patience: Duration,
+    ) -> Result<(), RegistryError> {
+        let mut state = lock(&self.state);
+        if state.is_stopped {
+            return Err(stopped());
+        }
+        state.chores.push_back((Instant::now() + patience, chore));
+        drop(state);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Nothing more comes in; what is there is still taken.
+    pub(super) fn stop(&self) {
+        lock(&self.state).is_stopped = true;
+        self.filled.notify_one();
+    }
+
+    /// Drops what is queued, so that those who wait learn that nobody will do it.
+    pub(super) fn clear(&self) {
+        let mut state = lock(&self.state);
+        state.is_stopped = true;
+        let dropped = (
+            std::mem::take(&mut state.works),
+            std::mem::take(&mut state.chores),
+        );
+        drop(state);
+        drop(dropped);
+    }
+
+    /// The next batch, once there is one and it is time for it. `true` with one that is a chore. `None`: stopped.
+    pub(super) fn take(&self, pace: Option<Pace>) -> Option<(VecDeque<Work<B>>, bool)> {
+        let mut state = lock(&self.state);
+        loop {
+            state.wake_at = 0;
+            let due = |(due, _): &(Instant, _)| *due <= Instant::now();
+            let yields =
+                !pace.is_some_and(|pace| pace.was_chore) && state.chores.front().is_some_and(due);
+            if (state.works.is_empty() || yields)
+                && let Some((_, chore)) = state.chores.pop_front()
+            {
+                return Some((VecDeque::from([chore]), true));
+            }
+            if state.works.is_empty() {
+                if state.is_stopped {
+                    return None;
+                }
+                state.wake_at = 1;
+                state = self
+                    .filled
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let wait = self.wait_for_company(pace, state.works.len());
+            if wait.is_zero() || state.is_stopped {
+                return Some((self.batch(&mut state.works), false));
+            }
+            state.wake_at = ENOUGH;
+            state = self
+                .filled
+                .wait_timeout(state, wait)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    fn wait_for_company(&self, pace: Option<Pace>, calls: usize) -> Duration {
+        let Some(pace) = pace.filter(|pace| pace.calls >= BUSY && calls < ENOUGH) else {
+            return Duration::ZERO;
+        };
+        let interval = (pace.took * 2)
+            .min(self.options.interval_max)
+            .max(self.options.interval_min);
+        interval.saturating_sub(pace.began.elapsed())
+    }
+
+    fn batch(&self, works: &mut VecDeque<Work<B>>) -> VecDeque<Work<B>> {
+        let mut bytes = 0;
+        let mut calls = 0;
+        for work in works.iter().take(self.options.calls_max.max(1)) {
+            calls += 1;
+            bytes += match work {
+                Work::Append { bytes, .. } => *bytes,
+                Work::Call(_) => 0,
+            };
+            if bytes >= self.options.bytes_max {
+                break;
+            }
+        }
+        let rest = works.split_off(calls);
+        std::mem::replace(works, rest)
+    }
+}
