@@ -228,10 +228,11 @@ pub trait Engine: Clone + Send + Sync + 'static {
     ) -> Result<R, EngineError>;
 
     /// Lends the content for one atomic change, which the next drain hands over. If the change has more than
-    /// `bytes_max` bytes it is taken back and its bytes are returned beside the closure's result.
+    /// `bytes_max` bytes, or no peer would take it, it is taken back and its bytes are returned.
     ///
     /// # Errors
     /// [`EngineError::Busy`] if a transaction of the application holds the document; the closure did not run.
+    /// [`EngineError::Poisoned`] if the document must be loaded afresh; what the closure did, if it ran, is stray.
     fn edit<R>(
         &self,
         document: &mut Self::Document,
@@ -246,8 +247,9 @@ pub trait Engine: Clone + Send + Sync + 'static {
 pub enum Edited<R> {
     /// The change was made (or the closure changed nothing).
     Done(R),
-    /// The change was too large and has been taken back: the document is as it was. `replaced` says whether the
-    /// engine's own handles now point to a retired document and must be fetched again.
+    /// The change was too large, or one that the engine's validation refuses, and has been taken back: the document is
+    /// as it was. `replaced` says whether the engine's own handles now point to a retired document and must be fetched
+    /// again.
     TakenBack {
         /// The change that was taken back.
         change: Bytes,
