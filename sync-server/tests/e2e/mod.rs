@@ -22,7 +22,7 @@ use sync_client::{Client, ClientBuilder, DocumentHandle, LwwMap, Status, SyncSta
 use sync_server::registry::{
     DocumentId, FaultyRegistry, MemoryRegistry, Seq, ServerRegistry, StoredChange, Tail,
 };
-use sync_server::{Anonymous, Listener, Server, ServerBuilder};
+use sync_server::{Anonymous, Auth, Listener, Server, ServerBuilder};
 
 use tap::Tap;
 
@@ -78,9 +78,22 @@ impl World {
     }
 
     pub async fn with(over: Over, configure: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Self {
+        Self::assemble(over, Anonymous::read_write(), configure).await
+    }
+
+    /// With a server that asks who its clients are, in memory.
+    pub async fn with_auth(auth: Auth) -> Self {
+        Self::assemble(Over::Memory, auth, |builder| builder).await
+    }
+
+    async fn assemble(
+        over: Over,
+        auth: Auth,
+        configure: impl FnOnce(ServerBuilder) -> ServerBuilder,
+    ) -> Self {
         let registry = Arc::new(MemoryRegistry::new());
         let faults = Arc::new(FaultyRegistry::new(registry.clone()));
-        let builder = Server::builder(faults.clone(), Anonymous::read_write());
+        let builder = Server::builder(faults.clone(), auth);
         let mut world = Self {
             server: configure(builder).build().unwrap(),
             registry,
