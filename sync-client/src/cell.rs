@@ -3,10 +3,14 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
-use sync_core::client::{DocumentEvent, Job, RefusedReason, Replica, StoredDocument, SyncState};
+use sync_core::client::{
+    DocumentEvent, Job, JobOutcome, RefusedReason, Replica, StoredDocument, SyncState,
+};
 use sync_core::engine::{Engine, EngineError, EngineEvent};
 use sync_core::events::EventSender;
 use sync_core::ids::DocumentId;
@@ -19,7 +23,10 @@ use crate::shared::Shared;
 /// costs until they do.
 const ENGINE_STACK_BYTES: usize = 256 * 1024 * 1024;
 
-/// Jobs that one document runs before others get the thread.
+/// How long a thread waits for more to do for a document.
+const LINGER: Duration = Duration::from_millis(1);
+
+/// Jobs that one document runs before it lets go of its lock.
 const JOBS_PER_TURN: usize = 64;
 
 /// One document, as the driver sees it.
@@ -31,6 +38,8 @@ pub(crate) struct Entry {
     pub(crate) turns: WatchSender<u64>,
     pub(crate) events: EventSender<DocumentEvent>,
     work: Mutex<Work>,
+    /// Something was added to `work`.
+    more: Condvar,
     /// The replica has something to drain.
     dirty: AtomicBool,
     /// An [`Arc<Cell<E>>`].
@@ -64,6 +73,7 @@ impl Entry {
             turns: watch(0).0,
             events: EventSender::new(EVENTS_MAX),
             work: Mutex::default(),
+            more: Condvar::new(),
             dirty: AtomicBool::new(false),
             any: Box::new(cell.clone()),
             runner: Box::new(cell),
@@ -85,33 +95,61 @@ impl Entry {
     pub(crate) fn queue(&self, number: u64, job: Job) -> bool {
         let mut work = lock(&self.work);
         work.jobs.push_back((number, job));
+        self.more.notify_one();
         !std::mem::replace(&mut work.running, true)
     }
 
     /// Whether the replica has something to drain and the caller must see to it that [`run`](Self::run) is called.
     pub(crate) fn claim_dirty(&self) -> bool {
-        self.dirty.load(Ordering::Acquire)
-            && !std::mem::replace(&mut lock(&self.work).running, true)
+        if !self.dirty.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut work = lock(&self.work);
+        self.more.notify_one();
+        !std::mem::replace(&mut work.running, true)
     }
 
-    /// Works off what is queued, and drains the replica. Blocks; not for an async worker. Unless everything is done, the
-    /// caller must call again.
-    pub(crate) fn run(&self, shared: &Shared) -> Ran {
+    /// Works off what is queued, and drains the replica, on a stack that suits engines. Blocks; not for an async worker.
+    /// Whether everything is done: otherwise a transaction of the application holds the document, and the caller must
+    /// call again in a while.
+    pub(crate) fn run(&self, shared: &Shared) -> bool {
+        stacker::grow(ENGINE_STACK_BYTES, || {
+            while self.run_some(shared) {
+                if !self.linger() {
+                    return true;
+                }
+            }
+            false
+        })
+    }
+
+    /// Whether the document could be locked, so that jobs could be run.
+    fn run_some(&self, shared: &Shared) -> bool {
         let jobs: Vec<(u64, Job)> = {
             let mut work = lock(&self.work);
             let count = work.jobs.len().min(JOBS_PER_TURN);
             work.jobs.drain(..count).collect()
         };
-        let done = stacker::grow(ENGINE_STACK_BYTES, || self.runner.run(self, shared, &jobs));
+        let done = self.runner.run(self, shared, &jobs);
+        let is_busy = done < jobs.len();
         let mut work = lock(&self.work);
-        if done < jobs.len() {
-            for job in jobs.into_iter().skip(done).rev() {
-                work.jobs.push_front(job);
-            }
-            return Ran::Busy;
+        for job in jobs.into_iter().skip(done).rev() {
+            work.jobs.push_front(job);
         }
-        work.running = !work.jobs.is_empty() || self.dirty.load(Ordering::Acquire);
-        if work.running { Ran::More } else { Ran::All }
+        !is_busy
+    }
+
+    /// Waits a moment for more to do: a thread and a stack cost more than most batches. Whether there is more; if not,
+    /// whoever brings some must see to it that it is run.
+    fn linger(&self) -> bool {
+        let has_more = |work: &Work| !work.jobs.is_empty() || self.dirty.load(Ordering::Acquire);
+        let work = lock(&self.work);
+        let waited = self
+            .more
+            .wait_timeout_while(work, LINGER, |work| !has_more(work));
+        let (mut work, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        work.running = has_more(&work);
+        work.running
     }
 
     /// Drains the replica into the machine. Under the replica's lock, so that what comes out is in the order in which it
@@ -179,17 +217,6 @@ impl Entry {
 /// Events that a slow reader may be behind before it loses the oldest.
 pub(crate) const EVENTS_MAX: usize = 1024;
 
-/// What is left after [`Entry::run`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ran {
-    /// Nothing.
-    All,
-    /// More is queued.
-    More,
-    /// A transaction of the application holds the document: to be tried again in a while.
-    Busy,
-}
-
 /// Runs jobs on a replica of any engine.
 trait Runner: Send + Sync {
     /// How many were done. The others find the document held by a transaction of the application.
@@ -199,25 +226,82 @@ trait Runner: Send + Sync {
 impl<E: Engine> Runner for Arc<Cell<E>> {
     fn run(&self, entry: &Entry, shared: &Shared, jobs: &[(u64, Job)]) -> usize {
         let Ok(mut guard) = self.lock() else { return 0 };
-        let mut done = 0;
-        for (number, job) in jobs {
-            let outcome = guard.replica.run(
-                job,
-                || shared.core().state.outbox_bytes(&entry.id),
-                || shared.core().state.take_for_replacement(&entry.id),
-            );
-            let Some(outcome) = outcome else { break };
-            done += 1;
+        let mut run = |job: &Job| {
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                guard.replica.run(
+                    job,
+                    || shared.core().state.outbox_bytes(&entry.id),
+                    || shared.core().state.take_for_replacement(&entry.id),
+                )
+            }));
+            // An engine that panics on what is in the log cannot go on from there.
+            outcome.unwrap_or(Some(JobOutcome::Invalid { index: 0 }))
+        };
+        let mut rest = jobs;
+        while let [(number, job), ..] = rest {
+            // Engines import many changes at once for less; if one of them is bad, each job has to tell for itself.
+            let together = merge_imports(rest)
+                .and_then(|(merged, n)| match run(&merged) {
+                    Some(outcome @ JobOutcome::Done { .. }) => Some((outcome, n)),
+                    _ => None,
+                })
+                .or_else(|| run(job).map(|outcome| (outcome, 1)));
+            let Some((outcome, n)) = together else { break };
             let mut core = shared.core();
             let now = core.now();
-            core.state.handle_job(now, &entry.id, *number, outcome);
+            for number in (*number..).take(n) {
+                core.state
+                    .handle_job(now, &entry.id, number, outcome.clone());
+            }
+            drop(core);
+            rest = rest.get(n..).unwrap_or_default();
         }
+        let done = jobs.len() - rest.len();
         let events = entry.drain(shared, &mut guard.replica);
         drop(guard);
         entry.publish(events);
         shared.wake.notify_one();
         done
     }
+}
+
+/// The imports into one replica that stand at the front, as one, and how many they are; `None` if it is but one.
+fn merge_imports(jobs: &[(u64, Job)]) -> Option<(Job, usize)> {
+    let [
+        (
+            _,
+            Job::Import {
+                target,
+                changes,
+                first,
+            },
+        ),
+        ..,
+    ] = jobs
+    else {
+        return None;
+    };
+    let mut together = changes.clone();
+    let mut n = 1;
+    for (_, job) in jobs.iter().skip(1) {
+        match job {
+            Job::Import {
+                target: next,
+                changes,
+                ..
+            } if next == target => {
+                together.extend_from_slice(changes);
+                n += 1;
+            }
+            _ => break,
+        }
+    }
+    let job = Job::Import {
+        target: *target,
+        changes: together,
+        first: *first,
+    };
+    (n > 1).then_some((job, n))
 }
 
 /// A replica behind a lock that knows which thread holds it, so that a call from within is an error and not a deadlock.

@@ -16,7 +16,7 @@ use sync_core::transport::{DialError, Dialer, Transport, TransportError};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use crate::cell::{Entry, Ran, lock};
+use crate::cell::{Entry, lock};
 use crate::shared::Shared;
 use crate::store::{ClientStore, StoreError};
 
@@ -378,15 +378,10 @@ impl Driver {
 /// clock waits for it too.
 fn run_jobs(shared: Arc<Shared>, entry: Arc<Entry>) {
     tokio::task::spawn_blocking(move || {
-        loop {
-            match entry.run(&shared) {
-                Ran::All => return,
-                Ran::More => {}
-                // Not waited for here: the application may need this lock to get on with its transaction.
-                Ran::Busy if shared.is_stopped() => return,
-                Ran::Busy => break,
-            }
+        if entry.run(&shared) || shared.is_stopped() {
+            return;
         }
+        // Not waited for here: the application may need this lock to get on with its transaction.
         Handle::current().spawn(async move {
             tokio::time::sleep(BUSY_DELAY).await;
             run_jobs(shared, entry);

@@ -209,27 +209,45 @@ impl<E: Engine> DocumentHandle<E> {
     /// Resolves when the server's registry holds every change made up to this call.
     ///
     /// # Errors
-    /// [`SaveError`]: it will not come to that.
+    /// [`SaveError`]: it will not come to that. In particular [`SaveError::Refused`] as long as there are
+    /// [`refused`](Self::refused) changes from before the call that have not been dropped.
     ///
     /// # Cancellation
     /// Safe. The changes are sent all the same.
     pub fn saved(&self) -> impl Future<Output = Result<(), SaveError>> + Send + 'static + use<E> {
         self.entry.flush(&self.shared, &self.cell);
-        let pending = self.shared.core().state.pending_ordinals(&self.entry.id);
+        let (pending, refused) = {
+            let core = self.shared.core();
+            let refused: Vec<ChangeId> = core
+                .state
+                .refused(&self.entry.id)
+                .iter()
+                .map(|change| change.id)
+                .collect();
+            (core.state.pending_ordinals(&self.entry.id), refused)
+        };
         let this = self.waiter();
         async move {
-            let Some((first, last)) = pending else {
-                return Ok(());
-            };
-            this.wait(move |shared, id| {
-                match shared.core().state.settled(id, first, last) {
-                    Some(Ok(())) => return Some(Ok(())),
-                    Some(Err(lost)) => return Some(Err(SaveError::Refused(lost))),
-                    None => {}
+            let result = match pending {
+                None => Ok(()),
+                Some((first, last)) => {
+                    this.wait(move |shared, id| {
+                        let settled = shared.core().state.settled(id, first, last)?;
+                        Some(settled.map_err(SaveError::Refused))
+                    })
+                    .await
                 }
-                None
-            })
-            .await
+            };
+            match result {
+                Ok(()) if !refused.is_empty() => Err(SaveError::Refused(refused)),
+                Err(SaveError::Refused(mut lost)) => {
+                    lost.extend(refused);
+                    lost.sort_unstable();
+                    lost.dedup();
+                    Err(SaveError::Refused(lost))
+                }
+                result => result,
+            }
         }
     }
 

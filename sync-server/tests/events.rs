@@ -419,15 +419,17 @@ async fn a_server_tells_of_a_documents_life_once_and_in_order() {
     told!(events, E::Refused { document, change: c, user: u, code: ErrorCode::InvalidChange }
         if *document == notes() && *c == change && *u == user);
     within("rebuilt", document.caught_up()).await.unwrap();
+    assert!(document.drop_refused(change));
 
     push(&document, FAULT);
     let refused = within("refused", document.saved()).await;
-    let change = document.refused()[1].id;
+    let change = document.refused()[0].id;
     assert_eq!(refused, Err(SaveError::Refused(vec![change])));
     told!(events, E::ValidatorPanicked { document, change: c }
         if *document == notes() && *c == change);
     told!(events, E::Refused { change: c, code: ErrorCode::InvalidChange, .. } if *c == change);
     within("rebuilt", document.caught_up()).await.unwrap();
+    assert!(document.drop_refused(change));
 
     let old = world.registry.meta(&notes()).await.unwrap().epoch;
     let mut restored = NewDocument::new(notes(), EngineId::YRS, Epoch(99));
