@@ -260,6 +260,7 @@ async fn work_of_a_client_that_lost_its_access_meanwhile_comes_back_and_later_ed
         state.access == AccessLevel::Write
     })
     .await;
+    assert!(a.drop_refused(a.refused()[0].id));
     push(&a, "two");
     saved(&a).await;
     assert_eq!(content(&a), "one two");
