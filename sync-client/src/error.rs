@@ -63,7 +63,8 @@ impl From<std::convert::Infallible> for OpenError {
     }
 }
 
-/// Why an edit was not made. The closure did not run, except for [`TooLarge`](Self::TooLarge).
+/// Why an edit was not made. The closure did not run, except for [`TooLarge`](Self::TooLarge) and
+/// [`Invalid`](Self::Invalid).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EditError {
@@ -96,6 +97,10 @@ pub enum EditError {
         /// The limit.
         max: usize,
     },
+    /// The change is one that nobody takes, such as values nested too deeply or half a character. It has been taken back,
+    /// and waits in `refused()`.
+    #[error("the change breaks the engine's rules for changes")]
+    Invalid,
     /// The engine failed.
     #[error("the engine failed")]
     Engine(#[source] EngineError),

@@ -102,7 +102,8 @@ impl<E: Engine> DocumentHandle<E> {
     /// If the closure panics, what it had done up to there may stay (with yrs it does), as a change like any other.
     ///
     /// # Errors
-    /// [`EditError`]: the closure did not run, except for [`EditError::TooLarge`], where the change has been taken back.
+    /// [`EditError`]: the closure did not run, except for [`EditError::TooLarge`] and [`EditError::Invalid`], where the
+    /// change has been taken back.
     pub fn edit<R>(&self, f: impl FnOnce(&mut E::Edit<'_>) -> R) -> Result<R, EditError> {
         // Before the guard, so that it is dropped after it.
         let _undrained = Undrained(self);
@@ -118,14 +119,19 @@ impl<E: Engine> DocumentHandle<E> {
             Ok(Edited::Done(result)) => Ok(result),
             Ok(Edited::TakenBack { change, replaced }) => {
                 let bytes = change.len();
+                let (code, error) = if bytes > max {
+                    (ErrorCode::TooLarge, EditError::TooLarge { bytes, max })
+                } else {
+                    (ErrorCode::InvalidChange, EditError::Invalid)
+                };
                 self.shared.command(|state, now| {
-                    let reason = RefusedReason::Code(ErrorCode::TooLarge);
+                    let reason = RefusedReason::Code(code);
                     state.handle_taken_back(now, &self.entry.id, change, reason);
                 });
                 if replaced {
                     self.entry.happened(DocumentEvent::Replaced);
                 }
-                Err(EditError::TooLarge { bytes, max })
+                Err(error)
             }
             Ok(_) => Err(EditError::Engine(EngineError::Unsupported {
                 what: "the outcome of the edit",

@@ -383,3 +383,25 @@ fn pieces(txn: &Transaction<'_>) -> usize {
     txn.get_map("pieces")
         .map_or(0, |pieces| usize::try_from(pieces.len(txn)).unwrap())
 }
+
+/// Scenario 46, before anything is sent: what no peer would take is taken back at once.
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_breaks_the_engines_rules_is_taken_back_at_once() {
+    use sync_client::yrs::{Any, Map};
+
+    let world = World::memory().await;
+    let ann = world.client();
+    let a = text(&ann, "notes").await;
+    push(&a, "one");
+    let deep = (0..100).fold(Any::Null, |inner, _| Any::Array([inner].into()));
+    let edited = a.edit(|txn| {
+        txn.get_or_insert_map("deep").insert(txn, "deep", deep);
+    });
+    assert_eq!(edited, Err(EditError::Invalid));
+    assert_eq!(content(&a), "one");
+    let reasons: Vec<_> = a.refused().iter().map(|change| change.reason).collect();
+    assert_eq!(reasons, [RefusedReason::Code(ErrorCode::InvalidChange)]);
+    assert!(a.drop_refused(a.refused()[0].id));
+    push(&a, " two");
+    within("saved", a.saved()).await.unwrap();
+}
