@@ -264,6 +264,24 @@ pub struct RefusedChange {
     pub message: Arc<str>,
 }
 
+impl RefusedChange {
+    /// A refused change: for stores, which read them back.
+    #[must_use]
+    pub const fn new(
+        id: ChangeId,
+        bytes: Bytes,
+        reason: RefusedReason,
+        message: Arc<str>,
+    ) -> Self {
+        Self {
+            id,
+            bytes,
+            reason,
+            message,
+        }
+    }
+}
+
 /// Why a change was taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

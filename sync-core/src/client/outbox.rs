@@ -423,6 +423,11 @@ impl Outbox {
         self.entries.len() - self.committed
     }
 
+    /// No change has had a place in a store behind this one so far; every new edit gets one.
+    pub(crate) const fn last_position(&self) -> i64 {
+        self.next_position - 1
+    }
+
     /// Ordinal of the newest edit, pending or not; 0 before the first.
     pub(crate) const fn last_ordinal(&self) -> u64 {
         self.next_ordinal - 1

@@ -91,8 +91,8 @@ impl StoredDocument {
             self.tail.clear();
         }
         self.tail.extend(write.imported);
-        if write.outbox_clear {
-            self.outbox.clear();
+        if let Some(through) = write.outbox_clear {
+            self.outbox.retain(|change| change.position > through);
         }
         self.outbox
             .retain(|change| !write.outbox_remove.contains(&change.id));
@@ -119,8 +119,9 @@ pub struct StoreWrite {
     pub snapshot: Option<Bytes>,
     /// Changes to append to the tail, after that.
     pub imported: Vec<Bytes>,
-    /// Forget the stored outbox, before the following two.
-    pub outbox_clear: bool,
+    /// Forget the stored outbox through this position, before the following two. What was staged since the write was made
+    /// is behind it.
+    pub outbox_clear: Option<i64>,
     /// Changes to take out of the outbox; some may not be there.
     pub outbox_remove: Vec<ChangeId>,
     /// Changes to put into the outbox. One whose id is there already, because it was staged, stays as it is.
@@ -136,6 +137,24 @@ pub struct StoreWrite {
 }
 
 impl StoreWrite {
+    /// A write that changes nothing but what every write says: the engine, and no cursor.
+    #[must_use]
+    pub const fn new(engine: EngineId) -> Self {
+        Self {
+            engine,
+            cursor: None,
+            snapshot: None,
+            imported: Vec::new(),
+            outbox_clear: None,
+            outbox_remove: Vec::new(),
+            outbox_add: Vec::new(),
+            refused_add: Vec::new(),
+            refused_remove: Vec::new(),
+            acknowledged: Vec::new(),
+            rebuild: false,
+        }
+    }
+
     /// Adds a later write to this one, so that one transaction carries out both.
     pub fn merge(&mut self, later: Self) {
         if later.snapshot.is_some() {
@@ -143,10 +162,9 @@ impl StoreWrite {
             self.imported.clear();
         }
         self.imported.extend(later.imported);
-        if later.outbox_clear {
-            self.outbox_clear = true;
-            self.outbox_remove.clear();
-            self.outbox_add.clear();
+        if let Some(through) = later.outbox_clear {
+            self.outbox_clear = self.outbox_clear.max(later.outbox_clear);
+            self.outbox_add.retain(|change| change.position > through);
         }
         self.outbox_add
             .retain(|change| !later.outbox_remove.contains(&change.id));
@@ -166,19 +184,7 @@ mod tests {
     use super::*;
 
     fn write() -> StoreWrite {
-        StoreWrite {
-            engine: EngineId::YRS,
-            cursor: None,
-            snapshot: None,
-            imported: Vec::new(),
-            outbox_clear: false,
-            outbox_remove: Vec::new(),
-            outbox_add: Vec::new(),
-            refused_add: Vec::new(),
-            refused_remove: Vec::new(),
-            acknowledged: Vec::new(),
-            rebuild: false,
-        }
+        StoreWrite::new(EngineId::YRS)
     }
 
     fn change(number: u64) -> OutboxChange {
@@ -192,6 +198,26 @@ mod tests {
             Bytes::from(number.to_string()),
             false,
         )
+    }
+
+    #[test]
+    fn a_rewritten_outbox_leaves_what_was_staged_since() {
+        let mut stored = StoredDocument::new(EngineId::YRS);
+        stored.stage(change(1));
+        let rewritten = StoreWrite {
+            outbox_clear: Some(change(1).position),
+            outbox_add: vec![OutboxChange::new(
+                change(8).id,
+                change(1).position,
+                Bytes::from_static(b"1"),
+                false,
+            )],
+            ..write()
+        };
+        stored.stage(change(2));
+        stored.apply(rewritten);
+        let left: Vec<u64> = stored.outbox.iter().map(|left| left.id.number).collect();
+        assert_eq!(left, [8, 2]);
     }
 
     /// Every pair of these writes does the same merged as one after the other.
@@ -209,7 +235,7 @@ mod tests {
                 ..write()
             },
             StoreWrite {
-                outbox_clear: true,
+                outbox_clear: Some(4),
                 outbox_add: vec![change(3), change(2)],
                 ..write()
             },

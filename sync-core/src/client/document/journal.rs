@@ -21,7 +21,7 @@ pub(super) struct Journal {
     is_dirty: bool,
     snapshot: Option<Bytes>,
     imported: Vec<Bytes>,
-    outbox_clear: bool,
+    outbox_clear: Option<i64>,
     outbox_remove: Vec<ChangeId>,
     outbox_add: Vec<OutboxChange>,
     refused_add: Vec<RefusedChange>,
@@ -109,7 +109,7 @@ impl DocumentState {
     pub(super) fn keep_outbox(&mut self) {
         if self.keeps {
             self.journal.is_dirty = true;
-            self.journal.outbox_clear = true;
+            self.journal.outbox_clear = Some(self.outbox.last_position());
             self.journal.outbox_remove.clear();
             let all = self.replaying.iter().chain(self.outbox.iter());
             self.journal.outbox_add = all.map(Entry::to_stored).collect();
