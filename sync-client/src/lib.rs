@@ -21,6 +21,8 @@ pub use builder::ClientBuilder;
 pub use client::{Client, Open};
 pub use error::{EditError, OpenError, SaveError, StartError};
 pub use handle::DocumentHandle;
+#[cfg(feature = "embedded")]
+pub use store::EmbeddedStore;
 pub use store::{ClientStore, MemoryStore, StoreError};
 
 pub use sync_core::client::{

@@ -1,11 +1,15 @@
 //! What a client keeps on its device, so that it works offline and loses nothing when its process ends.
 
+#[cfg(feature = "embedded")]
+mod embedded;
 mod memory;
 
 use async_trait::async_trait;
 use sync_core::ids::DocumentId;
 use sync_core::{BoxError, MaybeSend, MaybeSync};
 
+#[cfg(feature = "embedded")]
+pub use embedded::EmbeddedStore;
 pub use memory::MemoryStore;
 pub use sync_core::client::{OutboxChange, StoreWrite, StoredDocument};
 
@@ -74,8 +78,8 @@ pub enum StoreError {
         /// The account that asked for it.
         asked: String,
     },
-    /// Another process has the store open.
-    #[error("another process has the store open")]
+    /// Another process has the store open, or this one has it open already.
+    #[error("the store is open already, perhaps in another process")]
     InUse,
     /// The store was written by a newer version.
     #[error("the store has format {found}, this version reads up to {supported}")]
@@ -85,6 +89,9 @@ pub enum StoreError {
         /// The newest format known.
         supported: u32,
     },
+    /// What is there is damaged, or is no store. It is left as it is; a backup, or another path, helps.
+    #[error("the store is damaged, or is no store")]
+    Damaged(#[source] BoxError),
     /// The store could not be read or written. It may work later.
     #[error("the store failed")]
     Failed(#[source] BoxError),

@@ -267,12 +267,7 @@ pub struct RefusedChange {
 impl RefusedChange {
     /// A refused change: for stores, which read them back.
     #[must_use]
-    pub const fn new(
-        id: ChangeId,
-        bytes: Bytes,
-        reason: RefusedReason,
-        message: Arc<str>,
-    ) -> Self {
+    pub const fn new(id: ChangeId, bytes: Bytes, reason: RefusedReason, message: Arc<str>) -> Self {
         Self {
             id,
             bytes,

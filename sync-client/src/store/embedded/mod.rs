@@ -1,0 +1,216 @@
+//! A store in a file, with SQLite.
+//!
+//! Two connections to one file in WAL mode: one writes, under a mutex, and syncs nothing by itself; the other reads and
+//! checkpoints, on the store's thread. A commit is durable once the thread has synced the WAL file, which it does without
+//! the mutex: so an edit that stages its change never waits for a disk.
+
+mod database;
+mod writer;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use async_trait::async_trait;
+use sync_core::ids::{DocumentId, EngineId};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{ClientStore, OutboxChange, StoreError, StoreWrite, StoredDocument};
+use crate::cell::lock;
+use database::Database;
+use writer::{Change, Request, Writer};
+
+/// Requests that may wait for the store's thread. Whoever has another one waits.
+const REQUESTS_MAX: usize = 256;
+
+/// What staging a change adds to the WAL besides its bytes: a page or two.
+const STAGE_BYTES: u64 = 8 * 1024;
+
+/// A store in a file of this device, which one process at a time can use. Clones share it.
+///
+/// It is an SQLite database, with its `-wal` and `-shm` files and a `.lock` file next to it. What is committed survives a
+/// loss of power; what is staged survives the end of the process. Dropping the last clone waits until everything asked for
+/// is written, and closes the file; [`close`](Self::close) does so at once.
+#[derive(Clone)]
+pub struct EmbeddedStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    path: PathBuf,
+    /// For what is written at once. `None` once the store is closed.
+    database: Arc<Mutex<Option<Database>>>,
+    /// Bytes written since the last checkpoint, about.
+    wal_bytes: Arc<AtomicU64>,
+    /// Taken when dropped.
+    requests: Option<mpsc::Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl fmt::Debug for EmbeddedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedStore")
+            .field("path", &self.inner.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(thread) = self.thread.take() {
+            // Its panic has been reported where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl EmbeddedStore {
+    /// Opens the store at this path, or makes one there. Reads and writes files: a few milliseconds.
+    ///
+    /// ```
+    /// use sync_client::{Client, EmbeddedStore};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = std::env::temp_dir().join(format!("sync-doc-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&directory)?;
+    /// let store = EmbeddedStore::open(directory.join("app.db"))?;
+    /// let client = Client::builder("ws://127.0.0.1:8080").store(store).account("ada").start()?;
+    /// # drop(client); std::fs::remove_dir_all(&directory)?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] if it is open already, in this process or another; [`StoreError::NewerFormat`] and
+    /// [`StoreError::Damaged`] for a file that this version cannot read, which is left as it is; [`StoreError::Failed`] if
+    /// the operating system refuses.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let path = path.as_ref().to_owned();
+        let lock = lock_file(&beside(&path, ".lock"))?;
+        let database = Database::open(&path)?;
+        let reader = Database::open(&path)?;
+        let wal = OpenOptions::new()
+            .write(true)
+            .open(beside(&path, "-wal"))
+            .map_err(|error| StoreError::Failed(error.into()))?;
+        let database = Arc::new(Mutex::new(Some(database)));
+        let (requests, queue) = mpsc::channel(REQUESTS_MAX);
+        let wal_bytes = Arc::new(AtomicU64::new(0));
+        let writer = Writer::new(database.clone(), reader, wal, wal_bytes.clone(), lock);
+        let thread = std::thread::Builder::new()
+            .name("sync-store".to_owned())
+            .spawn(move || writer.run(queue))
+            .map_err(|error| StoreError::Failed(error.into()))?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                path,
+                database,
+                wal_bytes,
+                requests: Some(requests),
+                thread: Some(thread),
+            }),
+        })
+    }
+
+    /// Finishes what was asked for before, and closes the file: it can be opened again, or copied, when this resolves. For
+    /// every clone, so for a client that uses the store too: end that first, with
+    /// [`Client::shutdown`](crate::Client::shutdown).
+    ///
+    /// # Cancellation
+    /// The store may be closed all the same.
+    pub async fn close(&self) {
+        let Some(requests) = &self.inner.requests else {
+            return;
+        };
+        let (reply, closed) = oneshot::channel();
+        // Errors mean that it is closed already: the queue ends after the file.
+        if requests.send(Request::Close(reply)).await.is_ok() {
+            let _ = closed.await;
+        }
+    }
+
+    /// Has the store's thread do something, and waits for it.
+    async fn ask<T: Send>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Request + Send,
+    ) -> Result<T, StoreError> {
+        let Some(requests) = &self.inner.requests else {
+            return Err(closed());
+        };
+        let (reply, answer) = oneshot::channel();
+        requests.send(request(reply)).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+}
+
+#[cfg_attr(not(target_arch = "wasm32"), async_trait)]
+#[cfg_attr(target_arch = "wasm32", async_trait(?Send))]
+impl ClientStore for EmbeddedStore {
+    fn bind(&self, account: &str) -> Result<(), StoreError> {
+        let mut database = lock(&self.inner.database);
+        database.as_mut().ok_or_else(closed)?.bind(account)
+    }
+
+    async fn load(&self, document: &DocumentId) -> Result<Option<StoredDocument>, StoreError> {
+        let document = document.clone();
+        self.ask(|reply| Request::Load(document, reply)).await
+    }
+
+    async fn commit(&self, document: &DocumentId, write: &StoreWrite) -> Result<(), StoreError> {
+        let change = Change::Write(document.clone(), Box::new(write.clone()));
+        self.ask(|reply| Request::Change(change, reply)).await
+    }
+
+    async fn remove(&self, document: &DocumentId) -> Result<(), StoreError> {
+        let change = Change::Remove(document.clone());
+        self.ask(|reply| Request::Change(change, reply)).await
+    }
+
+    async fn list(&self) -> Result<Vec<(DocumentId, usize)>, StoreError> {
+        self.ask(Request::List).await
+    }
+
+    fn stage(
+        &self,
+        document: &DocumentId,
+        engine: &EngineId,
+        change: &OutboxChange,
+    ) -> Result<bool, StoreError> {
+        let mut database = lock(&self.inner.database);
+        let database = database.as_mut().ok_or_else(closed)?;
+        database.stage(document, engine, change)?;
+        let bytes = u64::try_from(change.bytes.len()).unwrap_or(u64::MAX);
+        let bytes = bytes.saturating_add(STAGE_BYTES);
+        self.inner.wal_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(true)
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError::Failed("the store has been closed".into())
+}
+
+/// The path with this at its end.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+/// Locked until the file is closed, or the process ends, however it ends.
+fn lock_file(path: &Path) -> Result<File, StoreError> {
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(|error| StoreError::Failed(error.into()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse),
+        Err(TryLockError::Error(error)) => Err(StoreError::Failed(error.into())),
+    }
+}
