@@ -5,10 +5,11 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stdout,
     reason = "tests"
 )]
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -419,7 +420,7 @@ fn write_until_killed(path: &Path) {
             });
             block_on(store.commit(&notes(), &write)).unwrap();
         }
-        writeln!(std::io::stdout(), "has {number}").unwrap();
+        println!("has {number}");
     }
 }
 
@@ -493,7 +494,7 @@ fn in_a_process_of_its_own() {
                 Err(StoreError::InUse) => "in use".to_owned(),
                 Err(error) => error.to_string(),
             };
-            writeln!(std::io::stdout(), "{said}").unwrap();
+            println!("{said}");
         }
         other => panic!("{other}"),
     }
