@@ -188,8 +188,8 @@ impl Client {
         self.inner.shared.command(|state, now| state.connect(now));
     }
 
-    /// Waits until the server has everything, at most for `deadline`, then ends the client for every clone and handle.
-    /// Whether the server has everything.
+    /// Waits until the server has everything, at most for `deadline`, then ends the client for every clone and handle, and
+    /// finishes writing to the store. Whether the server has everything.
     ///
     /// # Cancellation
     /// Dropping the future leaves the client as it is.

@@ -49,6 +49,7 @@ pub(crate) async fn drive(shared: Arc<Shared>, dialer: Arc<dyn Dialer>) {
         unwritten: VecDeque::new(),
         storing: None,
         ending: None,
+        has_saved: false,
     };
     if let Some(store) = driver.shared.store.clone()
         && let Err(error) = deliver(&driver.shared, &*store).await
@@ -68,6 +69,7 @@ pub(crate) async fn drive(shared: Arc<Shared>, dialer: Arc<dyn Dialer>) {
         driver.handle(input);
     }
     driver.finish_writing().await;
+    driver.shared.ended.set(Some(driver.has_saved));
 }
 
 struct Driver {
@@ -80,6 +82,8 @@ struct Driver {
     storing: Option<Storing>,
     /// A shutdown is waiting for the outbox, until then.
     ending: Option<Time>,
+    /// Whether the server had everything when it ended.
+    has_saved: bool,
 }
 
 struct Connection {
@@ -140,7 +144,7 @@ impl Driver {
             return true;
         }
         self.stop();
-        self.shared.ended.set(Some(saved));
+        self.has_saved = saved;
         false
     }
 
