@@ -58,3 +58,7 @@ scenarios:
         | sed -E 's/^([^:]+:[0-9]+):.*Scenarios? /\1\t/' \
         | awk -F '\t' '{ n = split($2, numbers, /[^0-9]+/); for (i = 1; i <= n; i++) print numbers[i] "\t" $1 }' \
         | sort -u -k1,1n -k2,2
+
+# Kills real server and client processes, ROUNDS times, and looks for anything lost or doubled.
+crash rounds="100" seed="1":
+    cargo run --release -p sync-examples --bin crash -- --rounds {{rounds}} --seed {{seed}}

@@ -1,5 +1,6 @@
 //! Parts of the example programs that are worth reading, and testing, on their own.
 
+pub mod crash;
 pub mod file_registry;
 pub mod link;
 pub mod local;
