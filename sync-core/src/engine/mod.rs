@@ -3,6 +3,7 @@
 //! Engines are called synchronously, never from an async worker, and never call back: an engine's observer
 //! only signals its [`Wake`], and the owner then drains. Bytes are opaque everywhere else.
 
+pub(crate) mod fold;
 pub mod typed;
 #[cfg(feature = "yrs")]
 pub mod yrs;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use self::fold::Folder;
 use crate::ids::EngineId;
 
 /// What a replica holds, in the engine's own encoding. Equal versions mean equal content.
@@ -116,6 +118,12 @@ pub enum EngineError {
     /// The document's own lock is held by a transaction of the application.
     #[error("a transaction of the application holds the document")]
     Busy,
+    /// Changes wait for others that are not there.
+    #[error("changes wait for others that are missing")]
+    Incomplete,
+    /// A fold does not read back as what it was made of.
+    #[error("the folded snapshot does not read back as what was folded")]
+    Unproven,
 }
 
 /// Bounds on what a change's bytes may contain, the same on both sides.
@@ -277,6 +285,11 @@ pub trait Validator: Send + Sync + 'static {
     /// # Errors
     /// As [`Engine::validate`].
     fn validate(&self, change: &[u8], limits: &ValidateLimits) -> Result<(), EngineError>;
+
+    /// What makes snapshots of the engine's documents. `None`, which is the default: their logs are never folded.
+    fn folder(&self) -> Option<&dyn Folder> {
+        None
+    }
 }
 
 impl<E: Engine> Validator for E {
@@ -286,5 +299,9 @@ impl<E: Engine> Validator for E {
 
     fn validate(&self, change: &[u8], limits: &ValidateLimits) -> Result<(), EngineError> {
         Engine::validate(self, change, limits)
+    }
+
+    fn folder(&self) -> Option<&dyn Folder> {
+        Some(self)
     }
 }

@@ -161,10 +161,7 @@ impl<T: Mergeable> TypedDocument<T> {
         for stamp in change.stamps() {
             self.clock.observe(stamp);
         }
-        // Writes count wherever they come from, but the claims leave out what is beaten by writes in the base: who
-        // lacks the base must not say that it has them.
-        let claims =
-            self.version.covers(&change.head.base) && self.version.union(&change.head.claims);
+        let claims = change.claim(&mut self.version);
         Ok((content, content || claims))
     }
 

@@ -4,7 +4,7 @@
 use super::Kind;
 use super::clock::{ReplicaId, STAMP_TIME_MAX};
 use super::format::{Cursor, FORM_COMMIT, FORM_STATE};
-use crate::engine::{EngineError, ValidateLimits, Validator};
+use crate::engine::{EngineError, Folder, ValidateLimits, Validator};
 use crate::ids::EngineId;
 
 /// Deepest nesting of MessagePack arrays and maps in a key or value; a protocol constant.
@@ -20,7 +20,9 @@ pub(super) trait Visitor {
 
 impl Visitor for () {}
 
-/// Checks changes of mergeable types without knowing the types: what a server needs of the engine.
+/// Checks changes of mergeable types, and folds them, without knowing the types: what a server needs of the engine.
+///
+/// Keys and values stay the bytes that they are, so that a fold has what no application of today can read.
 ///
 /// It accepts exactly what [`Typed`](crate::engine::typed::Typed) accepts. Whether a change is of the same type as
 /// the document is no matter of its bytes alone: that shows when it is imported.
@@ -62,6 +64,10 @@ impl Validator for MergeableValidator {
 
     fn validate(&self, change: &[u8], limits: &ValidateLimits) -> Result<(), EngineError> {
         validate(change, limits)
+    }
+
+    fn folder(&self) -> Option<&dyn Folder> {
+        Some(self)
     }
 }
 

@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use twox_hash::XxHash3_64;
 
 use super::clock::Stamp;
-use super::{DeltaWriter, VersionVector};
+use super::{DeltaReader, DeltaWriter, VersionVector};
+use crate::engine::EngineError;
 
 /// The last write to a key: a value, or its removal, which is kept so that older writes stay beaten.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,4 +125,12 @@ pub(super) fn put(out: &mut DeltaWriter, key: &[u8], stamp: Stamp, value: Option
     out.stamp(stamp);
     out.bytes(key);
     out.optional_bytes(value);
+}
+
+/// Reads one entry, of which the key stays where it is.
+pub(super) fn read<'a>(node: &mut DeltaReader<'a>) -> Result<(&'a [u8], Entry), EngineError> {
+    let stamp = node.stamp()?;
+    let key = node.bytes()?;
+    let value = node.optional_bytes()?.map(Box::from);
+    Ok((key, Entry { stamp, value }))
 }

@@ -348,6 +348,15 @@ impl<'a> Change<'a> {
         Ok(Self { head, content })
     }
 
+    /// Adds to `version` the commits that a replica of it holds once it has merged the change; whether that added
+    /// any.
+    ///
+    /// Writes count wherever they come from, but the claims leave out what is beaten by writes in the base: who lacks
+    /// the base must not say that it has them.
+    pub(crate) fn claim(&self, version: &mut VersionVector) -> bool {
+        version.covers(&self.head.base) && version.union(&self.head.claims)
+    }
+
     /// The stamps that the content refers to.
     pub(crate) fn stamps(&self) -> &[Stamp] {
         &self.head.stamps
@@ -371,6 +380,13 @@ pub struct DeltaReader<'a> {
 }
 
 impl<'a> DeltaReader<'a> {
+    /// The kind of the next node, which is not read yet.
+    pub(crate) fn kind(&self) -> Result<Kind, EngineError> {
+        let mut ahead = self.cursor;
+        Kind::from_number(ahead.byte("a node's kind")?)
+            .ok_or_else(|| self.cursor.malformed("a node's kind"))
+    }
+
     /// The next node's body, which must be of this kind.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::check::{DEPTH_MAX, check_value};
-use super::entries::{self, Entries, Entry};
+use super::entries::{self, Entries};
 use super::{Clock, DeltaReader, DeltaWriter, Kind, Mergeable, VersionVector};
 use crate::engine::EngineError;
 
@@ -193,10 +193,8 @@ where
         let mut node = delta.node(Self::KIND)?;
         let mut changed = false;
         while !node.is_at_end() {
-            let stamp = node.stamp()?;
-            let key = node.bytes()?;
-            let value = node.optional_bytes()?.map(Box::from);
-            if self.entries.apply(key, Entry { stamp, value }) {
+            let (key, entry) = entries::read(&mut node)?;
+            if self.entries.apply(key, entry) {
                 changed = true;
                 self.show(key);
             }

@@ -5,11 +5,12 @@
 //! idempotent, and state merge, differences and replay of all changes lead to the same content and version.
 //!
 //! What travels and is stored describes itself (kind and length per node), so a server merges
-//! documents whose types it has never seen, and [`MergeableValidator`] checks them.
+//! documents whose types it has never seen: [`MergeableValidator`] checks and folds them.
 
 mod check;
 mod clock;
 mod entries;
+mod fold;
 mod format;
 mod lww_map;
 mod vector;

@@ -1,0 +1,60 @@
+//! Folding: one snapshot out of a snapshot and the log after it (design 2.4).
+
+use bytes::Bytes;
+
+use super::{Document, Engine, EngineError, ReplicaSeed, Version};
+
+/// Folds a document's log into a snapshot. Every [`Engine`] whose documents have snapshots does.
+///
+/// Synchronous, and as heavy as loading the document three times: for a thread with a large stack that may block.
+/// An implementation of an engine of somebody else may panic on bytes that it was not made for.
+pub trait Folder: Send + Sync {
+    /// The full state after `snapshot` (nothing if `None`) and then `changes`, front to back, imported into a replica
+    /// that never imported anything else. Nothing is trimmed: importing the result is importing what it was made of.
+    ///
+    /// The result is proven before it is returned: it has been loaded into another fresh replica, whose version is
+    /// the same.
+    ///
+    /// # Errors
+    /// [`EngineError::Incomplete`] if something waits for changes that are not there, [`EngineError::Unproven`] if
+    /// the result reads back as anything else than what was folded, or as nothing; and what imports fail with.
+    fn fold(&self, snapshot: Option<&[u8]>, changes: &[Bytes]) -> Result<Bytes, EngineError>;
+}
+
+impl<E: Engine> Folder for E {
+    fn fold(&self, snapshot: Option<&[u8]>, changes: &[Bytes]) -> Result<Bytes, EngineError> {
+        let mut replica = self.create(SEED)?;
+        let empty = replica.version();
+        if let Some(snapshot) = snapshot {
+            replica.import_snapshot(snapshot)?;
+        }
+        if replica.import(changes)?.pending {
+            return Err(EngineError::Incomplete);
+        }
+        let (version, folded) = (replica.version(), replica.snapshot()?);
+        drop(replica);
+        let mut proof = self.create(SEED)?;
+        if proof.import_snapshot(&folded)?.pending {
+            return Err(EngineError::Incomplete);
+        }
+        prove(&empty, &version, &proof.version())?;
+        Ok(folded)
+    }
+}
+
+/// Replicas that fold never edit, so that nothing is ever written under their identity.
+const SEED: ReplicaSeed = ReplicaSeed(0);
+
+/// Whether a fold may take the place of what it was made of: `read_back` is the version that it loads as. One that
+/// loads as nothing never may, not even where a log says nothing: too much is at stake for too little.
+pub(crate) fn prove(
+    empty: &Version,
+    folded: &Version,
+    read_back: &Version,
+) -> Result<(), EngineError> {
+    if folded == read_back && folded != empty {
+        Ok(())
+    } else {
+        Err(EngineError::Unproven)
+    }
+}
