@@ -1,12 +1,14 @@
 //! What a server tells about itself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sync_core::error::{ErrorCode, PeerError};
 use sync_core::events::Event;
 use sync_core::history::{Epoch, Seq};
 use sync_core::ids::{ChangeId, DocumentId, OriginId, SessionId, User};
 use sync_core::registry::RegistryError;
+use sync_core::server::FoldError;
 use sync_core::transport::PeerInfo;
 use sync_core::wire::AccessLevel;
 
@@ -116,6 +118,29 @@ pub enum ServerEvent {
         document: DocumentId,
         /// The history that is no more.
         epoch: Epoch,
+    },
+    /// A document's log has been folded into a new snapshot.
+    Folded {
+        /// The document.
+        document: DocumentId,
+        /// Sequence of the snapshot.
+        seq: Seq,
+        /// Bytes of the snapshot.
+        bytes: usize,
+        /// The log starts after this sequence now, if it did not start later before.
+        keep_after: Seq,
+        /// How long it took, waiting for other folds included.
+        took: Duration,
+    },
+    /// A document's log could not be folded. Nothing is lost, the document is served from the log that it has, and
+    /// folding is tried again when the log is twice as long.
+    FoldFailed {
+        /// The document.
+        document: DocumentId,
+        /// Sequence that the snapshot would have had.
+        through: Seq,
+        /// Why.
+        error: Arc<FoldError>,
     },
     /// The registry did not do what was asked. Clients try again.
     RegistryFailed {

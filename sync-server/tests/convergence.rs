@@ -76,6 +76,57 @@ fn connections_cut_delayed_and_doubled_at_random_converge_after_healing() {
     }
 }
 
+/// Scenarios 21, 64 and 65, at random: the log is folded every few changes, and little of it is kept.
+#[test]
+fn folding_the_log_at_any_moment_takes_nothing_from_anybody() {
+    for seed in 1..=300 {
+        let mut world = world(seed, 3, ROUGH);
+        world.folding = Some((3, usize::try_from(seed % 3 * 60).unwrap()));
+        let mut written = BTreeSet::new();
+        for n in 0..30 {
+            let client = usize::try_from(world.below(3)).unwrap();
+            set(&mut world, client, n, n);
+            written.insert(n);
+            match world.below(10) {
+                0 => world.cut(client),
+                1 => world.set_online(client, false),
+                2 => {
+                    world.kill_server();
+                    world.start_server();
+                }
+                3 => (0..3).for_each(|client| world.set_online(client, true)),
+                4 => {
+                    // Gone unless it was acknowledged, so it says nothing that is missed.
+                    let key = world.below(n + 1);
+                    assert!(world.edit(client, DOC, |map| {
+                        map.remove(&key).unwrap();
+                    }));
+                }
+                _ => {
+                    let pause = Duration::from_millis(world.below(400));
+                    world.run_for(pause);
+                }
+            }
+        }
+        (0..3).for_each(|client| world.set_online(client, true));
+        let late = world.add_client();
+        world.open(late, DOC);
+        world.settle(DOC);
+        world.assert_converged(DOC);
+        let meta = world.meta(DOC);
+        assert!(
+            meta.snapshot_seq > sync_core::history::Seq(0),
+            "seed {seed}"
+        );
+        let shown: BTreeSet<u64> =
+            world.read(late, DOC, |map| map.iter().map(|(key, _)| *key).collect());
+        assert!(shown.is_subset(&written), "seed {seed}");
+        for client in 0..3 {
+            assert_eq!(world.refused(client, DOC), [], "seed {seed}");
+        }
+    }
+}
+
 /// Scenarios 18, 19 and 20: who lacks what decides what travels, and it travels once.
 #[test]
 fn a_returning_client_and_the_server_exchange_exactly_what_they_lack() {

@@ -105,6 +105,18 @@ pub struct RoomConfig {
     pub retry_delay_max: Duration,
     /// How often an append of unknown outcome is repeated before its authors are told to try later. Default 6.
     pub append_attempts_max: u32,
+    /// Changes since the last snapshot from which on the log is folded into a new one, if the engine can. Default
+    /// 10,000.
+    pub fold_changes: u64,
+    /// Bytes of changes, likewise, published since the last snapshot (or since the room was made), and at least as
+    /// many as the snapshot has. Default 4 MiB.
+    pub fold_bytes: usize,
+    /// Bytes of the newest changes that stay in the log when it has been folded: whoever comes back within them is
+    /// sent what it missed, and no snapshot. Default 4 MiB.
+    pub keep_bytes: usize,
+    /// Bytes of changes that stay because a member has yet to be sent them, at most; twice the snapshot if that is
+    /// more. Default 64 MiB.
+    pub pin_bytes_max: usize,
     /// Randomness for epochs; different for every room.
     pub seed: u64,
 }
@@ -127,6 +139,10 @@ impl RoomConfig {
             retry_delay_min: Duration::from_millis(50),
             retry_delay_max: Duration::from_secs(2),
             append_attempts_max: 6,
+            fold_changes: 10_000,
+            fold_bytes: 4 * 1024 * 1024,
+            keep_bytes: 4 * 1024 * 1024,
+            pin_bytes_max: 64 * 1024 * 1024,
             seed,
         }
     }

@@ -16,5 +16,8 @@ mod session;
 
 pub use config::{Engines, RoomConfig, SessionConfig};
 pub use registry::{RegistryAnswer, RegistryRequest, RequestNumber};
-pub use room::{MemberOutput, OpenRequest, Room, RoomEvent, RoomOutput, RoomPhase, RoomUnloaded};
+pub use room::{
+    FoldError, FoldRequest, FoldedLog, MemberOutput, OpenRequest, Room, RoomEvent, RoomOutput,
+    RoomPhase, RoomUnloaded,
+};
 pub use session::{AuthenticateRequest, JoinRequest, ServerSession, SessionEvent, SessionOutput};

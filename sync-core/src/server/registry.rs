@@ -38,6 +38,15 @@ pub enum RegistryRequest {
     Snapshot,
     /// What is known of these origins.
     Origins(Vec<OriginId>),
+    /// Put a snapshot in the place of the one there, and drop rows that it covers.
+    Compact {
+        /// The history.
+        epoch: Epoch,
+        /// The snapshot, which has been proven.
+        snapshot: Snapshot,
+        /// Rows through this one may go.
+        keep_after: Seq,
+    },
 }
 
 /// The registry's answer to the request of the same name.
@@ -56,4 +65,6 @@ pub enum RegistryAnswer {
     Snapshot(Result<Option<Snapshot>, RegistryError>),
     /// What is known, in the order asked.
     Origins(Result<Vec<Option<OriginEntry>>, RegistryError>),
+    /// Whether it was done.
+    Compact(Result<(), RegistryError>),
 }

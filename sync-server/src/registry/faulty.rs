@@ -19,11 +19,12 @@ use super::{
 ///
 /// Wrap an `Arc<MemoryRegistry>` and keep a clone of it: what was committed outlives a server that the test kills.
 ///
-/// - A registry in trouble: [`fail_appends`](Self::fail_appends), [`fail_reads`](Self::fail_reads).
+/// - A registry in trouble: [`fail_appends`](Self::fail_appends), [`fail_reads`](Self::fail_reads),
+///   [`fail_compactions`](Self::fail_compactions).
 /// - A timeout in the commit: [`lose_answers`](Self::lose_answers).
 /// - A crash between commit and ack: [`hold_appends`](Self::hold_appends) at [`HoldPoint::AfterCommit`], wait for
 ///   [`held_appends`](Self::held_appends), drop the server.
-/// - A slow load: [`hold_reads`](Self::hold_reads).
+/// - A slow load: [`hold_reads`](Self::hold_reads); a slow compaction: [`hold_compactions`](Self::hold_compactions).
 #[derive(Debug)]
 pub struct FaultyRegistry<R> {
     inner: R,
@@ -31,6 +32,7 @@ pub struct FaultyRegistry<R> {
     before_commit: Gate,
     after_commit: Gate,
     reads: Gate,
+    compactions: Gate,
 }
 
 /// Where appends are held.
@@ -90,6 +92,7 @@ struct Plan {
     fail_appends: usize,
     lose_answers: usize,
     fail_reads: usize,
+    fail_compactions: usize,
     calls: Vec<Call>,
 }
 
@@ -103,6 +106,7 @@ impl<R> FaultyRegistry<R> {
             before_commit: Gate::default(),
             after_commit: Gate::default(),
             reads: Gate::default(),
+            compactions: Gate::default(),
         }
     }
 
@@ -125,6 +129,12 @@ impl<R> FaultyRegistry<R> {
     /// [`RegistryError::Unavailable`]; `usize::MAX`: all, 0: none any more.
     pub fn fail_reads(&self, n: usize) {
         self.plan().fail_reads = n;
+    }
+
+    /// The next `n` compactions do nothing and answer [`RegistryError::Unavailable`]; `usize::MAX`: all, 0: none any
+    /// more.
+    pub fn fail_compactions(&self, n: usize) {
+        self.plan().fail_compactions = n;
     }
 
     /// Appends that reach this point wait there until released.
@@ -162,6 +172,24 @@ impl<R> FaultyRegistry<R> {
     /// Lets all reads go, those held and those to come.
     pub fn release_reads(&self) {
         self.reads.open();
+    }
+
+    /// Compactions wait, before anything is done, until released.
+    pub fn hold_compactions(&self) {
+        self.compactions.close();
+    }
+
+    /// Resolves once at least `n` compactions wait.
+    ///
+    /// # Cancellation
+    /// Safe.
+    pub async fn held_compactions(&self, n: usize) {
+        self.compactions.waiting(n).await;
+    }
+
+    /// Lets all compactions go, those held and those to come.
+    pub fn release_compactions(&self) {
+        self.compactions.open();
     }
 
     /// The calls so far, in the order in which they came; also those that were failed or are held.
@@ -272,11 +300,18 @@ impl<R: ServerRegistry> ServerRegistry for FaultyRegistry<R> {
         snapshot: Snapshot,
         keep_after: Seq,
     ) -> Result<(), RegistryError> {
-        self.note(Call::Compact {
-            document: document.clone(),
-            seq: snapshot.seq,
-            keep_after,
-        });
+        {
+            let mut plan = self.plan();
+            plan.calls.push(Call::Compact {
+                document: document.clone(),
+                seq: snapshot.seq,
+                keep_after,
+            });
+            if take(&mut plan.fail_compactions) {
+                return Err(unavailable());
+            }
+        }
+        self.compactions.pass().await;
         self.inner
             .compact(document, epoch, snapshot, keep_after)
             .await

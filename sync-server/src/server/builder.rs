@@ -80,6 +80,9 @@ impl ServerBuilder {
 
     /// Adds an engine, or replaces the one of its name. The defaults are `yrs` (with that feature), `mergeable`, and
     /// `opaque`, whose bytes nobody looks at.
+    ///
+    /// The logs of its documents are folded into snapshots if the validator has a [`folder`](Validator::folder), as
+    /// every [`Engine`](sync_core::engine::Engine) and [`MergeableValidator`] have.
     pub fn engine(mut self, validator: impl Validator) -> Self {
         self.rooms.engines.insert(Arc::new(Guarded(validator)));
         self
@@ -87,7 +90,7 @@ impl ServerBuilder {
 
     /// Adds an engine whose changes are relayed without a look at them, in the place of the one of its name.
     ///
-    /// Clients then have to protect themselves from each other.
+    /// Clients then have to protect themselves from each other, and logs are never folded.
     pub fn relay(mut self, engine: EngineId) -> Self {
         self.rooms.engines.insert_relay(engine);
         self
@@ -114,6 +117,27 @@ impl ServerBuilder {
     /// Bytes of recent frames that each live document keeps for its readers, however many. Default 1 MiB.
     pub const fn ring_bytes_max(mut self, bytes: usize) -> Self {
         self.rooms.ring_bytes_max = bytes;
+        self
+    }
+
+    /// When a document's log is folded into a new snapshot: with so many changes since the last one, or so many bytes of
+    /// them, the snapshot's own size at least. Default 10,000 changes and 4 MiB.
+    ///
+    /// The changes are counted whenever they came, the bytes since the document was last loaded. Folding goes on beside
+    /// the document, which is served meanwhile, and takes about three times the memory of the document while it lasts.
+    /// `u64::MAX` and `usize::MAX`: never.
+    pub const fn fold_after(mut self, changes: u64, bytes: usize) -> Self {
+        self.rooms.fold_changes = changes;
+        self.rooms.fold_bytes = bytes;
+        self
+    }
+
+    /// Bytes of the newest changes that stay in a log that has been folded, for clients that come back: they are sent
+    /// what they missed, not the whole document. Default 4 MiB; 0: none.
+    ///
+    /// What somebody who has the document open has yet to be sent stays too, up to 64 MiB or twice the snapshot.
+    pub const fn keep_log(mut self, bytes: usize) -> Self {
+        self.rooms.keep_bytes = bytes;
         self
     }
 

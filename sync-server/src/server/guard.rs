@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use sync_core::engine::{EngineError, ValidateLimits, Validator};
+use sync_core::engine::{EngineError, Folder, ValidateLimits, Validator};
 use sync_core::ids::EngineId;
 
 pub(super) struct Guarded<V>(pub(super) V);
@@ -16,5 +16,10 @@ impl<V: Validator> Validator for Guarded<V> {
         // A validator has no state that a panic could leave half-changed: it is only lent out.
         catch_unwind(AssertUnwindSafe(|| self.0.validate(change, limits)))
             .unwrap_or(Err(EngineError::Poisoned))
+    }
+
+    /// Not guarded here: folds run where a panic is caught anyway.
+    fn folder(&self) -> Option<&dyn Folder> {
+        self.0.folder()
     }
 }

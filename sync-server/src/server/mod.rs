@@ -3,6 +3,7 @@
 mod builder;
 mod clock;
 mod connection;
+mod fold;
 mod guard;
 mod listener;
 mod mailbox;
@@ -20,7 +21,7 @@ use sync_core::ids::{OriginId, SessionId, User};
 use sync_core::rng::Rng;
 use sync_core::server::{RoomConfig, SessionConfig};
 use sync_core::transport::{PeerInfo, Transport};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 pub use self::builder::{BuildError, ServerBuilder};
 use self::clock::Clock;
@@ -71,6 +72,8 @@ struct Shared {
     /// Told whenever a session ends.
     session_ended: Notify,
     rooms: Rooms,
+    /// Folds that may go on at once.
+    folds: Semaphore,
     phase: watch::Sender<Phase>,
 }
 
@@ -117,6 +120,7 @@ impl Shared {
             sessions: Mutex::default(),
             session_ended: Notify::new(),
             rooms: Rooms::new(),
+            folds: Semaphore::new(fold::FOLDS_MAX),
             phase: watch::Sender::new(Phase::Serving),
         }
     }

@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use sync_core::error::{ErrorCode, PeerError};
@@ -12,8 +13,8 @@ use sync_core::history::Seq;
 use sync_core::ids::{Channel, DocumentId, SessionId};
 use sync_core::registry::RegistryError;
 use sync_core::server::{
-    MemberOutput, OpenRequest, RegistryAnswer, RegistryRequest, RequestNumber, Room, RoomEvent,
-    RoomOutput, RoomPhase, RoomUnloaded,
+    FoldError, FoldRequest, FoldedLog, MemberOutput, OpenRequest, RegistryAnswer, RegistryRequest,
+    RequestNumber, Room, RoomEvent, RoomOutput, RoomPhase, RoomUnloaded,
 };
 use sync_core::time::Time;
 use sync_core::wire::Push;
@@ -67,12 +68,26 @@ pub(super) struct RoomHandle {
     work: Notify,
 }
 
+/// What a room wants from its task.
+#[derive(Debug)]
+enum Request {
+    Registry(RequestNumber, RegistryRequest),
+    Fold(FoldRequest),
+}
+
+/// What became of a [`Request`].
+#[derive(Debug)]
+enum Answer {
+    Registry(RequestNumber, RegistryAnswer),
+    Fold(Result<FoldedLog, FoldError>),
+}
+
 #[derive(Debug)]
 struct RoomState {
     room: Room,
     members: BTreeMap<SessionId, Arc<Mailbox>>,
     /// What the task has not picked up yet.
-    requests: Vec<(RequestNumber, RegistryRequest)>,
+    requests: Vec<Request>,
     /// When the task wakes by itself.
     timeout: Option<Time>,
     /// Whether it has been told that the document is live, and not that it is not any more.
@@ -201,7 +216,10 @@ impl RoomHandle {
         let n_requests = state.requests.len();
         while let Some(output) = state.room.poll_output() {
             match output {
-                RoomOutput::Registry(number, request) => state.requests.push((number, request)),
+                RoomOutput::Registry(number, request) => {
+                    state.requests.push(Request::Registry(number, request));
+                }
+                RoomOutput::Fold(request) => state.requests.push(Request::Fold(request)),
                 RoomOutput::Wake(session) => wakes.extend(state.members.get(&session).cloned()),
                 RoomOutput::Settled(session, charge) => {
                     if let Some(mailbox) = state.members.get(&session) {
@@ -287,6 +305,27 @@ impl RoomHandle {
                 tracing::warn!(%document, %epoch, "the document has another history now");
                 ServerEvent::HistoryReplaced { document, epoch }
             }
+            RoomEvent::Folded {
+                seq,
+                bytes,
+                keep_after,
+                took,
+            } => ServerEvent::Folded {
+                document,
+                seq,
+                bytes,
+                keep_after,
+                took,
+            },
+            RoomEvent::FoldFailed { through, error } => {
+                let cause = std::error::Error::source(&*error).map(ToString::to_string);
+                tracing::warn!(%document, %through, %error, cause, "the log was not folded");
+                ServerEvent::FoldFailed {
+                    document,
+                    through,
+                    error,
+                }
+            }
             RoomEvent::RegistryFailed { call, error } => {
                 tracing::warn!(%document, call, %error, "the registry failed");
                 ServerEvent::RegistryFailed {
@@ -317,8 +356,11 @@ async fn run(room: Arc<RoomHandle>) {
             let requests = std::mem::take(&mut state.requests);
             (requests, state.timeout, state.room.phase())
         };
-        for (number, request) in requests {
-            calls.push(call(&room, number, request));
+        for request in requests {
+            calls.push(match request {
+                Request::Registry(number, request) => call(&room, number, request),
+                Request::Fold(request) => fold(&room, request),
+            });
         }
         let is_over = match phase {
             RoomPhase::Unloaded => true,
@@ -330,8 +372,13 @@ async fn run(room: Arc<RoomHandle>) {
         }
         let deadline = timeout.map(|time| room.server.clock.instant(time));
         tokio::select! {
-            Some((number, answer)) = calls.next() => {
-                room.turn(|state, now| state.room.handle_registry(now, number, answer));
+            Some(answer) = calls.next() => {
+                room.turn(|state, now| match answer {
+                    Answer::Registry(number, answer) => {
+                        state.room.handle_registry(now, number, answer);
+                    }
+                    Answer::Fold(result) => state.room.handle_folded(now, result),
+                });
             }
             () = room.work.notified() => {}
             () = sleep_until(deadline), if deadline.is_some() => {
@@ -355,7 +402,7 @@ fn call(
     room: &RoomHandle,
     number: RequestNumber,
     request: RegistryRequest,
-) -> futures_util::future::BoxFuture<'static, (RequestNumber, RegistryAnswer)> {
+) -> BoxFuture<'static, Answer> {
     let registry = Arc::clone(&room.server.registry);
     let document = room.document.clone();
     async move {
@@ -378,18 +425,32 @@ fn call(
             RegistryRequest::Origins(origins) => {
                 RegistryAnswer::Origins(caught(registry.origins(&document, &origins)).await)
             }
+            RegistryRequest::Compact {
+                epoch,
+                snapshot,
+                keep_after,
+            } => {
+                let compacted = registry.compact(&document, epoch, snapshot, keep_after);
+                RegistryAnswer::Compact(caught(compacted).await)
+            }
             // The core and the server are built together.
             _ => RegistryAnswer::Meta(Err(RegistryError::Unavailable {
                 retry_after: None,
                 source: None,
             })),
         };
-        (number, answer)
+        Answer::Registry(number, answer)
     }
     .boxed()
 }
 
-async fn caught<T>(
+fn fold(room: &RoomHandle, request: FoldRequest) -> BoxFuture<'static, Answer> {
+    let server = Arc::clone(&room.server);
+    let document = room.document.clone();
+    async move { Answer::Fold(server.fold(&document, request).await) }.boxed()
+}
+
+pub(super) async fn caught<T>(
     call: impl Future<Output = Result<T, RegistryError>>,
 ) -> Result<T, RegistryError> {
     AssertUnwindSafe(call)

@@ -31,11 +31,12 @@ use sync_core::error::{ErrorCode, PeerError};
 use sync_core::history::{Cursor, Seq};
 use sync_core::ids::{Channel, DocumentId, OriginId, SessionId, User};
 use sync_core::limits::Limits;
-use sync_core::registry::{DocumentMeta, StoredChange, Tail};
+use sync_core::registry::{DocumentMeta, Snapshot, StoredChange, Tail};
 use sync_core::rng::Rng;
 use sync_core::server::{
-    Engines, MemberOutput, RegistryAnswer, RegistryRequest, RequestNumber, Room, RoomConfig,
-    RoomOutput, ServerSession, SessionConfig, SessionEvent, SessionOutput,
+    Engines, FoldError, FoldRequest, FoldedLog, MemberOutput, RegistryAnswer, RegistryRequest,
+    RequestNumber, Room, RoomConfig, RoomOutput, ServerSession, SessionConfig, SessionEvent,
+    SessionOutput,
 };
 use sync_core::time::Time;
 use sync_core::wire::{AccessLevel, Message, decode_frame};
@@ -79,6 +80,8 @@ pub struct World<E: Engine + Validator> {
     pub traffic: Vec<Traffic>,
     /// What checks changes on the server, if it is not the engine itself.
     pub validator: Option<Arc<dyn Validator>>,
+    /// If the server folds: from how many changes on, and how many bytes of the log it keeps.
+    pub folding: Option<(u64, usize)>,
     engine: E,
     links: BTreeMap<SessionId, Link>,
     rooms: BTreeMap<DocumentId, Room>,
@@ -154,6 +157,7 @@ impl<E: Engine + Validator> World<E> {
             limits: Limits::default(),
             traffic: Vec::new(),
             validator: None,
+            folding: None,
             engine,
             links: BTreeMap::new(),
             rooms: BTreeMap::new(),
@@ -930,7 +934,12 @@ impl<E: Engine + Validator> World<E> {
     fn room(&mut self, document: &DocumentId) {
         if !self.rooms.contains_key(document) {
             let channel = Channel(u32::try_from(self.fresh_id()).unwrap());
-            let config = RoomConfig::new(self.limits.clone(), self.engines(), self.rng.next_u64());
+            let mut config =
+                RoomConfig::new(self.limits.clone(), self.engines(), self.rng.next_u64());
+            let (changes, keep) = self.folding.unwrap_or((u64::MAX, 0));
+            config.fold_changes = changes;
+            config.fold_bytes = usize::MAX;
+            config.keep_bytes = keep;
             self.rooms.insert(
                 document.clone(),
                 Room::new(document.clone(), channel, config),
@@ -949,6 +958,12 @@ impl<E: Engine + Validator> World<E> {
                         step: Step::Execute(request),
                     });
                 }
+                RoomOutput::Fold(request) => {
+                    let folded = self.fold(document, &request);
+                    if let Some(room) = self.rooms.get_mut(document) {
+                        room.handle_folded(self.now, folded);
+                    }
+                }
                 RoomOutput::Wake(session) => self.poll_member(document, session),
                 RoomOutput::Settled(session, charge) => {
                     if let Some(link) = self.links.get_mut(&session) {
@@ -965,6 +980,36 @@ impl<E: Engine + Validator> World<E> {
         }
         let next = self.rooms.get(document).and_then(Room::poll_timeout);
         self.schedule(next, Target::Room(document.clone()));
+    }
+
+    /// At once: what takes time is the compaction that follows.
+    fn fold(&self, document: &DocumentId, request: &FoldRequest) -> Result<FoldedLog, FoldError> {
+        let meta = self.meta(document.as_str());
+        if meta.epoch != request.epoch {
+            return Err(FoldError::HistoryReplaced);
+        }
+        let snapshot = self.registry.snapshot(document).now_or_never().unwrap();
+        let snapshot = snapshot.unwrap();
+        let from = snapshot.as_ref().map_or(Seq::ZERO, |snapshot| snapshot.seq);
+        if from > request.after {
+            return Err(FoldError::Newer { seq: from });
+        }
+        let mut rows = self.log(document.as_str());
+        rows.retain(|row| row.seq <= request.through);
+        let new = rows.iter().filter(|row| row.seq > from);
+        let changes: Vec<_> = new.map(|row| row.bytes.clone()).collect();
+        let engines = self.engines();
+        let folder = engines.validator(&request.engine).flatten().unwrap();
+        let bytes = folder
+            .folder()
+            .unwrap()
+            .fold(snapshot.as_ref().map(|found| &*found.bytes), &changes)
+            .map_err(FoldError::Engine)?;
+        let digest = rows.last().unwrap().digest;
+        Ok(FoldedLog::new(
+            Snapshot::new(request.through, digest, bytes),
+            rows.iter().map(|row| row.bytes.len()).collect(),
+        ))
     }
 
     fn poll_member(&mut self, document: &DocumentId, session: SessionId) {
@@ -1024,6 +1069,15 @@ impl<E: Engine + Validator> World<E> {
                 RegistryRequest::Tail { after, max_bytes } => {
                     RegistryAnswer::Tail(registry.tail(document, after, max_bytes).await)
                 }
+                RegistryRequest::Compact {
+                    epoch,
+                    snapshot,
+                    keep_after,
+                } => RegistryAnswer::Compact(
+                    registry
+                        .compact(document, epoch, snapshot, keep_after)
+                        .await,
+                ),
                 RegistryRequest::Snapshot => {
                     RegistryAnswer::Snapshot(registry.snapshot(document).await)
                 }

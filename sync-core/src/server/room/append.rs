@@ -679,6 +679,8 @@ impl Room {
             history.digest = history.digest.with(commit.id.number, &commit.bytes);
         }
         self.seen = self.seen.max(self.head());
+        let bytes = commits.iter().map(|commit| commit.bytes.len()).sum();
+        self.folding.published(bytes);
         let authors: Vec<_> = commits
             .iter()
             .map(|commit| self.author(commit.id.origin))

@@ -1,6 +1,7 @@
 //! One live document: who has it open, what they are sent, and the one line in which changes are appended.
 
 mod append;
+mod fold;
 mod member;
 mod open;
 mod ring;
@@ -11,10 +12,13 @@ mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use self::append::{InFlight, Item};
+use self::fold::Folding;
+pub use self::fold::{FoldError, FoldRequest, FoldedLog};
 use self::member::{Member, MemberState, Writing};
 use self::open::Slot;
 use self::ring::{Encoded, Ring};
@@ -70,6 +74,7 @@ pub struct Room {
     reads: BTreeMap<Seq, (RequestNumber, Vec<(SessionId, u32)>)>,
     snapshot_request: Option<RequestNumber>,
     snapshot_waiters: Vec<(SessionId, u32)>,
+    folding: Folding,
     next_request: u64,
     outputs: VecDeque<RoomOutput>,
 }
@@ -142,6 +147,9 @@ pub enum RoomOutput {
     Settled(SessionId, usize),
     /// A newer session of the same client has this one's place.
     Superseded(SessionId),
+    /// Fold the log, and hand the outcome to [`Room::handle_folded`]: at most one at a time. Not on the thread that
+    /// drives the room; only from rows that the registry gives, and never instead of an error.
+    Fold(FoldRequest),
     /// Something happened.
     Event(RoomEvent),
     /// The room is no more.
@@ -211,6 +219,24 @@ pub enum RoomEvent {
         /// The one that is no more.
         epoch: Epoch,
     },
+    /// The log has been folded into a new snapshot.
+    Folded {
+        /// Sequence of the snapshot.
+        seq: Seq,
+        /// Its bytes.
+        bytes: usize,
+        /// Rows through this one have been dropped.
+        keep_after: Seq,
+        /// Time from the decision to the commit.
+        took: Duration,
+    },
+    /// The log could not be folded: it stays as it is, and so does the snapshot. Tried again when it is twice as long.
+    FoldFailed {
+        /// Sequence that the snapshot would have had.
+        through: Seq,
+        /// Why.
+        error: Arc<FoldError>,
+    },
     /// The registry did not do what was asked.
     RegistryFailed {
         /// What was asked.
@@ -278,6 +304,7 @@ enum Purpose {
     Fill {
         attempt: u32,
     },
+    Compact,
 }
 
 impl Room {
@@ -310,6 +337,7 @@ impl Room {
             reads: BTreeMap::new(),
             snapshot_request: None,
             snapshot_waiters: Vec::new(),
+            folding: Folding::new(),
             next_request: 0,
             outputs: VecDeque::new(),
         }
@@ -407,6 +435,7 @@ impl Room {
             }
             (Purpose::Append, RegistryAnswer::Append(result)) => self.on_append(now, result),
             (Purpose::Settle, RegistryAnswer::Tail(result)) => self.on_settle(now, result),
+            (Purpose::Compact, RegistryAnswer::Compact(result)) => self.on_compact(now, result),
             (Purpose::Fill { attempt }, RegistryAnswer::Tail(result)) => {
                 self.on_fill(now, number, attempt, result);
             }
@@ -475,9 +504,11 @@ impl Room {
         if self.phase == RoomPhase::Unloaded {
             return;
         }
+        self.start_fold(now);
         let is_idle = self.members.is_empty()
             && self.queue.is_empty()
             && self.in_flight.is_none()
+            && !self.folding.is_running()
             && self.pending.is_empty();
         match (is_idle, &self.history, self.phase) {
             (true, None, _) => self.unload(),
@@ -700,6 +731,7 @@ impl Room {
             is_stale: false,
         });
         self.seen = meta.head;
+        self.folding.reset(meta);
         if is_first {
             self.event(RoomEvent::Loaded { head: meta.head });
         }

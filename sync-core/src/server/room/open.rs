@@ -182,6 +182,7 @@ impl Room {
             _ => self.adopt(now, number, &meta),
         }
         self.seen = self.seen.max(meta.head);
+        self.folding.learn(meta.snapshot_seq);
         let Some(member) = self.live(key) else {
             return;
         };

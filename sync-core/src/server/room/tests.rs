@@ -1,10 +1,12 @@
 //! A room, a tiny registry, and clients that only look at what they are sent.
 
+mod fold;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
-use crate::engine::{EngineError, ValidateLimits, Validator};
+use crate::engine::{EngineError, Folder, ValidateLimits, Validator};
 use crate::history::EpochMode;
 use crate::limits::{Limits, push_charge};
 use crate::registry::{NewChange, NewDocument, OriginEntry, Outcome, Snapshot, StoredChange, Tail};
@@ -171,6 +173,17 @@ impl TestRegistry {
                 .into_iter()
                 .map(|origin| self.entry(origin))
                 .collect())),
+            RegistryRequest::Compact {
+                snapshot,
+                keep_after,
+                ..
+            } => {
+                assert_eq!(snapshot.digest, self.digest(snapshot.seq.0));
+                assert!(keep_after <= snapshot.seq);
+                self.log_start = self.log_start.max(keep_after.0);
+                self.snapshot = Some(snapshot);
+                RegistryAnswer::Compact(Ok(()))
+            }
         }
     }
 }
@@ -193,6 +206,19 @@ impl Validator for NoBang {
             _ => Ok(()),
         }
     }
+
+    fn folder(&self) -> Option<&dyn Folder> {
+        Some(self)
+    }
+}
+
+impl Folder for NoBang {
+    fn fold(&self, snapshot: Option<&[u8]>, changes: &[Bytes]) -> Result<Bytes, EngineError> {
+        let parts = snapshot
+            .into_iter()
+            .chain(changes.iter().map(AsRef::as_ref));
+        Ok(parts.collect::<Vec<_>>().concat().into())
+    }
 }
 
 struct World {
@@ -204,6 +230,8 @@ struct World {
     held: VecDeque<(RequestNumber, RegistryRequest)>,
     ready: BTreeSet<SessionId>,
     settled: BTreeMap<SessionId, usize>,
+    /// Asked for and not answered.
+    folds: VecDeque<FoldRequest>,
     superseded: Vec<SessionId>,
     events: Vec<RoomEvent>,
     is_unloaded: bool,
@@ -242,6 +270,7 @@ impl World {
             held: VecDeque::new(),
             ready: BTreeSet::new(),
             settled: BTreeMap::new(),
+            folds: VecDeque::new(),
             superseded: Vec::new(),
             events: Vec::new(),
             is_unloaded: false,
@@ -369,6 +398,7 @@ impl World {
                 }
                 RoomOutput::Superseded(session) => self.superseded.push(session),
                 RoomOutput::Event(event) => self.events.push(event),
+                RoomOutput::Fold(request) => self.folds.push_back(request),
                 RoomOutput::Unloaded => self.is_unloaded = true,
             }
         }
