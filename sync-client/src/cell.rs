@@ -91,6 +91,11 @@ impl Entry {
         })
     }
 
+    /// Whether a handle is there.
+    pub(crate) fn is_kept(&self) -> bool {
+        lock(&self.keeper).strong_count() > 0
+    }
+
     /// Adds a job. Whether the caller must see to it that [`run`](Self::run) is called.
     pub(crate) fn queue(&self, number: u64, job: Job) -> bool {
         let mut work = lock(&self.work);

@@ -98,39 +98,54 @@ impl Client {
         options: OpenOptions,
     ) -> Result<DocumentHandle<E>, OpenError> {
         let shared = &self.inner.shared;
-        if shared.is_stopped() {
-            return Err(OpenError::Closed);
+        let engine_id = engine.id();
+        loop {
+            if shared.is_stopped() {
+                return Err(OpenError::Closed);
+            }
+            let is_open = shared
+                .live_entry(&lock(&shared.documents), &document)
+                .is_some();
+            let stored = match &shared.store {
+                Some(store) if !is_open => store.load(&document).await?,
+                _ => None,
+            };
+            let seed = random().map_err(|_| OpenError::Random)?;
+            if let Some(stored) = stored.as_ref().filter(|stored| stored.engine != engine_id) {
+                let open = stored.engine.clone();
+                return Err(OpenError::EngineMismatch { open });
+            }
+            // Large documents take a while to load: not on the caller's thread.
+            let engine = engine.clone();
+            let load = move || Cell::load(engine, seed, stored.as_ref()).map(|cell| (cell, stored));
+            let loaded = shared.runtime.spawn_blocking(load).await;
+            let (cell, stored) = loaded.map_err(|_| OpenError::Closed)??;
+            let loaded = (!is_open).then_some((Arc::new(cell), stored));
+            if let Some(handle) = self.open_loaded(&document, &engine_id, loaded, options)? {
+                return Ok(handle);
+            }
         }
-        let is_open = shared.entry(&document).is_some();
-        let stored = match &shared.store {
-            Some(store) if !is_open => store.load(&document).await?,
-            _ => None,
-        };
-        let (seed, engine_id) = (random().map_err(|_| OpenError::Random)?, engine.id());
-        if let Some(stored) = stored.as_ref().filter(|stored| stored.engine != engine_id) {
-            let open = stored.engine.clone();
-            return Err(OpenError::EngineMismatch { open });
-        }
-        // Large documents take a while to load: not on the caller's thread.
-        let load = move || Cell::load(engine, seed, stored.as_ref()).map(|cell| (cell, stored));
-        let loaded = shared.runtime.spawn_blocking(load).await;
-        let (cell, stored) = loaded.map_err(|_| OpenError::Closed)??;
-        self.open_loaded(&document, engine_id, Arc::new(cell), options, stored)
     }
 
+    /// Opens a document that is open, or else what has been loaded of it. `None` if it was open when loading began, and is
+    /// not any more.
     fn open_loaded<E: Engine>(
         &self,
         document: &DocumentId,
-        engine: EngineId,
-        loaded: Arc<Cell<E>>,
+        engine: &EngineId,
+        loaded: Option<(Arc<Cell<E>>, Option<StoredDocument>)>,
         options: OpenOptions,
-        stored: Option<StoredDocument>,
-    ) -> Result<DocumentHandle<E>, OpenError> {
+    ) -> Result<Option<DocumentHandle<E>>, OpenError> {
         let shared = &self.inner.shared;
         let mut documents = lock(&shared.documents);
-        let entry = match documents.get(document) {
-            Some(entry) => entry.clone(),
-            None => Arc::new(Entry::new(document.clone(), loaded)),
+        let (entry, stored) = match (shared.live_entry(&documents, document), loaded) {
+            (Some(entry), _) => (entry, None),
+            (None, Some((cell, stored))) => {
+                let entry = Arc::new(Entry::new(document.clone(), cell.clone()));
+                cell.attach(&entry, shared);
+                (entry, stored)
+            }
+            (None, None) => return Ok(None),
         };
         // Two engines with one id, such as `Typed` of different types, are different engines here.
         let cell = entry.any.downcast_ref::<Arc<Cell<E>>>().cloned();
@@ -138,18 +153,21 @@ impl Client {
             open: engine.clone(),
         })?;
         shared
-            .command(|state, now| state.open(now, document, &engine, options, stored))
+            .command(|state, now| state.open(now, document, engine, options, stored))
             .map_err(|open| OpenError::EngineMismatch { open })?;
-        if documents.insert(document.clone(), entry.clone()).is_none() {
-            cell.attach(&entry, shared);
-        }
+        documents.insert(document.clone(), entry.clone());
         let keeper = entry.keeper(|| Keeper {
             client: self.clone(),
             document: document.clone(),
         });
         drop(documents);
         shared.update(&entry);
-        Ok(DocumentHandle::new(shared.clone(), entry, cell, keeper))
+        Ok(Some(DocumentHandle::new(
+            shared.clone(),
+            entry,
+            cell,
+            keeper,
+        )))
     }
 
     /// Where the connection stands.
@@ -221,11 +239,13 @@ pub(crate) struct Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        let document = &self.document;
-        self.client
-            .inner
-            .shared
-            .command(|state, now| state.close(now, document));
+        let (shared, document) = (&self.client.inner.shared, &self.document);
+        let documents = lock(&shared.documents);
+        // Somebody may have opened the document again since this one's last handle went.
+        if documents.get(document).is_some_and(|entry| entry.is_kept()) {
+            return;
+        }
+        shared.command(|state, now| state.close(now, document));
     }
 }
 

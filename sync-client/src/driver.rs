@@ -245,7 +245,11 @@ impl Driver {
                 true
             }
             Output::Forgotten(document) => {
-                lock(&self.shared.documents).remove(&document);
+                let mut documents = lock(&self.shared.documents);
+                // It may have been opened again meanwhile.
+                if self.shared.live_entry(&documents, &document).is_none() {
+                    documents.remove(&document);
+                }
                 true
             }
             _ => false,

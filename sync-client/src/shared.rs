@@ -110,6 +110,16 @@ impl Shared {
         lock(&self.documents).get(document).cloned()
     }
 
+    /// The document's entry, unless the machine has forgotten the document and the driver not yet heard of it.
+    pub(crate) fn live_entry(
+        &self,
+        documents: &BTreeMap<DocumentId, Arc<Entry>>,
+        document: &DocumentId,
+    ) -> Option<Arc<Entry>> {
+        let is_known = self.core().state.sync_state(document).is_some();
+        documents.get(document).filter(|_| is_known).cloned()
+    }
+
     /// This document's replica has something to drain.
     pub(crate) fn woken(&self, document: &DocumentId) {
         lock(&self.woken).insert(document.clone());

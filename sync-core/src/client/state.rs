@@ -18,7 +18,7 @@ use super::session::{ClientSession, Due, Received};
 use super::store::{OutboxChange, StoreWrite, StoredDocument};
 use crate::error::{Action, ErrorCode, PeerError};
 use crate::history::Cursor;
-use crate::ids::{ChangeId, Channel, DocumentId, EngineId, RequestId};
+use crate::ids::{ChangeId, Channel, DocumentId, EngineId, OriginId, RequestId};
 use crate::limits::push_charge;
 use crate::rng::Rng;
 use crate::time::Time;
@@ -101,6 +101,8 @@ pub struct ClientState {
     /// Counts attempts, so that answers to earlier ones can be told.
     attempt: u64,
     documents: BTreeMap<DocumentId, DocumentState>,
+    /// Forgotten documents in which changes have been numbered under this client's origin.
+    numbered: BTreeSet<DocumentId>,
     outputs: VecDeque<Output>,
     /// Documents that may want to be opened, or forgotten.
     due: BTreeSet<DocumentId>,
@@ -156,6 +158,7 @@ impl ClientState {
             backoff: Backoff::new(config.backoff),
             attempt: 0,
             documents: BTreeMap::new(),
+            numbered: BTreeSet::new(),
             outputs: VecDeque::new(),
             due: BTreeSet::new(),
             timers: BTreeSet::new(),
@@ -354,11 +357,17 @@ impl ClientState {
         options: OpenOptions,
         stored: Option<StoredDocument>,
     ) {
+        // Numbers are never given twice, also after the document has been closed and opened again.
+        let origin = if self.numbered.contains(document) {
+            OriginId(self.rng.next_u128())
+        } else {
+            self.config.origin
+        };
         let mut state = DocumentState::new(
             document.clone(),
             engine.clone(),
             options,
-            self.config.origin,
+            origin,
             Backoff::new(self.config.backoff),
             self.config.store,
         );
@@ -938,6 +947,9 @@ impl ClientState {
                 continue;
             };
             if state.is_done() {
+                if state.has_numbered() {
+                    self.numbered.insert(document.clone());
+                }
                 self.documents.remove(&document);
                 self.outputs.push_back(Output::Forgotten(document));
             } else if window.is_some() && state.wants_open(now) {

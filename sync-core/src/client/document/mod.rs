@@ -373,7 +373,14 @@ impl DocumentState {
 
     /// Whether nothing is left to do for a closed document.
     pub(crate) fn is_done(&self) -> bool {
-        self.closed && self.unsaved() == 0 && self.jobs.is_empty()
+        // Without a store, what is refused and what has to be rebuilt is known only here.
+        let is_kept_elsewhere = self.keeps || (self.refused.is_empty() && self.fresh.is_none());
+        self.closed && self.unsaved() == 0 && self.jobs.is_empty() && is_kept_elsewhere
+    }
+
+    /// Whether changes have been numbered under the client's origin.
+    pub(crate) const fn has_numbered(&self) -> bool {
+        self.outbox.last_ordinal() > 0
     }
 
     fn unsaved(&self) -> u64 {
