@@ -9,6 +9,7 @@
 
 mod common;
 mod e2e;
+mod embedded;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +25,8 @@ use sync_core::engine::{Document, Engine, ReplicaSeed};
 use sync_core::events::Events;
 use sync_core::wire::Message;
 use sync_server::registry::{
-    Call, ChangeId, DocumentMeta, EngineId, Epoch, FaultyRegistry, MemoryRegistry, NewChange,
-    NewDocument, OriginId, Seq, ServerRegistry, User,
+    Call, ChangeId, DocumentMeta, EmbeddedRegistry, EngineId, Epoch, FaultyRegistry,
+    MemoryRegistry, NewChange, NewDocument, OriginId, Seq, ServerRegistry, User,
 };
 use sync_server::{
     Anonymous, EngineError, FoldError, Folder, Server, ServerEvent, ValidateLimits, Validator,
@@ -594,6 +595,39 @@ async fn who_is_joining_while_the_log_is_compacted_gets_everything() {
         _ => None,
     });
     assert_eq!(snapshots, [Seq(5)]);
+}
+
+/// Scenario 21, with what is on the disk: folded, closed, opened again.
+#[tokio::test]
+async fn a_folded_log_on_the_disk_is_all_there_after_a_restart() {
+    let directory = embedded::Directory::new();
+    let typed = "0123456789abcdefghijklmno";
+    for restarted in [false, true] {
+        let registry = Arc::new(EmbeddedRegistry::open(directory.path()).unwrap());
+        let server = Server::builder(Arc::clone(&registry), Anonymous::read_write())
+            .fold_after(10, usize::MAX)
+            .keep_log(0)
+            .build()
+            .unwrap();
+        let mut events = server.events();
+        let network = MemoryNetwork::new();
+        let _listener = server.listen(network.acceptor());
+        let client = Client::with_dialer(network.dialer()).start().unwrap();
+        let notes = text(&client, "notes").await;
+        if restarted {
+            within("caught up", notes.caught_up()).await.unwrap();
+            assert_eq!(content(&notes), typed);
+            let meta = registry.meta(&document("notes")).await.unwrap();
+            assert!(
+                meta.snapshot_seq >= Seq(10) && meta.log_start > Seq(0),
+                "{meta:?}"
+            );
+        } else {
+            type_all(&notes, typed).await;
+            folded(&mut events).await;
+        }
+        server.shutdown(Duration::ZERO).await;
+    }
 }
 
 /// Relays never fold: the server does not know what their changes mean.

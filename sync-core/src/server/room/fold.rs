@@ -177,14 +177,19 @@ impl Room {
         if !is_long || changes == 0 {
             return;
         }
-        let Some(engine) = folding.engine.clone().filter(|engine| {
-            let validator = self.config.engines.validator(engine).flatten();
-            validator.and_then(|validator| validator.folder()).is_some()
-        }) else {
-            return;
-        };
         let after = folding.snapshot_seq;
         self.folding.is_due = false;
+        let validator = self
+            .folding
+            .engine
+            .as_ref()
+            .and_then(|engine| self.config.engines.validator(engine).flatten());
+        let Some(engine) = validator
+            .filter(|validator| validator.folder().is_some())
+            .and(self.folding.engine.clone())
+        else {
+            return;
+        };
         self.folding.step = Step::Running(Running {
             epoch,
             through,
