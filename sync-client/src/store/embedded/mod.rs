@@ -200,8 +200,18 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Locked until the file is closed, or the process ends, however it ends.
-fn lock_file(path: &Path) -> Result<File, StoreError> {
+/// What keeps other processes out.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing alone would not do: a process that is being forked elsewhere may have a copy for a moment.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Locked until this is dropped, or the process ends, however it ends.
+fn lock_file(path: &Path) -> Result<Lock, StoreError> {
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -209,7 +219,7 @@ fn lock_file(path: &Path) -> Result<File, StoreError> {
         .open(path)
         .map_err(|error| StoreError::Failed(error.into()))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse),
         Err(TryLockError::Error(error)) => Err(StoreError::Failed(error.into())),
     }

@@ -8,6 +8,7 @@ use sync_core::ids::DocumentId;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot::Sender;
 
+use super::Lock;
 use super::database::Database;
 use crate::cell::lock;
 use crate::store::{StoreError, StoreWrite, StoredDocument};
@@ -63,7 +64,7 @@ pub(super) struct Writer {
     /// A sync failed: nobody can tell what the disk has, so nothing more is said to be safe.
     is_broken: bool,
     /// Held as long as the database is open.
-    lock: File,
+    lock: Lock,
 }
 
 impl Writer {
@@ -72,7 +73,7 @@ impl Writer {
         reader: Database,
         wal: File,
         wal_bytes: Arc<AtomicU64>,
-        lock: File,
+        lock: Lock,
     ) -> Self {
         Self {
             database,
