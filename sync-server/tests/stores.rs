@@ -79,11 +79,18 @@ fn outboxes_of_documents_that_are_not_open_are_delivered() {
     });
     world.run_for(Duration::from_secs(5));
     let stored = &world.clients[0].store.as_ref().unwrap()[&world::id(DOC)];
-    assert!(stored.outbox.is_empty());
+    // They stay in the store, as something that the server has, until a replica takes them over.
+    assert_eq!(stored.outbox.len(), 10);
+    assert_eq!(stored.acknowledged.iter().map(|(_, last)| *last).sum::<u64>(), 10);
     // What it had is there when it is opened without a network.
     world.set_online(0, false);
     world.open(0, DOC);
     assert_eq!(keys(&world, 0).len(), 11);
+    assert_eq!(world.sync_state(0, DOC).unsaved, 0);
+    world.set_online(0, true);
+    world.settle(DOC);
+    world.assert_converged(DOC);
+    assert_eq!(world.log(DOC).len(), 11);
 }
 
 /// Design 7: an edit that has returned is in the store, whatever else was on its way there.

@@ -129,6 +129,9 @@ impl Outbox {
             });
         }
         self.acknowledged.extend(acknowledged);
+        let is_known = |entry: &&Entry| entry.id.number <= self.acknowledged_of(entry.id.origin);
+        self.committed = self.entries.iter().take_while(is_known).count();
+        self.sent = self.committed;
     }
 
     const fn take_ordinal(&mut self) -> u64 {
@@ -246,6 +249,36 @@ impl Outbox {
     fn note_committed(&mut self, id: ChangeId) {
         let last = self.acknowledged.entry(id.origin).or_insert(0);
         *last = (*last).max(id.number);
+    }
+
+    /// The registry has this change of ours, and everything before it.
+    pub(crate) fn commit_own(&mut self, id: ChangeId) {
+        if let Some(index) = self.entries.iter().position(|entry| entry.id == id) {
+            self.commit(index + 1);
+        }
+    }
+
+    /// As [`pass_front`](Self::pass_front), of what is not known committed; the changes stay, as committed ones.
+    pub(crate) fn commit_front(&mut self, number: u64, count: u64) -> Option<Vec<Entry>> {
+        let count = usize::try_from(count).ok()?;
+        let is_first = |entry: &Entry| entry.id.number == number;
+        let start = match self.entries.get(self.committed) {
+            Some(entry) if is_first(entry) => self.committed,
+            // Told to be a repeat before.
+            _ => self.entries.iter().position(is_first)?,
+        };
+        let run: Vec<Entry> = self.entries.range(start..).take(count).cloned().collect();
+        let origin = run.first()?.id.origin;
+        let is_run = run.len() == count
+            && run
+                .iter()
+                .zip(number..)
+                .all(|(entry, number)| entry.id == ChangeId { origin, number });
+        if !is_run {
+            return None;
+        }
+        self.commit(start + count);
+        Some(run)
     }
 
     /// Takes `count` changes of one origin from the front, if they are there and start with `number`.

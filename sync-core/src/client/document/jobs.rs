@@ -127,14 +127,12 @@ impl DocumentState {
         rng: &mut Rng,
         turn: &mut Turn,
     ) {
-        let covered = self.outbox.take_covered();
-        self.keep_dropped(&covered);
+        drop(self.outbox.take_covered());
         let may_write = self.access >= AccessLevel::Write;
         match lacking {
             Some(bytes) if may_write => {
                 self.outbox
                     .push_front_reconciling(bytes, OriginId(rng.next_u128()));
-                self.keep_outbox();
             }
             _ if waited_for
                 && matches!(&self.link, Link::Streaming(stream) if stream.channel == channel) =>
@@ -149,6 +147,8 @@ impl DocumentState {
             }
             _ => {}
         }
+        // What has passed by in the shadow has left it too.
+        self.keep_outbox();
     }
 
     fn finish_replacement(

@@ -95,13 +95,10 @@ impl DocumentState {
         self.journal.outbox_remove.extend(passed.own);
     }
 
-    /// Changes left the outbox that the stored replica has, or gets from the server again.
-    pub(super) fn keep_dropped(&mut self, entries: &[Entry]) {
-        if self.keeps && !entries.is_empty() {
+    /// The registry is known to hold more of the outbox.
+    pub(super) const fn keep_acknowledged(&mut self) {
+        if self.keeps {
             self.journal.is_dirty = true;
-            self.journal
-                .outbox_remove
-                .extend(entries.iter().map(|entry| entry.id));
         }
     }
 

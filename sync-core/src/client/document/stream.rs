@@ -53,11 +53,19 @@ impl DocumentState {
                 origin: *origin,
                 number,
             });
+            if self.headless {
+                // No replica takes it over, so what is ours stays in the outbox, as something that the registry has: if the
+                // registry ever forgets it, nothing else would tell.
+                if let Some(id) = id {
+                    self.outbox.commit_own(id);
+                }
+                continue;
+            }
             let own = id.filter(|id| self.outbox.pass(*id));
             if let Some(id) = own {
                 passed.own(id);
             }
-            if self.keeps && (own.is_some() || !self.headless) {
+            if self.keeps {
                 passed.change(change.bytes.clone());
             }
             if own.is_none() || !stream.own_are_imported {
@@ -79,6 +87,8 @@ impl DocumentState {
         let first = stream.received.seq.next();
         let passed = if stream.awaits_snapshot || ack.check != check_of(first) {
             None
+        } else if self.headless {
+            self.outbox.commit_front(ack.number, ack.count)
         } else {
             self.outbox.pass_front(ack.number, ack.count)
         };
@@ -159,7 +169,7 @@ impl DocumentState {
         &mut self,
         cursor: Cursor,
         changes: Vec<Bytes>,
-        passed: Passed,
+        mut passed: Passed,
         first: Seq,
         turn: &mut Turn,
     ) {
@@ -170,17 +180,21 @@ impl DocumentState {
         stream.received = cursor;
         stream.head = stream.head.max(cursor.seq);
         if self.headless {
-            // The stored replica gets its own changes now, and the others when it is opened.
-            return self.keep_passed(passed);
+            return self.keep_acknowledged();
         }
         let (target, effect) = match stream.plan {
             Plan::Follow => (Target::Main, Effect::Moved { cursor, first }),
             Plan::Merge { .. } | Plan::Replace { .. } => (Target::Shadow, Effect::Shadow { first }),
         };
-        if cursor.seq >= stream.open_head {
-            // What was committed before the open has passed by, or is covered by a snapshot.
-            let covered = self.outbox.take_covered();
-            self.keep_dropped(&covered);
+        if cursor.seq >= stream.open_head && stream.plan == Plan::Follow {
+            // What was committed before the open has passed by, or is covered by a snapshot. It leaves the store when the
+            // cursor moves, not before: until then nothing else there holds it.
+            for entry in self.outbox.take_covered() {
+                passed.own(entry.id);
+                if self.keeps {
+                    passed.change(entry.bytes);
+                }
+            }
         }
         if !changes.is_empty() {
             let job = Job::Import {
