@@ -466,12 +466,7 @@ fn child(what: &str, directory: &Path) -> String {
 
 fn spawn(what: &str, directory: &Path) -> std::process::Child {
     Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--ignored",
-            "--exact",
-            "--nocapture",
-            "in_a_process_of_its_own",
-        ])
+        .args(["--exact", "--nocapture", "in_a_process_of_its_own"])
         .env("EMBEDDED_STORE_DO", what)
         .env("EMBEDDED_STORE_IN", directory)
         .stdout(Stdio::piped())
@@ -479,8 +474,8 @@ fn spawn(what: &str, directory: &Path) -> std::process::Child {
         .unwrap()
 }
 
+/// What other tests start as a process of its own; nothing when it is started with them.
 #[test]
-#[ignore = "what other tests start as a process of its own"]
 fn in_a_process_of_its_own() {
     let Ok(what) = std::env::var("EMBEDDED_STORE_DO") else {
         return;

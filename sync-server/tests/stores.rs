@@ -81,7 +81,14 @@ fn outboxes_of_documents_that_are_not_open_are_delivered() {
     let stored = &world.clients[0].store.as_ref().unwrap()[&world::id(DOC)];
     // They stay in the store, as something that the server has, until a replica takes them over.
     assert_eq!(stored.outbox.len(), 10);
-    assert_eq!(stored.acknowledged.iter().map(|(_, last)| *last).sum::<u64>(), 10);
+    assert_eq!(
+        stored
+            .acknowledged
+            .iter()
+            .map(|(_, last)| *last)
+            .sum::<u64>(),
+        10
+    );
     // What it had is there when it is opened without a network.
     world.set_online(0, false);
     world.open(0, DOC);

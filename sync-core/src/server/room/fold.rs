@@ -14,7 +14,7 @@ use crate::registry::{DocumentMeta, RegistryError, Snapshot};
 use crate::server::registry::RegistryRequest;
 use crate::time::Time;
 
-/// A fold of the log that a room wants; see [`RoomOutput::Fold`](super::RoomOutput::Fold).
+/// A fold of the log that a room wants; see [`super::RoomOutput::Fold`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FoldRequest {
