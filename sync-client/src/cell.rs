@@ -182,6 +182,9 @@ impl Entry {
                 }
             });
         }
+        if replica.is_poisoned() {
+            shared.command(|state, now| state.handle_poisoned(now, &self.id));
+        }
         if let Some(error) = failed {
             // The edit has happened; it is committed like any other change.
             shared.store_failed(&error);

@@ -63,8 +63,8 @@ impl From<std::convert::Infallible> for OpenError {
     }
 }
 
-/// Why an edit was not made. The closure did not run, except for [`TooLarge`](Self::TooLarge) and
-/// [`Invalid`](Self::Invalid).
+/// Why an edit was not made. The closure did not run, except for [`TooLarge`](Self::TooLarge), [`Invalid`](Self::Invalid)
+/// and, once, [`Reloading`](Self::Reloading).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EditError {
@@ -101,6 +101,11 @@ pub enum EditError {
     /// and waits in `refused()`.
     #[error("the change breaks the engine's rules for changes")]
     Invalid,
+    /// The document is being loaded afresh from the server, after something was done to it that the engine cannot take back:
+    /// above all, a handle into it from before it was replaced was used in it. If that was this edit, what it did is in no
+    /// replica, and waits in `refused()`.
+    #[error("the document is being loaded afresh")]
+    Reloading,
     /// The engine failed.
     #[error("the engine failed")]
     Engine(#[source] EngineError),

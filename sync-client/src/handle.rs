@@ -71,7 +71,8 @@ impl<E: Engine> DocumentHandle<E> {
     ///
     /// # Panics
     /// If called from within `read` or `edit` of the same document, from one of its observers, or while the same thread
-    /// holds a writing transaction on the engine's own handle: it could only deadlock.
+    /// holds a writing transaction on the engine's own handle: it could only deadlock. With a mergeable type also after a
+    /// closure put another value in the place of the one lent, until the document is loaded afresh.
     #[expect(
         clippy::panic,
         reason = "a documented rule for callers, whose breach would be a deadlock otherwise"
@@ -137,6 +138,7 @@ impl<E: Engine> DocumentHandle<E> {
                 what: "the outcome of the edit",
             })),
             Err(EngineError::Busy) => Err(EditError::Busy),
+            Err(EngineError::Poisoned) => Err(EditError::Reloading),
             Err(error) => Err(EditError::Engine(error)),
         };
         drop(guard);

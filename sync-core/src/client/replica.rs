@@ -92,6 +92,8 @@ pub enum JobOutcome {
         /// The main replica's state, if asked for.
         snapshot: Option<Bytes>,
     },
+    /// The main replica must be loaded afresh first; nothing was done.
+    Poisoned,
     /// The main replica's state; `None` if the engine could not encode it.
     Snapshot(Option<Bytes>),
 }
@@ -218,6 +220,11 @@ impl<E: Engine> Replica<E> {
         self.engine.native(&self.main)
     }
 
+    /// Whether the document that the application sees must be loaded afresh.
+    pub fn is_poisoned(&self) -> bool {
+        self.main.is_poisoned()
+    }
+
     /// The document that the application sees.
     pub const fn document(&mut self) -> &mut E::Document {
         &mut self.main
@@ -249,6 +256,16 @@ impl<E: Engine> Replica<E> {
         outbox: impl FnOnce() -> Vec<Bytes>,
         pending: impl FnOnce() -> PendingWork,
     ) -> Option<JobOutcome> {
+        let needs_main = match job {
+            Job::Import { target, .. } | Job::ImportSnapshot { target, .. } => {
+                *target == Target::Main
+            }
+            Job::Merge { .. } => true,
+            Job::StartShadow | Job::Replace { .. } | Job::Snapshot => false,
+        };
+        if needs_main && self.main.is_poisoned() {
+            return Some(JobOutcome::Poisoned);
+        }
         let outcome = match job {
             Job::Import {
                 target, changes, ..
@@ -353,6 +370,9 @@ impl<E: Engine> Replica<E> {
         drop(shadow.drain());
         if let Some(wake) = &self.wake {
             shadow.set_wake(wake.clone());
+        }
+        if self.main.outlives_replacement() {
+            shadow.succeed_another();
         }
         let retired = std::mem::replace(&mut self.main, shadow);
         if retired.outlives_replacement() {

@@ -443,6 +443,11 @@ impl ClientState {
         });
     }
 
+    /// The document's main replica must be loaded afresh.
+    pub fn handle_poisoned(&mut self, now: Time, document: &DocumentId) {
+        self.turn(now, document, |state, _, turn| state.rebuild(turn));
+    }
+
     /// Drops refused changes of this id. Whether there were any.
     pub fn drop_refused(&mut self, document: &DocumentId, id: ChangeId) -> bool {
         let dropped = self.turn_only(document, |state, _, turn| {

@@ -195,6 +195,15 @@ pub trait Document: Send + 'static {
         false
     }
 
+    /// This replica takes the place of another, into which handles of the application may point: that one of them is used
+    /// here must be noticed, as far as the engine can.
+    fn succeed_another(&mut self) {}
+
+    /// Whether the document must be loaded afresh: it is not what its changes say, and takes no more of them.
+    fn is_poisoned(&self) -> bool {
+        false
+    }
+
     /// Whether changes stay meaningful on a state that lacks an earlier change of the same author, so that work
     /// behind a refused change can be replayed (design 2.2).
     fn can_rebase(&self) -> bool;

@@ -251,6 +251,10 @@ impl<T: Mergeable> Document for TypedDocument<T> {
         Ok(self.state())
     }
 
+    fn is_poisoned(&self) -> bool {
+        self.poisoned
+    }
+
     fn can_rebase(&self) -> bool {
         true
     }

@@ -28,6 +28,7 @@ impl DocumentState {
         debug_assert_eq!(job.number, number, "jobs are answered in order");
         turn.touched = true;
         match (job.effect, outcome) {
+            (_, JobOutcome::Poisoned) => self.rebuild(turn),
             (Effect::Moved { cursor, .. }, JobOutcome::Done { pending }) => {
                 self.cursor = Some(cursor);
                 self.keep_passed(job.passed);

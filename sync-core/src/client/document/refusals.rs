@@ -47,11 +47,19 @@ impl DocumentState {
             );
         }
         self.replaying.extend(taken);
+        self.rebuild(turn);
+    }
+
+    /// The replica is rebuilt from server state and what is pending now. Does nothing while that is under way.
+    pub(crate) fn rebuild(&mut self, turn: &mut Turn) {
+        if matches!(self.link, Link::Damaged(_)) {
+            return;
+        }
         if self.fresh != Some(Fresh::Replace) {
             self.fresh = Some(Fresh::Replace);
             self.ahead = self.outbox.last_pending();
+            self.forget_channel(turn);
         }
-        self.forget_channel(turn);
     }
 
     pub(super) fn lose(&mut self, entries: &[Entry]) {

@@ -177,6 +177,7 @@ impl YrsDocument {
         self.generation = generation;
         let mut inner = self.queue.lock();
         inner.generation = generation;
+        inner.has_predecessor = true;
         inner.is_cut = false;
         drop(inner);
         Ok(())
@@ -270,6 +271,14 @@ impl Document for YrsDocument {
     /// `TextRef` and its like are raw pointers, and a cloned `Doc` can be edited.
     fn outlives_replacement(&self) -> bool {
         true
+    }
+
+    fn succeed_another(&mut self) {
+        self.queue.lock().has_predecessor = true;
+    }
+
+    fn is_poisoned(&self) -> bool {
+        self.usable().is_err()
     }
 
     /// Elements name their neighbours, so a change stays meaningless without those before it.

@@ -3,10 +3,13 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ::yrs::{BranchID, Out, ReadTxn, TransactionMut, UpdateEvent};
+use ::yrs::block::ClientID;
+use ::yrs::{BranchID, Out, ReadTxn, StateVector, TransactionMut, UpdateEvent};
 use bytes::Bytes;
 
+use super::import::LIMITS;
 use super::pairs::{self, Pairs};
+use super::validate::{Block, Id, Visitor, scan};
 use crate::engine::{EngineEvent, Source, Wake};
 
 /// The key of our observer, and the origin of our imports.
@@ -33,6 +36,8 @@ pub(super) struct Inner {
     pub(super) is_cut: bool,
     /// Whether the live document was edited through a handle of a retired one, so that it must be loaded afresh.
     pub(super) is_mixed: bool,
+    /// Whether handles of a retired document may be used with the live one.
+    pub(super) has_predecessor: bool,
     /// Counts the documents used so far; those before it are retired.
     pub(super) generation: u64,
     pub(super) wake: Option<Wake>,
@@ -104,10 +109,12 @@ impl Queue {
     /// Adds a local change, as an observer does.
     pub(super) fn push(&self, txn: &TransactionMut<'_>, generation: u64, change: Bytes) {
         let mut inner = self.lock();
-        if inner.generation == generation && generation > 0 && is_mixed(txn) {
+        let is_live = inner.generation == generation;
+        if is_live && (inner.is_mixed || inner.has_predecessor && is_mixed(txn, &change)) {
+            // And so is what is built on it.
             inner.is_mixed = true;
             inner.stray.push(change);
-        } else if inner.generation == generation {
+        } else if is_live {
             inner.pairs.note(pairs::in_update(&change).into_iter());
             let mended = inner.pairs.mend(&change);
             inner.is_cut |= mended.is_some();
@@ -127,13 +134,34 @@ impl Queue {
     }
 }
 
-/// Whether a committed transaction touched a root that is not of its document: a handle of a retired document was used
-/// with it. yrs then puts pieces of that one into this one.
-fn is_mixed(txn: &TransactionMut<'_>) -> bool {
-    txn.changed_parent_types().iter().any(|branch| {
+/// Whether a committed transaction touched a root that is not of its document, or refers to what is not in its document: a
+/// handle of a retired document was used with it. yrs then puts pieces of that one into this one.
+fn is_mixed(txn: &TransactionMut<'_>, change: &[u8]) -> bool {
+    struct Unknown<'a> {
+        known: &'a StateVector,
+        is_found: bool,
+    }
+    impl Visitor for Unknown<'_> {
+        fn block(&mut self, block: Block) {
+            let links = [block.left, block.right].into_iter().flatten();
+            for id in links.map(|link| link.id).chain(block.parent) {
+                self.is_found |= id.clock >= self.known.get(&ClientID::new(id.client));
+            }
+        }
+
+        fn deleted(&mut self, _: Id, _: u32) {}
+    }
+    let touches_another = txn.changed_parent_types().iter().any(|branch| {
         let id = branch.id();
         matches!(id, BranchID::Root(_)) && id.get_branch(txn) != Some(*branch)
-    })
+    });
+    let known = txn.state_vector();
+    let mut unknown = Unknown {
+        known: &known,
+        is_found: false,
+    };
+    // What cannot be scanned is found out elsewhere.
+    touches_another || scan(change, &LIMITS, &mut unknown).is_ok() && unknown.is_found
 }
 
 /// Names of the roots that a committed transaction touched, sorted.
