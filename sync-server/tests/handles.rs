@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 
 use e2e::{World, content, push, text, until, within};
 use sync_client::yrs::{
-    Map, Observable, ReadTxn, Text, Transact, Transaction, TransactionMut, WriteTxn,
+    Map, Observable, ReadTxn, Text, TextPrelim, Transact, Transaction, TransactionMut, WriteTxn,
 };
 use sync_client::{DocumentHandle, EditError, ErrorCode, RefusedReason, Yrs};
 use sync_core::engine::{Engine, EngineError, ValidateLimits, Validator};
@@ -159,6 +159,137 @@ async fn a_handle_from_before_a_change_that_was_too_large_is_watched_as_well() {
         a.drop_refused(change.id);
     }
     within("saved", a.saved()).await.unwrap();
+}
+
+fn is_handed_back(document: &DocumentHandle<Yrs>, word: &str) -> bool {
+    let refused = document.refused();
+    refused.iter().any(|change| {
+        let mut windows = change.bytes.windows(word.len());
+        change.reason == RefusedReason::Replaced && windows.any(|at| at == word.as_bytes())
+    })
+}
+
+/// Scenario 89: a `TextRef` is a pointer into the document that it came from.
+#[tokio::test(start_paused = true)]
+async fn a_text_kept_from_before_a_replacement_and_used_in_an_edit_is_noticed() {
+    for empty in [false, true] {
+        let world = strict().await;
+        let (ann, bob) = (world.client(), world.client());
+        let (a, b) = (text(&ann, DOC).await, text(&bob, DOC).await);
+        let start = if empty { "" } else { "one " };
+        let kept = a
+            .edit(|txn| {
+                let body = txn.get_or_insert_text("body");
+                body.push(txn, start);
+                body
+            })
+            .unwrap();
+        push(&a, "two ");
+        replaced(&a).await;
+        // What is pending and in order stays pending.
+        ann.disconnect();
+        push(&a, "three ");
+        assert_eq!(
+            a.edit(|txn| kept.push(txn, "late")),
+            Err(EditError::Reloading)
+        );
+        assert!(is_handed_back(&a, "late"));
+        assert_eq!(
+            a.edit(|_| ()),
+            Err(EditError::Reloading),
+            "until it is loaded afresh"
+        );
+        ann.connect();
+        until(&a, "loaded afresh", |_, s| s.is_caught_up() && s.is_saved()).await;
+        let all = format!("{start}two three ");
+        until(&b, "bob has what is in order", |b, s| {
+            s.is_caught_up() && content(b) == all
+        })
+        .await;
+        assert_eq!((content(&a), a.refused().len()), (all, 2));
+        push(&a, "four");
+        until(&b, "bob has it", |b, _| content(b).ends_with("four")).await;
+        assert_eq!(content(&a), content(&b));
+    }
+}
+
+/// Scenario 89: the same in a transaction of the application's own.
+#[tokio::test(start_paused = true)]
+async fn a_text_kept_from_before_a_replacement_and_used_in_a_native_transaction_is_noticed() {
+    let world = strict().await;
+    let (ann, bob) = (world.client(), world.client());
+    let (a, b) = (text(&ann, DOC).await, text(&bob, DOC).await);
+    push(&a, "one ");
+    let kept = a.native().get_or_insert_text("body");
+    replaced(&a).await;
+    let native = a.native();
+    kept.push(&mut native.transact_mut(), "late");
+    // What comes after it in the same document is built on it.
+    let body = native.get_or_insert_text("body");
+    body.push(&mut native.transact_mut(), "behind");
+    until(&a, "handed back", |a, state| {
+        state.is_caught_up() && is_handed_back(a, "late") && is_handed_back(a, "behind")
+    })
+    .await;
+    push(&b, "two");
+    for document in [&a, &b] {
+        until(document, "in order", |d, s| {
+            s.is_caught_up() && content(d) == "one two"
+        })
+        .await;
+    }
+}
+
+/// Scenario 89: what the text was in is not there any more at all.
+#[tokio::test(start_paused = true)]
+async fn a_text_inside_something_that_was_refused_is_noticed() {
+    let world = strict().await;
+    let (ann, bob) = (world.client(), world.client());
+    let (a, b) = (text(&ann, DOC).await, text(&bob, DOC).await);
+    push(&a, "one ");
+    let inner = a
+        .edit(|txn| {
+            let map = txn.get_or_insert_map("map");
+            map.insert(txn, "k", TextPrelim::new(FORBIDDEN))
+        })
+        .unwrap();
+    until(&a, "replaced", |_, state| {
+        state.refused == 1 && state.is_caught_up()
+    })
+    .await;
+    let used = a.edit(|txn| inner.push(txn, "late"));
+    assert_eq!(used, Err(EditError::Reloading));
+    assert!(is_handed_back(&a, "late"));
+    until(&a, "loaded afresh", |a, s| {
+        s.is_caught_up() && a.edit(|_| ()).is_ok()
+    })
+    .await;
+    push(&a, "two");
+    until(&b, "bob has it", |b, s| {
+        s.is_caught_up() && content(b) == "one two"
+    })
+    .await;
+}
+
+/// Scenario 89, for mergeable documents: the value lent is to be changed, not replaced.
+#[tokio::test(start_paused = true)]
+async fn a_map_that_was_overwritten_by_another_is_loaded_afresh() {
+    let world = World::memory().await;
+    let (ann, bob) = (world.client(), world.client());
+    let (a, b) = (e2e::map(&ann, DOC).await, e2e::map(&bob, DOC).await);
+    e2e::set(&a, "k", "v");
+    within("saved", a.saved()).await.unwrap();
+    assert_eq!(
+        a.edit(|map| *map = Default::default()),
+        Err(EditError::Reloading)
+    );
+    until(&a, "loaded afresh", |a, _| a.try_read(|_| ()).is_some()).await;
+    assert_eq!(e2e::get(&a, "k").unwrap(), "v");
+    e2e::set(&a, "k", "w");
+    until(&b, "bob has it", |b, _| {
+        e2e::get(b, "k").as_deref() == Some("w")
+    })
+    .await;
 }
 
 /// Scenario 90.
