@@ -174,3 +174,42 @@ fn a_lost_server_and_killed_clients_lose_nothing_together() {
         assert_eq!(keys(&world, 0), (0..12).collect(), "seed {seed}");
     }
 }
+
+/// All of it together: folded logs, clients that are killed, a server whose registry is put back to an older copy.
+#[test]
+fn killed_clients_and_restored_servers_lose_no_edit() {
+    for seed in 0..200 {
+        let mut world = world(seed, 3, ROUGH);
+        world.folding = Some((4, 100));
+        let (mut made, mut backup) = (0, None);
+        for step in 0..60 {
+            let client = usize::try_from(world.below(3)).unwrap();
+            match world.below(10) {
+                0 => {
+                    world.restart_client(client);
+                    // Some start with what is in the store before the document is opened.
+                    let pause = Duration::from_millis(world.below(2) * world.below(3_000));
+                    world.run_for(pause);
+                    world.open(client, DOC);
+                }
+                1 => world.cut(client),
+                2 if step > 20 && backup.is_none() => backup = Some(world.registry.backup()),
+                3 if step > 40 => {
+                    if let Some(backup) = &backup {
+                        world.restore(backup.backup());
+                    }
+                }
+                _ => {
+                    set(&mut world, client, made, made);
+                    made += 1;
+                    let pause = Duration::from_millis(world.below(500));
+                    world.run_for(pause);
+                }
+            }
+        }
+        world.run_for(Duration::from_secs(120));
+        world.settle(DOC);
+        world.assert_converged(DOC);
+        assert_eq!(keys(&world, 0), (0..made).collect(), "seed {seed}");
+    }
+}

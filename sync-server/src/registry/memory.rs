@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
@@ -31,7 +31,7 @@ pub struct MemoryRegistry {
     events: broadcast::Sender<RegistryEvent>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Slot {
     Live(Box<DocumentState>),
     Deleted,
@@ -44,6 +44,21 @@ impl MemoryRegistry {
         Self {
             documents: Mutex::default(),
             events: broadcast::Sender::new(EVENTS_MAX),
+        }
+    }
+
+    /// A copy of what it holds, which does not change with it. Served in its place, it is what a restored backup is: clients
+    /// of what came after notice, and bring that back (design 2.3).
+    #[must_use]
+    pub fn backup(&self) -> Self {
+        let documents = self
+            .documents
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        Self {
+            documents: Mutex::new(documents),
+            ..Self::new()
         }
     }
 

@@ -16,7 +16,7 @@ pub const ORIGINS_PER_DOCUMENT_MAX: usize = 10_000;
 /// many processes pushes nobody else's out of the table.
 pub const ORIGINS_PER_USER_MAX: usize = 100;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct OriginTable(HashMap<OriginId, OriginEntry>);
 
 impl OriginTable {

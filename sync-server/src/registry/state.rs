@@ -15,7 +15,7 @@ use super::{
 
 /// One document as a registry keeps it: log, snapshot, digests and origin table. The methods follow the rules of
 /// [`ServerRegistry`](super::ServerRegistry), and each is carried out wholly or not at all.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct DocumentState {
     meta: DocumentMeta,
     /// Digest at `meta.log_start`: what a cursor that stands just before the log compares with.
