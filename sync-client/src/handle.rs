@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sync_core::client::{
     DocumentEvent, EditRefusal, RefusedChange, RefusedReason, SyncPhase, SyncState,
@@ -71,22 +71,35 @@ impl<E: Engine> DocumentHandle<E> {
     ///
     /// # Panics
     /// If called from within `read` or `edit` of the same document, from one of its observers, or while the same thread
-    /// holds a writing transaction on the engine's own handle: it could only deadlock. With a mergeable type also after a
+    /// holds a writing transaction on the engine's own handle, or another thread does for longer than a second: it could
+    /// only deadlock. With a mergeable type also after a
     /// closure put another value in the place of the one lent, until the document is loaded afresh.
     #[expect(
         clippy::panic,
         reason = "a documented rule for callers, whose breach would be a deadlock otherwise"
     )]
     pub fn read<R>(&self, f: impl FnOnce(&E::Read<'_>) -> R) -> R {
-        let Ok(guard) = self.cell.lock() else {
-            panic!(
-                "`read` of document {:?} from within `read`, `edit` or an observer of it",
-                self.entry.id
-            );
-        };
-        match guard.replica.read(f) {
-            Ok(result) => result,
-            Err(error) => panic!("`read` of document {:?}: {error}", self.entry.id),
+        let mut f = Some(f);
+        let mut waits_left = BUSY_WAITS;
+        loop {
+            let Ok(guard) = self.cell.lock() else {
+                panic!(
+                    "`read` of document {:?} from within `read`, `edit` or an observer of it",
+                    self.entry.id
+                );
+            };
+            match guard.replica.read(|lent| f.take().map(|f| f(lent))) {
+                Ok(Some(result)) => return result,
+                // Perhaps another thread's, which may need the lock to get on.
+                Err(EngineError::Busy) if waits_left > 0 => waits_left -= 1,
+                Ok(None) | Err(EngineError::Busy) => panic!(
+                    "`read` of document {:?} while a transaction of the application holds it",
+                    self.entry.id
+                ),
+                Err(error) => panic!("`read` of document {:?}: {error}", self.entry.id),
+            }
+            drop(guard);
+            std::thread::sleep(BUSY_WAIT);
         }
     }
 
@@ -336,6 +349,15 @@ impl<E: Engine> DocumentHandle<E> {
     /// Closes this handle; the document closes with its last one.
     pub fn close(self) {}
 }
+
+/// How often, and how long each time, `read` waits for a transaction of the application: a second. There are no threads on
+/// wasm, where nobody could end it meanwhile.
+const BUSY_WAITS: u32 = if cfg!(target_family = "wasm") {
+    0
+} else {
+    1_000
+};
+const BUSY_WAIT: Duration = Duration::from_millis(1);
 
 /// After a panic in the closure of an edit, has the driver pick up what the closure had done.
 struct Undrained<'a, E: Engine>(&'a DocumentHandle<E>);
