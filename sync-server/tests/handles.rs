@@ -385,6 +385,39 @@ async fn a_transaction_of_the_application_makes_edits_fail_and_imports_wait() {
 
 /// Scenario 90.
 #[tokio::test(start_paused = true)]
+async fn reading_waits_for_a_transaction_of_another_thread_and_not_for_ever() {
+    let world = World::memory().await;
+    let a = text(&world.client(), DOC).await;
+    push(&a, "one ");
+    let native = a.native();
+    let body = native.get_or_insert_text("body");
+    let (begun, is_begun) = mpsc::channel();
+    let (seen, is_seen) = mpsc::channel();
+    let writer = std::thread::spawn(move || {
+        let mut txn = native.transact_mut();
+        begun.send(()).unwrap();
+        is_seen.recv().unwrap();
+        body.push(&mut txn, "two");
+    });
+    is_begun.recv().unwrap();
+    let a = ends("reading beside a transaction", move || {
+        assert_eq!(a.try_read(|_| ()), None);
+        seen.send(()).unwrap();
+        a.read(|_| ());
+        a
+    });
+    writer.join().unwrap();
+    assert_eq!(content(&a), "one two");
+    let is_refused = ends("reading inside a transaction", move || {
+        let native = a.native();
+        let _held = native.transact_mut();
+        catch_unwind(AssertUnwindSafe(|| a.read(|_| ()))).is_err()
+    });
+    assert!(is_refused);
+}
+
+/// Scenario 90.
+#[tokio::test(start_paused = true)]
 async fn a_closure_that_panics_leaves_the_handle_usable_and_everybody_in_agreement() {
     let world = World::memory().await;
     let (a, b) = (
