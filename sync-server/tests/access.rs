@@ -301,9 +301,9 @@ async fn authorization_that_fails_or_hangs_takes_nothing_from_an_outbox() {
         push(&a, "two");
         let done = a.saved();
         while office.set(|rules| rules.may.len()) > 0 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
             let state = a.sync_state().get();
             assert_eq!((state.unsaved, state.refused), (2, 0), "{how:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
         within("saved", done).await.unwrap();
         assert_eq!(
