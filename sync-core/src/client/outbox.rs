@@ -199,7 +199,11 @@ impl Outbox {
                 .is_none_or(|(last, _)| *last != entry.id.origin)
                 && !origins.iter().any(|(origin, _)| *origin == entry.id.origin)
             {
-                origins.push((entry.id.origin, self.acknowledged_of(entry.id.origin)));
+                // What comes before an origin's first change here has left because it was committed, whether or not a
+                // store still knows: numbers have no holes.
+                let passed = entry.id.number.saturating_sub(1);
+                let known = self.acknowledged_of(entry.id.origin).max(passed);
+                origins.push((entry.id.origin, known));
             }
         }
         origins
@@ -212,10 +216,12 @@ impl Outbox {
     /// Compares with the registry's last numbers at an open: drops nothing yet, marks what is covered, and queues the rest
     /// for sending.
     pub(crate) fn reconcile_with(&mut self, last: &[(OriginId, u64)]) -> Standing {
-        if last
-            .iter()
-            .any(|(origin, number)| *number < self.acknowledged_of(*origin))
-        {
+        let known = self.origins();
+        let forgot = |(origin, number): &(OriginId, u64)| {
+            let known = known.iter().find(|(there, _)| there == origin);
+            known.is_some_and(|(_, known)| number < known)
+        };
+        if last.iter().any(forgot) {
             return Standing::Forgotten;
         }
         self.acknowledged.extend(last.iter().copied());
@@ -558,6 +564,20 @@ mod tests {
                 number: 3
             }
         );
+    }
+
+    /// Scenario 80: a store may know the change and not what was acknowledged before it.
+    #[test]
+    fn what_comes_before_the_first_change_of_an_origin_was_acknowledged() {
+        let mut outbox = Outbox::new(B);
+        let id = ChangeId {
+            origin: A,
+            number: 6,
+        };
+        outbox.restore([OutboxChange::new(id, 0, Bytes::new(), false)], []);
+        assert_eq!(outbox.origins(), [(A, 5)]);
+        assert_eq!(outbox.reconcile_with(&[(A, 0)]), Standing::Forgotten);
+        assert_eq!(outbox.reconcile_with(&[(A, 5)]), Standing::Known);
     }
 
     #[test]
