@@ -286,7 +286,9 @@ impl Engine {
             ));
         }
         self.buffer = buffer;
-        self.pages += bytes / PAGE + 2;
+        if !rows.is_empty() {
+            self.pages += bytes / PAGE + 2;
+        }
         Ok(rows)
     }
 
