@@ -235,7 +235,9 @@ async fn a_document_with_damaged_rows_is_refused_and_the_others_are_served() {
     let of_a = "doc = (SELECT doc FROM documents WHERE id = 'a')";
     for (table, tidies) in [("journal", false), ("log", true)] {
         for damage in [
-            format!("UPDATE {table} SET changes = zeroblob(length(changes)) WHERE {of_a} AND seq = 4"),
+            format!(
+                "UPDATE {table} SET changes = zeroblob(length(changes)) WHERE {of_a} AND seq = 4"
+            ),
             format!("UPDATE {table} SET changes = substr(changes, 1, 20) WHERE {of_a} AND seq = 4"),
             format!("UPDATE {table} SET n = n + 1 WHERE {of_a} AND seq = 4"),
             format!("UPDATE {table} SET digest = digest + 1 WHERE {of_a} AND seq = 4"),
