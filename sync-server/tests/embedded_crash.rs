@@ -5,6 +5,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "helpers of tests"
 )]
@@ -256,7 +257,7 @@ async fn a_process_killed_at_any_moment_has_lost_nothing_that_was_acknowledged()
     assert!(acknowledged.0.len() > 10);
 }
 
-/// Scenario 67, below the registry: the system refuses to write on, in the middle of whatever is being written.
+/// The system refuses to write on, in the middle of whatever is being written.
 #[tokio::test]
 async fn a_process_that_cannot_write_on_says_so_and_has_lost_nothing_that_was_acknowledged() {
     // Blocks of 512 or 1024 bytes, as the shell has it: the log, or the database, ends within the first of its writes,

@@ -229,7 +229,6 @@ async fn damaged_by(sql: &str, tidies: bool) -> (Directory, EmbeddedRegistry) {
     (directory, registry)
 }
 
-/// Scenario 68, for what is stored on the disk.
 #[tokio::test]
 async fn a_document_with_damaged_rows_is_refused_and_the_others_are_served() {
     let of_a = "doc = (SELECT doc FROM documents WHERE id = 'a')";
@@ -274,7 +273,7 @@ async fn a_damaged_snapshot_is_refused() {
     }
 }
 
-/// Scenario 78, what comes before it: the server then has fewer changes than its clients.
+/// The server then has fewer changes than its clients, who find that out.
 #[tokio::test]
 async fn a_directory_restored_from_a_copy_is_an_older_state_of_the_same_history() {
     let directory = Directory::new();
@@ -342,7 +341,6 @@ fn written(wal: &Path) -> usize {
     32 + frames.take_while(|frame| &frame[8..16] == salts).count() * (24 + 4096)
 }
 
-/// Scenario 67, below the registry.
 #[tokio::test]
 async fn a_full_disk_refuses_changes_and_loses_none() {
     let directory = Directory::new();
