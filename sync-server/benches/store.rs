@@ -19,6 +19,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -164,9 +165,13 @@ struct Figures {
     worst: f64,
 }
 
+/// So many runs before this one: each has origins of its own, so that nothing is a repeat.
+static RUNS: AtomicU64 = AtomicU64::new(1);
+
 async fn measure(store: Arc<dyn Store>, documents: usize, time: Duration) -> Figures {
     let begin = Instant::now() + time / 5;
     let end = begin + time;
+    let first = u128::from(RUNS.fetch_add(1, Ordering::Relaxed)) << 64;
     let tasks: Vec<_> = (0..WRITERS)
         .map(|writer| {
             let store = Arc::clone(&store);
@@ -182,7 +187,7 @@ async fn measure(store: Arc<dyn Store>, documents: usize, time: Duration) -> Fig
                     let document = (rng.next_u64() % documents as u64) as usize;
                     numbers[document] += 1;
                     let id = ChangeId {
-                        origin: OriginId(writer),
+                        origin: OriginId(first | writer),
                         number: numbers[document],
                     };
                     let at = (rng.next_u64() % 1_000) as usize;

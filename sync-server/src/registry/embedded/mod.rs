@@ -1,11 +1,14 @@
 //! Documents in a directory, with SQLite.
 
+mod document;
 mod index;
+mod origins;
 mod plan;
 mod reader;
 mod row;
 mod rows;
 mod schema;
+mod steps;
 mod writer;
 
 use std::path::Path;

@@ -14,7 +14,6 @@ pub(crate) enum Plan {
     Compact(Compaction),
     /// Forget origins that have not written since.
     Evict {
-        document: DocumentId,
         doc: i64,
         origins: Vec<OriginId>,
         through: Seq,

@@ -8,14 +8,15 @@ use std::time::Duration;
 use bytes::BytesMut;
 use rusqlite::{Connection, OptionalExtension};
 use sync_core::history::{Digest, Epoch, Seq};
-use sync_core::ids::{DocumentId, OriginId, User};
+use sync_core::ids::{DocumentId, OriginId};
 
 use super::index::{Standing, find, list, lock};
+use super::origins as stored;
 use super::plan::{Compaction, FoldedDocument, Plan, segments};
 use super::row::{Entry, check};
 use super::rows::{Found, Page, View, digest_before};
 use super::schema::{failed, unsigned};
-use super::writer::{Shared, find_origin, origins_of};
+use super::writer::Shared;
 use crate::registry::group_commit::{BlockingReader, Patience};
 use crate::registry::{DocumentMeta, OriginEntry, RegistryError, Snapshot, Tail, origins, rules};
 
@@ -116,20 +117,11 @@ impl Reader {
     /// The whole table that decides duplicates.
     fn all_origins(&self, document: &DocumentId) -> Result<Vec<OriginEntry>, RegistryError> {
         let (doc, changed) = self.changed_origins(document)?;
-        let mut entries: HashMap<OriginId, OriginEntry> = self
-            .connection
-            .prepare_cached("SELECT origin, user, last, seq FROM origins WHERE doc = ?1")
-            .and_then(|mut statement| {
-                statement
-                    .query_map([doc], |row| {
-                        let origin = OriginId(u128::from_be_bytes(row.get(0)?));
-                        let user = User::new(row.get::<_, String>(1)?);
-                        let (last, seq) = (unsigned(row.get(2)?), Seq(unsigned(row.get(3)?)));
-                        Ok((origin, OriginEntry::new(origin, user, last, seq)))
-                    })?
-                    .collect()
-            })
-            .map_err(failed)?;
+        let stored = stored::read_some(&self.connection, doc, usize::MAX)?;
+        let mut entries: HashMap<OriginId, OriginEntry> = stored
+            .into_iter()
+            .map(|entry| (entry.origin, entry))
+            .collect();
         entries.extend(changed);
         Ok(entries.into_values().collect())
     }
@@ -159,7 +151,7 @@ impl Reader {
                 let rows: Vec<_> = published.rows.iter().copied().collect();
                 (published.standing.clone(), rows)
             };
-            match origins_of(&self.connection, standing.doc, &rows) {
+            match stored::changed_by(&self.connection, standing.doc, &rows) {
                 Ok(origins) => return Ok((standing.doc, origins)),
                 // Unless they were folded in between.
                 Err(error) if lock(&published).standing.folded == standing.folded => {
@@ -404,7 +396,7 @@ impl BlockingReader for Reader {
             entries.push(match changed.get(origin) {
                 Some(entry) => Some(entry.clone()),
                 None => {
-                    let found = find_origin(&self.connection, doc, *origin)?;
+                    let found = stored::find(&self.connection, doc, *origin)?;
                     changed.extend(found.clone().map(|entry| (*origin, entry)));
                     found
                 }

@@ -1,0 +1,353 @@
+//! What the writer does besides appending: compaction, and tidying up, in small steps.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+
+use rusqlite::{OptionalExtension, params};
+use sync_core::history::{Digest, Seq};
+use sync_core::ids::OriginId;
+
+use super::index::{Standing, lock};
+use super::plan::{Compaction, FoldedDocument, Plan};
+use super::row::check;
+use super::schema::{failed, seq_column, signed};
+use super::writer::{Engine, PAGE};
+use crate::registry::{OriginEntry, RegistryError, rules};
+
+impl Engine {
+    pub(super) fn compact_step(
+        &mut self,
+        mut plan: Compaction,
+    ) -> Result<Option<Plan>, RegistryError> {
+        let standing = lock(&*self.load_live(&plan.document)?).standing.clone();
+        let stands = (plan.snapshot.seq, plan.snapshot.digest);
+        if standing.doc != plan.doc {
+            return Err(RegistryError::Fenced {
+                current: standing.meta.epoch,
+            });
+        }
+        // Asked again with each step; the log's digest there does not change.
+        let goes_on = rules::compacts(&standing.meta, plan.epoch, stands, plan.keep_after, |_| {
+            Ok(Some(stands.1))
+        })?;
+        if !plan.is_begun() {
+            plan.begin(self.next_snapshot);
+            self.next_snapshot += 1;
+        }
+        if !goes_on {
+            // Another one was quicker.
+            self.throw_away(None, None, Some(plan.number()))?;
+            return Ok(None);
+        }
+        let parts = plan.next_parts();
+        if !parts.is_empty() {
+            let number = plan.number();
+            for (part, bytes) in parts {
+                self.pages += u64::try_from(bytes.len()).unwrap_or(0) / PAGE + 2;
+                self.write(|connection| {
+                    connection
+                        .prepare_cached("INSERT INTO parts VALUES (?1, ?2, ?3)")?
+                        .execute(params![number, part, &bytes[..]])
+                })?;
+            }
+            return Ok(Some(Plan::Compact(plan)));
+        }
+        self.finish_compaction(plan).map(Some)
+    }
+
+    /// The step that counts: the snapshot and the log's start change together.
+    fn finish_compaction(&mut self, plan: Compaction) -> Result<Plan, RegistryError> {
+        let document = self.load_live(&plan.document)?;
+        let (mut standing, published) = {
+            let document = lock(&document);
+            (document.standing.clone(), document.published.clone())
+        };
+        let replaced = standing.snapshot.replace(plan.number());
+        standing.meta.snapshot_seq = plan.snapshot.seq;
+        let mut evicted = Vec::new();
+        let mut unfolded = Vec::new();
+        let drops = plan.keep_after > standing.meta.log_start;
+        if drops {
+            standing.meta.log_start = plan.keep_after;
+            standing.start_digest = plan.start_digest;
+            evicted.clone_from(&plan.evicted);
+            if plan.keep_after > standing.folded {
+                // These rows are dropped before they were folded; what they did to origins stays.
+                standing.folded = plan.keep_after;
+                let origins = published.and_then(|published| lock(&published).origins.clone());
+                let dropped = |entry: &OriginEntry| entry.seq <= plan.keep_after;
+                unfolded.extend(
+                    origins
+                        .into_iter()
+                        .flat_map(HashMap::into_values)
+                        .filter(dropped),
+                );
+            }
+        }
+        let snapshot = &plan.snapshot;
+        let (number, doc) = (plan.number(), plan.doc);
+        let seq = seq_column(snapshot.seq)?;
+        let length = i64::try_from(snapshot.bytes.len()).unwrap_or(i64::MAX);
+        let hash = i64::from_le_bytes(check(snapshot.seq, &snapshot.bytes));
+        self.write(|connection| {
+            connection
+                .prepare_cached("INSERT INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+                .execute(params![
+                    number,
+                    doc,
+                    seq,
+                    signed(snapshot.digest.0),
+                    length,
+                    hash
+                ])
+        })?;
+        self.write_origins(doc, &unfolded)?;
+        self.write_standing(&standing)?;
+        if drops {
+            self.throw_away(Some(doc), Some(plan.keep_after), None)?;
+        }
+        if replaced.is_some() {
+            self.throw_away(None, None, replaced)?;
+        }
+        {
+            let mut document = lock(&document);
+            document.standing = standing;
+            document.is_changed = true;
+            for origin in &evicted {
+                // Unless it has written since.
+                let entry = document.origins.get(origin);
+                if entry.is_some_and(|entry| entry.seq <= plan.keep_after) {
+                    document.origins.remove(origin);
+                }
+            }
+        }
+        self.stage(&document);
+        Ok(Plan::Evict {
+            doc,
+            origins: evicted,
+            through: plan.keep_after,
+        })
+    }
+
+    pub(super) fn fold(&mut self, folded: Vec<FoldedDocument>) -> Result<(), RegistryError> {
+        for fold in folded {
+            let Some(document) = self.load(&fold.document)? else {
+                continue;
+            };
+            let mut standing = lock(&document).standing.clone();
+            if standing.doc != fold.doc || standing.is_deleted || standing.folded != fold.after {
+                // Compacted, replaced or deleted in between.
+                continue;
+            }
+            standing.folded = fold.through;
+            let doc = fold.doc;
+            for segment in &fold.segments {
+                let seq = seq_column(segment.seq)?;
+                self.pages += u64::try_from(segment.changes.len()).unwrap_or(0) / PAGE + 2;
+                self.write(|connection| {
+                    connection
+                        .prepare_cached("INSERT INTO log VALUES (?1, ?2, ?3, ?4, ?5)")?
+                        .execute(params![
+                            doc,
+                            seq,
+                            segment.n,
+                            signed(segment.digest.0),
+                            segment.changes
+                        ])
+                })?;
+            }
+            self.write_origins(doc, &fold.origins)?;
+            self.write_head(doc, fold.through, fold.digest)?;
+            {
+                let mut document = lock(&document);
+                document.standing = standing;
+                document.is_changed = true;
+            }
+            self.stage(&document);
+        }
+        Ok(())
+    }
+
+    fn write_head(&mut self, doc: i64, head: Seq, digest: Digest) -> Result<(), RegistryError> {
+        let head = seq_column(head)?;
+        self.pages += 1;
+        self.write(|connection| {
+            connection
+                .prepare_cached("UPDATE documents SET head = ?2, digest = ?3 WHERE doc = ?1")?
+                .execute(params![doc, head, signed(digest.0)])
+        })?;
+        Ok(())
+    }
+
+    /// Writes everything but what only folding changes, unless the log now starts later.
+    pub(super) fn write_standing(&mut self, standing: &Standing) -> Result<(), RegistryError> {
+        let Standing {
+            doc,
+            meta,
+            start_digest,
+            snapshot,
+            is_deleted,
+            ..
+        } = standing;
+        let log_start = seq_column(meta.log_start)?;
+        let snapshot_seq = seq_column(meta.snapshot_seq)?;
+        self.pages += 2;
+        self.write(|connection| {
+            connection
+                .prepare_cached(
+                    "UPDATE documents SET log_start = ?2, start_digest = ?3, snapshot = ?4,
+                         snapshot_seq = ?5, deleted = ?6,
+                         digest = iif(head < ?2, ?3, digest), head = max(head, ?2)
+                     WHERE doc = ?1",
+                )?
+                .execute(params![
+                    doc,
+                    log_start,
+                    signed(start_digest.0),
+                    snapshot,
+                    snapshot_seq,
+                    is_deleted
+                ])
+        })?;
+        Ok(())
+    }
+
+    fn write_origins(&mut self, doc: i64, entries: &[OriginEntry]) -> Result<(), RegistryError> {
+        for entry in entries {
+            let seq = seq_column(entry.seq)?;
+            self.pages += 1;
+            self.write(|connection| {
+                connection
+                    .prepare_cached(
+                        "INSERT INTO origins VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE
+                         SET last = excluded.last, seq = excluded.seq WHERE excluded.seq > seq",
+                    )?
+                    .execute(params![
+                        doc,
+                        entry.origin.0.to_be_bytes(),
+                        &*entry.user.id,
+                        signed(entry.last),
+                        seq
+                    ])
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Notes what is not needed any more, to be deleted piece by piece.
+    pub(super) fn throw_away(
+        &mut self,
+        doc: Option<i64>,
+        through: Option<Seq>,
+        snapshot: Option<i64>,
+    ) -> Result<(), RegistryError> {
+        let through = through.map(seq_column).transpose()?;
+        self.write(|connection| {
+            connection
+                .prepare_cached("INSERT INTO garbage (doc, through, snapshot) VALUES (?1, ?2, ?3)")?
+                .execute(params![doc, through, snapshot])
+        })?;
+        self.shared.index.has_garbage.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Deletes a piece of what is not needed any more.
+    pub(super) fn purge(&mut self) -> Result<(), RegistryError> {
+        // A row may have many pages.
+        const ROWS: i64 = 32;
+        type Garbage = (i64, Option<i64>, Option<i64>, Option<i64>);
+        let next: Option<Garbage> = self.read(|connection| {
+            connection
+                .prepare_cached("SELECT garbage, doc, through, snapshot FROM garbage LIMIT 1")
+                .and_then(|mut statement| {
+                    statement
+                        .query_row([], |row| {
+                            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+                        })
+                        .optional()
+                })
+                .map_err(failed)
+        })?;
+        let Some((garbage, doc, through, snapshot)) = next else {
+            self.shared
+                .index
+                .has_garbage
+                .store(false, Ordering::Relaxed);
+            return Ok(());
+        };
+        self.pages += 64;
+        self.write(|connection| {
+            let delete =
+                |sql: &str, key: i64| connection.prepare_cached(sql)?.execute(params![key, ROWS]);
+            let mut rows = 0;
+            if let Some(snapshot) = snapshot {
+                rows = delete(
+                    "DELETE FROM parts WHERE snapshot = ?1 AND part IN
+                         (SELECT part FROM parts WHERE snapshot = ?1 LIMIT ?2)",
+                    snapshot,
+                )?;
+                connection.execute("DELETE FROM snapshots WHERE snapshot = ?1", [snapshot])?;
+            } else if let (Some(doc), Some(through)) = (doc, through) {
+                rows = connection
+                    .prepare_cached(
+                        "DELETE FROM log WHERE doc = ?1 AND seq IN (SELECT seq FROM log
+                             WHERE doc = ?1 AND seq + n - 1 <= ?3 ORDER BY seq LIMIT ?2)",
+                    )?
+                    .execute(params![doc, ROWS, through])?;
+            } else if let Some(doc) = doc {
+                rows = delete(
+                    "DELETE FROM log WHERE doc = ?1 AND seq IN
+                         (SELECT seq FROM log WHERE doc = ?1 LIMIT ?2)",
+                    doc,
+                )?;
+                rows += delete(
+                    "DELETE FROM origins WHERE doc = ?1 AND origin IN
+                         (SELECT origin FROM origins WHERE doc = ?1 LIMIT ?2)",
+                    doc,
+                )?;
+            }
+            if rows == 0 {
+                connection.execute("DELETE FROM garbage WHERE garbage = ?1", [garbage])?;
+            }
+            Ok(())
+        })
+    }
+
+    pub(super) fn trim(&mut self, from: i64, through: i64) -> Result<(), RegistryError> {
+        self.write(|connection| {
+            connection
+                .prepare_cached("DELETE FROM journal WHERE row BETWEEN ?1 AND ?2")?
+                .execute(params![from, through])
+        })?;
+        self.pages += 64;
+        let mut journal = self.shared.index.journal();
+        journal.first_row = journal.first_row.max(through + 1);
+        Ok(())
+    }
+
+    pub(super) fn evict(
+        &mut self,
+        doc: i64,
+        mut origins: Vec<OriginId>,
+        through: Seq,
+    ) -> Result<Option<Plan>, RegistryError> {
+        const ORIGINS: usize = 200;
+        let rest = origins.split_off(origins.len().min(ORIGINS));
+        let through_column = seq_column(through)?;
+        for origin in origins {
+            self.pages += 1;
+            self.write(|connection| {
+                connection
+                    .prepare_cached(
+                        "DELETE FROM origins WHERE doc = ?1 AND origin = ?2 AND seq <= ?3",
+                    )?
+                    .execute(params![doc, origin.0.to_be_bytes(), through_column])
+            })?;
+        }
+        Ok((!rest.is_empty()).then_some(Plan::Evict {
+            doc,
+            origins: rest,
+            through,
+        }))
+    }
+}
