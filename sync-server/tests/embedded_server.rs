@@ -1,5 +1,6 @@
 //! Servers on the registry on disk, one after the other. In real time: the registry's threads know no other.
 #![cfg(feature = "embedded")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod e2e;
 mod embedded;
