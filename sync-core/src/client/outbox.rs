@@ -189,7 +189,8 @@ impl Outbox {
         }
     }
 
-    /// Every origin in the outbox, with the number through which it is known committed.
+    /// Every origin in the outbox, and the current one if it has been used, with the number through which each is known
+    /// committed.
     pub(crate) fn origins(&self) -> Vec<(OriginId, u64)> {
         let mut origins: Vec<(OriginId, u64)> = Vec::new();
         for entry in &self.entries {
@@ -205,6 +206,11 @@ impl Outbox {
                 let known = self.acknowledged_of(entry.id.origin).max(passed);
                 origins.push((entry.id.origin, known));
             }
+        }
+        // New changes go on with this one: a registry that has forgotten it must say so before they are pushed.
+        let used = self.next_number - 1;
+        if used > 0 && !origins.iter().any(|(origin, _)| *origin == self.origin) {
+            origins.push((self.origin, used));
         }
         origins
     }
