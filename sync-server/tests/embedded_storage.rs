@@ -1,6 +1,11 @@
 //! What the registry on disk keeps, and refuses, from one opening to the next.
 #![cfg(feature = "embedded")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
 
 mod embedded;
 
