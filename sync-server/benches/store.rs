@@ -5,6 +5,7 @@
 //! ```
 //!
 //! 256 tasks append one random change of 200 bytes each to a random document and wait for the answer before the next.
+//! Of 10,000 documents each has 8 of the tasks as its authors, of 100 all.
 //! Both stores are measured in the same run, in turn. Then a journal of 1 GB is opened. DIRECTORY should be on the disk
 //! in question; it is emptied.
 
@@ -34,6 +35,8 @@ use tokio::sync::{mpsc, oneshot};
 
 const WRITERS: u128 = 256;
 const PAYLOAD: usize = 200;
+/// Tasks that write to the same document, if there are many documents.
+const AUTHORS: usize = 8;
 const EPOCH: Epoch = Epoch(1);
 
 #[async_trait]
@@ -184,7 +187,14 @@ async fn measure(store: Arc<dyn Store>, documents: usize, time: Duration) -> Fig
                     .collect();
                 let bytes = Bytes::from(bytes);
                 loop {
-                    let document = (rng.next_u64() % documents as u64) as usize;
+                    let document = if documents < WRITERS as usize {
+                        (rng.next_u64() % documents as u64) as usize
+                    } else {
+                        let group = writer as usize / AUTHORS;
+                        let groups = WRITERS as usize / AUTHORS;
+                        let of_group = (documents - group).div_ceil(groups) as u64;
+                        group + (rng.next_u64() % of_group) as usize * groups
+                    };
                     numbers[document] += 1;
                     let id = ChangeId {
                         origin: OriginId(first | writer),

@@ -1,6 +1,7 @@
 //! What is committed, as far as it is kept in memory: the documents with rows in the journal.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -8,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use sync_core::history::{Digest, Seq};
 use sync_core::ids::{DocumentId, OriginId};
 
-use super::schema::{engine, epoch, failed, mode, unsigned};
+use super::schema::{Directory, engine, epoch, failed, mode, unsigned};
 use crate::registry::{DocumentMeta, OriginEntry, RegistryError};
 
 /// What everybody but the writer sees. A document that is in here is as it says; one that is not has no rows in the
@@ -17,7 +18,7 @@ use crate::registry::{DocumentMeta, OriginEntry, RegistryError};
 pub(super) struct Index {
     documents: RwLock<HashMap<DocumentId, Arc<Mutex<Published>>>>,
     pub(super) journal: Mutex<Journal>,
-    /// Pages written since the last checkpoint began, about.
+    /// Pages written since the last pass of a checkpoint began, about.
     pub(super) wal_pages: AtomicU64,
     pub(super) has_garbage: AtomicBool,
 }
@@ -146,47 +147,58 @@ impl Index {
         lock(&self.journal)
     }
 
-    /// Reads the journal, as it was left.
-    pub(super) fn load(connection: &Connection) -> Result<Self, rusqlite::Error> {
-        let mut by_doc: HashMap<i64, Vec<(RowRef, Digest)>> = HashMap::new();
+    /// Reads the journal, as it was left: on several threads if it is long.
+    pub(super) fn load(directory: &Directory) -> Result<Self, rusqlite::Error> {
+        let connection = directory.reading()?;
+        let (first, last): (Option<i64>, Option<i64>) =
+            connection.query_row("SELECT min(row), max(row) FROM journal", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+        let index = Self::default();
+        let (Some(first), Some(last)) = (first, last) else {
+            index.journal().first_row = 1;
+            return Ok(index);
+        };
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let threads = i64::try_from(threads).unwrap_or(1);
+        let piece = ((last - first) / threads.clamp(1, 8) + 1).max(ROWS_PER_THREAD);
+        let pieces: Vec<_> = std::thread::scope(|scope| {
+            let mut running = Vec::new();
+            let mut from = first;
+            while from <= last {
+                let through = last.min(from + piece - 1);
+                running.push(scope.spawn(move || read_piece(directory, from, through)));
+                from = through + 1;
+            }
+            let ended = running.into_iter().map(std::thread::ScopedJoinHandle::join);
+            // A thread panics only where this one would.
+            ended
+                .map(|read| read.unwrap_or(Err(rusqlite::Error::InvalidQuery)))
+                .collect()
+        });
+        let mut by_doc = HashMap::new();
+        for piece in pieces {
+            for (doc, rows) in piece? {
+                let all: &mut Rows = by_doc.entry(doc).or_default();
+                all.rows.extend(rows.rows);
+                all.digest = rows.digest;
+            }
+        }
         let mut journal = Journal {
-            first_row: i64::MAX,
+            first_row: first,
+            last_row: last,
             ..Journal::default()
         };
-        let mut rows = connection.prepare(
-            "SELECT row, doc, seq, n, digest, length(changes) FROM journal ORDER BY row",
-        )?;
-        let mut rows = rows.query([])?;
-        while let Some(row) = rows.next()? {
-            let reference = RowRef {
-                row: row.get(0)?,
-                seq: Seq(unsigned(row.get(2)?)),
-                n: row.get(3)?,
-                bytes: row.get(5)?,
-            };
-            journal.first_row = journal.first_row.min(reference.row);
-            journal.last_row = reference.row;
-            let digest = Digest(unsigned(row.get(4)?));
-            by_doc
-                .entry(row.get(1)?)
-                .or_default()
-                .push((reference, digest));
-        }
-        journal.first_row = journal.first_row.min(journal.last_row + 1);
-        let index = Self::default();
         for (doc, rows) in by_doc {
-            // Rows without a document are not a document's: those of one that was replaced.
-            let Some((id, standing)) = standing_of(connection, doc)? else {
+            // Rows without a document are nobody's.
+            let Some((id, standing)) = standing_of(&connection, doc)? else {
                 continue;
             };
-            let published = with_rows(standing, &rows);
+            let published = with_rows(standing, rows);
             if let Some(first) = published.rows.front() {
                 journal.oldest.insert(first.row, id.clone());
-                journal.bytes += published
-                    .rows
-                    .iter()
-                    .map(|row| u64::from(row.bytes))
-                    .sum::<u64>();
+                let bytes = published.rows.iter().map(|row| u64::from(row.bytes));
+                journal.bytes += bytes.sum::<u64>();
             }
             if !published.rows.is_empty() || published.damaged.is_some() {
                 index.insert(id, Arc::new(Mutex::new(published)));
@@ -197,29 +209,64 @@ impl Index {
     }
 }
 
+/// Rows of the journal that are worth a thread.
+const ROWS_PER_THREAD: i64 = 50_000;
+
+/// A document's rows of the journal, and the digest after the last.
+#[derive(Debug, Default)]
+struct Rows {
+    rows: VecDeque<RowRef>,
+    digest: Digest,
+}
+
+fn read_piece(
+    directory: &Directory,
+    from: i64,
+    through: i64,
+) -> Result<HashMap<i64, Rows>, rusqlite::Error> {
+    let connection = directory.reading()?;
+    let mut by_doc: HashMap<i64, Rows> = HashMap::new();
+    let mut statement = connection.prepare(
+        "SELECT row, doc, seq, n, digest, length(changes) FROM journal
+         WHERE row BETWEEN ?1 AND ?2 ORDER BY row",
+    )?;
+    let mut rows = statement.query([from, through])?;
+    while let Some(row) = rows.next()? {
+        let rows = by_doc.entry(row.get(1)?).or_default();
+        rows.digest = Digest(unsigned(row.get(4)?));
+        rows.rows.push_back(RowRef {
+            row: row.get(0)?,
+            seq: Seq(unsigned(row.get(2)?)),
+            n: row.get(3)?,
+            bytes: row.get(5)?,
+        });
+    }
+    Ok(by_doc)
+}
+
 /// A document with what the journal has of it.
-fn with_rows(standing: Standing, rows: &[(RowRef, Digest)]) -> Published {
+fn with_rows(standing: Standing, read: Rows) -> Published {
     let mut published = Published::new(standing);
     if published.standing.is_deleted {
         return published;
     }
-    let folded = published.standing.folded;
-    for (row, digest) in rows.iter().filter(|(row, _)| row.last() > folded) {
-        let follows = published
-            .rows
-            .back()
-            .map_or(row.seq <= folded.next(), |last| {
-                row.seq == last.last().next()
-            });
+    published.rows = read.rows;
+    published.drop_rows(published.standing.folded);
+    let Some(last) = published.rows.back() else {
+        return published;
+    };
+    published.standing.meta.head = last.last();
+    published.standing.meta.digest = read.digest;
+    published.origins = None;
+    let mut next = published.standing.folded.next();
+    for row in &published.rows {
+        // The first may have been folded, or dropped, in part.
+        let follows = row.seq == next || (row.seq < next && next <= row.last());
         if !follows {
             published.damaged = Some(format!("changes are missing before sequence {}", row.seq));
+            break;
         }
-        published.rows.push_back(*row);
-        published.standing.meta.head = row.last();
-        published.standing.meta.digest = *digest;
-    }
-    if !published.rows.is_empty() {
-        published.origins = None;
+        next = row.last().next();
     }
     published
 }

@@ -97,8 +97,8 @@ impl EmbeddedOptions {
         self
     }
 
-    /// Pages of 4 KiB after which the write-ahead log is copied into the database. Default 10,000, 40 MB. More is less
-    /// work for documents that change all the time, and a larger file.
+    /// Pages of 4 KiB after which the write-ahead log begins again at its start. Default 10,000, 40 MB. It is copied into
+    /// the database in smaller pieces meanwhile.
     #[must_use]
     pub const fn checkpoint_pages(mut self, pages: u64) -> Self {
         self.checkpoint_pages = pages;
@@ -106,7 +106,7 @@ impl EmbeddedOptions {
     }
 
     /// Bytes of the journal after which its rows are moved to their documents' places while there is time, and after
-    /// eight times as many in any case. Default 32 MiB. More makes fewer and larger rows, and takes longer to open:
+    /// 32 times as many in any case. Default 32 MiB. More makes fewer and larger rows, and takes longer to open:
     /// about a second per gigabyte.
     #[must_use]
     pub const fn fold_bytes(mut self, bytes: u64) -> Self {
@@ -120,6 +120,13 @@ impl EmbeddedOptions {
     pub const fn file_bytes_max(mut self, bytes: u64) -> Self {
         self.file_bytes_max = Some(bytes);
         self
+    }
+}
+
+impl EmbeddedOptions {
+    /// Pages after which the log is copied once more: so few that a commit beside it hardly waits for the disk.
+    fn pass_pages(&self) -> u64 {
+        self.checkpoint_pages.min(1_000)
     }
 }
 
@@ -143,7 +150,7 @@ impl EmbeddedRegistry {
         let directory = Directory::take(directory.as_ref())?;
         let path = directory.database();
         let connection = directory.open(&options)?;
-        let index = Index::load(&connection).map_err(|error| opening(&path, error))?;
+        let index = Index::load(&directory).map_err(|error| opening(&path, error))?;
         let group = options.group.clone();
         let shared = Arc::new(Shared {
             index,

@@ -28,9 +28,6 @@ const FOLD_DOCUMENTS: usize = 48;
 const TRIM_ROWS: i64 = 1_000;
 /// How long tidying up waits for an idle moment.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// Pages that the writer's part of a checkpoint may leave for it.
-const PAGES_LEFT: i64 = 500;
-
 /// A connection that sees what is committed.
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -203,25 +200,19 @@ impl Reader {
         }
     }
 
-    /// Copies the write-ahead log into the database, beside the writer.
-    fn checkpoint(&mut self) -> Result<bool, RegistryError> {
+    /// Copies what the write-ahead log has gained into the database, beside the writer. Whether the log is so long that it
+    /// should begin again.
+    fn checkpoint(&mut self, thorough: bool) -> Result<bool, RegistryError> {
         self.shared.index.wal_pages.store(0, Ordering::Relaxed);
         let connection = match &mut self.writing {
             Some(connection) => connection,
             none @ None => none.insert(self.shared.directory.writing().map_err(failed)?),
         };
-        // Each pass leaves what was written meanwhile.
-        for _ in 0..8 {
-            let (log, done): (i64, i64) = connection
-                .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-                    Ok((row.get(1)?, row.get(2)?))
-                })
-                .map_err(failed)?;
-            if log - done <= PAGES_LEFT {
-                break;
-            }
-        }
-        Ok(true)
+        let pages: u64 = connection
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))
+            .map(|pages: i64| pages.try_into().unwrap_or_default())
+            .map_err(failed)?;
+        Ok(thorough || pages >= self.shared.options.checkpoint_pages)
     }
 
     /// The next documents of the journal, as rows of the log.
@@ -445,10 +436,13 @@ impl BlockingReader for Reader {
         let options = self.shared.options.clone();
         let index = &self.shared.index;
         let pages = index.wal_pages.load(Ordering::Relaxed);
-        if pages >= options.checkpoint_pages || (thorough && pages > 0) {
-            self.checkpoint()?;
+        if (pages >= options.pass_pages() || (thorough && pages > 0))
+            && self.checkpoint(thorough)?
+        {
+            // What was written during the last pass is left for the writer: it can be sure that nothing follows.
             return Ok(Some((Plan::RestartLog, PATIENCE / 4)));
         }
+        let index = &self.shared.index;
         let (bytes, first, needed) = {
             let journal = index.journal();
             (journal.bytes, journal.first_row, journal.needed())
@@ -464,7 +458,7 @@ impl BlockingReader for Reader {
         if bytes >= options.fold_bytes || (thorough && bytes > 0) {
             let folded = self.fold()?;
             if !folded.is_empty() {
-                let is_urgent = bytes >= options.fold_bytes.saturating_mul(8);
+                let is_urgent = bytes >= options.fold_bytes.saturating_mul(32);
                 let patience = if is_urgent { Duration::ZERO } else { PATIENCE };
                 return Ok(Some((Plan::Fold(folded), patience)));
             }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use rusqlite::{OptionalExtension, params};
 use sync_core::history::{Digest, Seq};
@@ -13,6 +14,9 @@ use super::row::check;
 use super::schema::{failed, seq_column, signed};
 use super::writer::{Engine, PAGE};
 use crate::registry::{OriginEntry, RegistryError, rules};
+
+/// Time after which a step of folding ends, at the next document.
+const STEP: Duration = Duration::from_millis(1);
 
 impl Engine {
     pub(super) fn compact_step(
@@ -129,8 +133,13 @@ impl Engine {
         })
     }
 
-    pub(super) fn fold(&mut self, folded: Vec<FoldedDocument>) -> Result<(), RegistryError> {
-        for fold in folded {
+    /// As many of these documents as there is time for; the rest comes back.
+    pub(super) fn fold(
+        &mut self,
+        mut folded: Vec<FoldedDocument>,
+    ) -> Result<Option<Plan>, RegistryError> {
+        let began = Instant::now();
+        while let Some(fold) = folded.pop() {
             let Some(document) = self.load(&fold.document)? else {
                 continue;
             };
@@ -164,8 +173,11 @@ impl Engine {
                 document.is_changed = true;
             }
             self.stage(&document);
+            if began.elapsed() >= STEP && !folded.is_empty() {
+                return Ok(Some(Plan::Fold(folded)));
+            }
         }
-        Ok(())
+        Ok(None)
     }
 
     fn write_head(&mut self, doc: i64, head: Seq, digest: Digest) -> Result<(), RegistryError> {

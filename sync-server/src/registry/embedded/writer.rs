@@ -414,7 +414,7 @@ impl BlockingRegistry for Engine {
                 origins,
                 through,
             } => self.evict(doc, origins, through),
-            Plan::Fold(folded) => self.fold(folded).map(|()| None),
+            Plan::Fold(folded) => self.fold(folded),
             Plan::Trim { from, through } => self.trim(from, through).map(|()| None),
             Plan::Purge => self.purge().map(|()| None),
             Plan::RestartLog => {
@@ -469,7 +469,7 @@ impl BlockingRegistry for Engine {
 
     fn is_untidy(&self) -> bool {
         let Shared { index, options, .. } = &*self.shared;
-        index.wal_pages.load(Ordering::Relaxed) >= options.checkpoint_pages
+        index.wal_pages.load(Ordering::Relaxed) >= options.pass_pages()
             || index.has_garbage.load(Ordering::Relaxed)
             || index.journal().bytes >= options.fold_bytes
     }
