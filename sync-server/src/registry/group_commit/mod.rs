@@ -263,6 +263,7 @@ pub struct GroupCommit<B: BlockingRegistry> {
     room: Arc<Semaphore>,
     room_max: u32,
     durability: Durability,
+    /// The writer's is the last.
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -384,26 +385,27 @@ impl<B: BlockingRegistry> GroupCommit<B> {
         Ok(())
     }
 
-    /// Tells the threads to finish what is queued, and returns those that nobody has taken to wait for.
-    fn stop(&self) -> Vec<JoinHandle<()>> {
-        self.shared.upkeep.stop();
-        self.shared.readers.stop();
-        self.shared.queue.stop();
+    /// The threads, for [`end`], unless somebody has taken them.
+    fn take_threads(&self) -> Vec<JoinHandle<()>> {
         std::mem::take(&mut *lock(&self.threads))
     }
 }
 
-/// The writer last: an engine may do more when nobody else has it open any more.
-fn join(threads: Vec<JoinHandle<()>>) {
-    for thread in threads {
-        // One that panicked has failed the registry.
-        let _ = thread.join();
-    }
+/// Waits until the threads have finished what is queued: the writer last, for an engine may do more when nobody else has
+/// it open any more.
+fn end<B: BlockingRegistry>(shared: &Shared<B>, mut threads: Vec<JoinHandle<()>>) {
+    shared.upkeep.stop();
+    shared.readers.stop();
+    let writer = threads.pop();
+    // One that panicked has failed the registry.
+    threads.into_iter().for_each(|thread| drop(thread.join()));
+    shared.queue.stop();
+    drop(writer.map(JoinHandle::join));
 }
 
 impl<B: BlockingRegistry> Drop for GroupCommit<B> {
     fn drop(&mut self) {
-        join(self.stop());
+        end(&self.shared, self.take_threads());
     }
 }
 
@@ -546,18 +548,22 @@ impl<B: BlockingRegistry> ServerRegistry for GroupCommit<B> {
     }
 
     async fn close(&self) -> Result<(), RegistryError> {
-        let threads = self.stop();
+        let threads = self.take_threads();
         if !threads.is_empty() {
+            let shared = Arc::clone(&self.shared);
             let (done, ended) = oneshot::channel();
-            let waiter = std::thread::Builder::new()
+            let waiting = std::thread::Builder::new()
                 .name("registry-close".to_owned())
                 .spawn(move || {
-                    join(threads);
+                    end(&shared, threads);
                     let _ = done.send(());
                 });
-            if waiter.is_ok() {
-                let _ = ended.await;
-            }
+            waiting.map_err(|error| RegistryError::Unavailable {
+                retry_after: None,
+                source: Some(Box::new(error)),
+            })?;
+            // Dropped without an answer only if the thread panicked, and nothing is open then either.
+            let _ = ended.await;
         }
         self.shared.check()
     }
