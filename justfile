@@ -52,6 +52,10 @@ advisories:
 install-deny:
     env -u CARGO_TARGET_DIR cargo install cargo-deny --version {{ deny_version }} --locked --debug
 
+# Measure durable appends next to a plain file. The directory should be on the disk in question.
+bench-store *arguments:
+    cargo bench -p sync-server --bench store -- {{ arguments }}
+
 # List the acceptance scenarios that tests cite (docs/testing.md), each with its places.
 scenarios:
     @git grep --untracked -noE '//[/!].*\bScenarios? [0-9]+((, | and |, and )[0-9]+)*' -- '*.rs' \

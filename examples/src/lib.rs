@@ -16,6 +16,8 @@ mod texts {
     struct Client;
     #[doc = include_str!("../../docs/guide/server.md")]
     struct Server;
+    #[doc = include_str!("../../docs/guide/storage.md")]
+    struct Storage;
     #[doc = include_str!("../../docs/guide/custom-transport.md")]
     struct CustomTransport;
 }
