@@ -264,7 +264,38 @@ async fn a_document_with_damaged_rows_is_refused_and_the_others_are_served() {
                 append(&registry, "b", &[change(1, 3)]).await,
                 [Outcome::At(Seq(4))]
             );
+            let heads = registry.heads(&[id("a"), id("b")]).await.unwrap();
+            assert_eq!(heads[1], Some(Seq(4)));
         }
+    }
+}
+
+/// For whoever repairs them; and they do not keep others' rows from being moved.
+#[tokio::test]
+async fn rows_of_a_damaged_document_are_left_where_they_are() {
+    let of_a = "doc = (SELECT doc FROM documents WHERE id = 'a')";
+    for damage in [
+        format!("UPDATE journal SET changes = zeroblob(100) WHERE {of_a} AND seq = 4"),
+        format!("DELETE FROM journal WHERE {of_a} AND seq = 4"),
+    ] {
+        let (directory, registry) = damaged_by(&damage, false).await;
+        let count = |of: &str| -> i64 {
+            let database = Connection::open(directory.path().join("sync.db")).unwrap();
+            let count = format!("SELECT count(*) FROM journal WHERE {of}");
+            database.query_row(&count, [], |row| row.get(0)).unwrap()
+        };
+        let before = count(of_a);
+        assert_ne!(before, 0);
+        registry.maintain(LONG).await.unwrap();
+        assert_eq!((count(of_a), count("true")), (before, before), "{damage}");
+        assert_eq!(log(&registry, "b").await.len(), 3);
+        let append = registry
+            .append(&id("a"), EPOCH, None, vec![change(9, 1)])
+            .await;
+        assert!(
+            matches!(append, Err(RegistryError::Damaged { .. })),
+            "{append:?}"
+        );
     }
 }
 

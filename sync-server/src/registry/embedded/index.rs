@@ -30,6 +30,8 @@ pub(super) struct Journal {
     pub(super) oldest: BTreeMap<i64, DocumentId>,
     /// Bytes of all rows that are not folded.
     pub(super) bytes: u64,
+    /// Documents that are refused: their rows are left alone, for whoever repairs them.
+    pub(super) damaged: Vec<i64>,
     /// Rows before this one are trimmed.
     pub(super) first_row: i64,
     pub(super) last_row: i64,
@@ -103,6 +105,11 @@ impl Published {
         }
     }
 
+    /// Bytes of its rows.
+    pub(super) fn bytes(&self) -> u64 {
+        self.rows.iter().map(|row| u64::from(row.bytes)).sum()
+    }
+
     /// The rows that hold what comes after a sequence.
     pub(super) fn rows_after(&self, after: Seq) -> impl Iterator<Item = RowRef> + '_ {
         let skip = self.rows.partition_point(|row| row.last() <= after);
@@ -145,6 +152,20 @@ impl Index {
 
     pub(super) fn journal(&self) -> MutexGuard<'_, Journal> {
         lock(&self.journal)
+    }
+
+    /// Refuses a document from now on.
+    pub(super) fn refuse(&self, published: &Mutex<Published>, what: String) {
+        let mut journal = self.journal();
+        let mut published = lock(published);
+        tracing::error!(document = %published.standing.meta.id, %what, "a stored document is damaged");
+        if published.damaged.replace(what).is_none() {
+            journal.damaged.push(published.standing.doc);
+            journal.bytes = journal.bytes.saturating_sub(published.bytes());
+            if let Some(first) = published.rows.front() {
+                journal.oldest.remove(&first.row);
+            }
+        }
     }
 
     /// Reads the journal, as it was left: on several threads if it is long.
@@ -195,10 +216,11 @@ impl Index {
                 continue;
             };
             let published = with_rows(standing, rows);
-            if let Some(first) = published.rows.front() {
+            if published.damaged.is_some() {
+                journal.damaged.push(doc);
+            } else if let Some(first) = published.rows.front() {
                 journal.oldest.insert(first.row, id.clone());
-                let bytes = published.rows.iter().map(|row| u64::from(row.bytes));
-                journal.bytes += bytes.sum::<u64>();
+                journal.bytes += published.bytes();
             }
             if !published.rows.is_empty() || published.damaged.is_some() {
                 index.insert(id, Arc::new(Mutex::new(published)));

@@ -126,7 +126,7 @@ impl EmbeddedOptions {
 impl EmbeddedOptions {
     /// Pages after which the log is copied once more: so few that a commit beside it hardly waits for the disk.
     fn pass_pages(&self) -> u64 {
-        self.checkpoint_pages.min(1_000)
+        self.checkpoint_pages.min(250)
     }
 }
 

@@ -28,6 +28,11 @@ const FOLD_DOCUMENTS: usize = 48;
 const TRIM_ROWS: i64 = 1_000;
 /// How long tidying up waits for an idle moment.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// Pages of the write-ahead log that the writer may be left to copy.
+const PAGES_LEFT: u64 = 50;
+/// Passes to get there, if appends are quicker than the disk.
+const PASSES_MAX: usize = 4;
+
 /// A connection that sees what is committed.
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -208,11 +213,35 @@ impl Reader {
             Some(connection) => connection,
             none @ None => none.insert(self.shared.directory.writing().map_err(failed)?),
         };
-        let pages: u64 = connection
-            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))
-            .map(|pages: i64| pages.try_into().unwrap_or_default())
-            .map_err(failed)?;
-        Ok(thorough || pages >= self.shared.options.checkpoint_pages)
+        let directory = &self.shared.directory;
+        let pass = || -> Result<(u64, u64), RegistryError> {
+            let (pages, copied): (i64, i64) = connection
+                .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+                    Ok((row.get(1)?, row.get(2)?))
+                })
+                .map_err(failed)?;
+            // SQLite syncs only when all is copied, which the writer then would have to wait for.
+            directory
+                .sync()
+                .map_err(|error| RegistryError::Unavailable {
+                    retry_after: None,
+                    source: Some(Box::new(error)),
+                })?;
+            let count = |pages: i64| u64::try_from(pages).unwrap_or_default();
+            Ok((count(pages), count(pages - copied)))
+        };
+        let (pages, mut left) = pass()?;
+        if !thorough && pages < self.shared.options.checkpoint_pages {
+            return Ok(false);
+        }
+        // Each pass leaves what was written meanwhile, which is less each time.
+        for _ in 0..PASSES_MAX {
+            if left <= PAGES_LEFT {
+                break;
+            }
+            left = pass()?.1;
+        }
+        Ok(true)
     }
 
     /// The next documents of the journal, as rows of the log.
@@ -239,7 +268,15 @@ impl Reader {
                 }
                 published.standing.folded
             };
-            let (view, page) = self.page(&document, after, room, |_| true)?;
+            let (view, page) = match self.page(&document, after, room, |_| true) {
+                Err(RegistryError::Damaged { what }) => {
+                    self.shared.index.refuse(&published, what);
+                    continue;
+                }
+                // Deleted in between.
+                Err(RegistryError::Deleted) => continue,
+                read => read?,
+            };
             let entries = page.map(|page| page.entries).unwrap_or_default();
             let Some(last) = entries.last() else {
                 continue;
@@ -367,10 +404,13 @@ impl BlockingReader for Reader {
     }
 
     fn heads(&mut self, documents: &[DocumentId]) -> Result<Vec<Option<Seq>>, RegistryError> {
-        let head = |document| match self.view(document, Seq(u64::MAX)) {
-            Ok(view) => Ok(Some(view.standing.meta.head)),
-            Err(RegistryError::NotFound | RegistryError::Deleted) => Ok(None),
-            Err(error) => Err(error),
+        let head = |document| {
+            let standing = match self.shared.index.get(document) {
+                Some(published) => Some(lock(&published).standing.clone()),
+                None => find(&self.connection, document)?,
+            };
+            let live = standing.filter(|standing| !standing.is_deleted);
+            Ok(live.map(|standing| standing.meta.head))
         };
         documents.iter().map(head).collect()
     }
@@ -440,7 +480,7 @@ impl BlockingReader for Reader {
             && self.checkpoint(thorough)?
         {
             // What was written during the last pass is left for the writer: it can be sure that nothing follows.
-            return Ok(Some((Plan::RestartLog, PATIENCE / 4)));
+            return Ok(Some((Plan::RestartLog, Duration::ZERO)));
         }
         let index = &self.shared.index;
         let (bytes, first, needed) = {

@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -129,6 +130,9 @@ pub(super) struct Directory {
     path: PathBuf,
     /// Locked. The system lets go of it when the process ends, however it ends.
     lock: File,
+    /// The database, to be synced. Closed after all connections: closing any handle of a file ends all locks that the
+    /// process has on it, on Unix.
+    database: OnceLock<File>,
 }
 
 impl Directory {
@@ -149,6 +153,7 @@ impl Directory {
             Ok(()) => Ok(Self {
                 path: path.to_owned(),
                 lock,
+                database: OnceLock::new(),
             }),
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse {
                 path: path.to_owned(),
@@ -210,10 +215,16 @@ impl Directory {
                 )
                 .map_err(opening)?;
         }
-        self.note_filled().map_err(|error| OpenError::Io {
-            path: self.path.join("lock"),
-            source: Box::new(error),
-        })?;
+        let io = |path: PathBuf| {
+            |error: std::io::Error| OpenError::Io {
+                path,
+                source: Box::new(error),
+            }
+        };
+        self.note_filled().map_err(io(self.path.join("lock")))?;
+        let file = OpenOptions::new().read(true).write(true).open(&path);
+        // Set once: a directory is opened once.
+        let _ = self.database.set(file.map_err(io(path))?);
         Ok(connection)
     }
 
@@ -250,6 +261,11 @@ impl Directory {
             }
         }
         Ok(())
+    }
+
+    /// Waits until what was written to the database is on the disk.
+    pub(super) fn sync(&self) -> Result<(), std::io::Error> {
+        self.database.get().map_or(Ok(()), File::sync_data)
     }
 
     /// A connection that writes to what is there.

@@ -326,9 +326,16 @@ impl Engine {
     }
 
     pub(super) fn trim(&mut self, from: i64, through: i64) -> Result<(), RegistryError> {
+        let damaged: Vec<_> = {
+            let journal = self.shared.index.journal();
+            journal.damaged.iter().map(i64::to_string).collect()
+        };
+        let damaged = damaged.join(", ");
         self.write(|connection| {
             connection
-                .prepare_cached("DELETE FROM journal WHERE row BETWEEN ?1 AND ?2")?
+                .prepare_cached(&format!(
+                    "DELETE FROM journal WHERE row BETWEEN ?1 AND ?2 AND doc NOT IN ({damaged})"
+                ))?
                 .execute(params![from, through])
         })?;
         self.pages += 64;

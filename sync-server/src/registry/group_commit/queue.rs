@@ -62,14 +62,29 @@ struct State<B> {
     is_stopped: bool,
 }
 
-/// How the last commit went, which decides whether the next one waits for company.
+/// How the last commit for callers went, which decides whether the next one waits for company, and tidying up for quiet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
     pub(super) began: Instant,
     pub(super) took: Duration,
+    pub(super) ended: Instant,
     pub(super) calls: usize,
+    /// Whether a step of tidying up has followed it.
     pub(super) was_chore: bool,
 }
+
+impl Pace {
+    /// How long it is until nobody seems to be calling.
+    fn until_quiet(self) -> Duration {
+        if self.calls < BUSY {
+            return Duration::ZERO;
+        }
+        QUIET.saturating_sub(self.ended.elapsed())
+    }
+}
+
+/// Time without a call after which there is no load any more.
+const QUIET: Duration = Duration::from_millis(2);
 
 /// Calls in one commit from which on there is load.
 const BUSY: usize = 8;
@@ -148,10 +163,22 @@ impl<B> Queue<B> {
             let due = |(due, _): &(Instant, _)| *due <= Instant::now();
             let yields =
                 !pace.is_some_and(|pace| pace.was_chore) && state.chores.front().is_some_and(due);
-            if (state.works.is_empty() || yields)
+            let quiet = pace.map_or(Duration::ZERO, Pace::until_quiet);
+            let is_idle = state.works.is_empty() && (quiet.is_zero() || state.is_stopped);
+            if (is_idle || yields)
                 && let Some((_, chore)) = state.chores.pop_front()
             {
                 return Some((VecDeque::from([chore]), true));
+            }
+            if state.works.is_empty() && !state.chores.is_empty() {
+                // Those who were answered just now may call again.
+                state.wake_at = 1;
+                state = self
+                    .filled
+                    .wait_timeout(state, quiet)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0;
+                continue;
             }
             if state.works.is_empty() {
                 if state.is_stopped {

@@ -8,6 +8,9 @@ use tokio::sync::oneshot;
 use super::{BlockingReader, BlockingRegistry, Shared, Work, lock, stopped};
 use crate::registry::RegistryError;
 
+/// How long to wait after a failure.
+const REST: Duration = Duration::from_secs(1);
+
 pub(super) struct Upkeep {
     state: Mutex<State>,
     changed: Condvar,
@@ -69,12 +72,21 @@ impl Upkeep {
         lock(&self.state).is_stopped
     }
 
-    /// Those who asked for thoroughness, if anybody did; `None`: stopped.
-    fn next(&self) -> Option<Vec<(Instant, oneshot::Sender<()>)>> {
+    /// Those who asked for thoroughness, if anybody did; `None`: stopped. Unless asked, not before `rested`.
+    fn next(&self, rested: Instant) -> Option<Vec<(Instant, oneshot::Sender<()>)>> {
         let mut state = lock(&self.state);
         loop {
             if state.is_stopped {
                 return None;
+            }
+            let rest = rested.saturating_duration_since(Instant::now());
+            if !rest.is_zero() && state.asked.is_empty() {
+                state = self
+                    .changed
+                    .wait_timeout(state, rest)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0;
+                continue;
             }
             if std::mem::take(&mut state.is_untidy) || !state.asked.is_empty() {
                 return Some(std::mem::take(&mut state.asked));
@@ -89,11 +101,14 @@ impl Upkeep {
 
 /// The thread's life.
 pub(super) fn run<B: BlockingRegistry>(shared: &Shared<B>, mut reader: B::Reader) {
-    while let Some(asked) = shared.upkeep.next() {
+    let mut rested = Instant::now();
+    while let Some(asked) = shared.upkeep.next(rested) {
         let until = asked.iter().map(|(until, _)| *until).max();
         if let Err(error) = tidy(shared, &mut reader, until) {
-            // Nothing is lost: it is tried again after the next commit.
+            // Nothing is lost: it is tried again.
             tracing::warn!(%error, "tidying up the registry failed");
+            rested = Instant::now() + REST;
+            shared.upkeep.note(true);
         }
         for (_, done) in asked {
             // Nobody waits any more: no harm done.

@@ -41,7 +41,7 @@ impl<B: BlockingRegistry> Drop for Ending<'_, B> {
 }
 
 fn write<B: BlockingRegistry>(shared: &Shared<B>, mut engine: B) {
-    let mut pace = None;
+    let mut pace: Option<Pace> = None;
     while let Some((mut batch, is_chore)) = shared.queue.take(pace) {
         while !batch.is_empty() {
             let began = Instant::now();
@@ -55,12 +55,20 @@ fn write<B: BlockingRegistry>(shared: &Shared<B>, mut engine: B) {
             let calls = staged.len();
             let committing = Instant::now();
             let committed = commit(shared, &mut engine);
-            pace = Some(Pace {
-                began,
-                took: committing.elapsed(),
-                calls: if is_chore { 0 } else { calls },
-                was_chore: is_chore,
-            });
+            let ended = Instant::now();
+            pace = match pace {
+                Some(pace) if is_chore => Some(Pace {
+                    was_chore: true,
+                    ..pace
+                }),
+                _ => Some(Pace {
+                    began,
+                    took: ended.duration_since(committing),
+                    ended,
+                    calls,
+                    was_chore: is_chore,
+                }),
+            };
             // All at once: nobody is told of a part of it.
             let (answers, rooms): (Vec<_>, Vec<_>) = staged
                 .into_iter()
