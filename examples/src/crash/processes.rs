@@ -44,7 +44,6 @@ impl Process {
     fn start(program: &Path, arguments: &[&str]) -> Result<Self, Box<dyn Error>> {
         let mut child = Command::new(program)
             .args(arguments)
-            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
         let out = child.stdout.take().ok_or("no output")?;
@@ -171,27 +170,31 @@ impl Fleet {
             self.note(lines);
         }
         self.clients.clear();
-        for client in 0..N_CLIENTS {
-            let process = self.start_client(client, "finish")?;
-            self.clients.push(process);
-        }
-        // Everybody has delivered before anybody says what it has.
-        for process in &self.clients {
-            process.expect("ready", &mut Vec::new())?;
-        }
+        // Once until everybody has delivered, and once more for what the others delivered: a client is caught up with the
+        // head that it was told, and the last one to deliver moves the head after that.
+        self.exchange()?;
+        let contents = self.exchange()?;
+        self.server.kill()?;
+        Ok(contents)
+    }
+
+    /// Starts every client to exchange everything with the server, waits for its end, and gives the keys that it has.
+    fn exchange(&self) -> Result<Vec<BTreeSet<String>>, Box<dyn Error>> {
+        let clients = (0..N_CLIENTS)
+            .map(|client| self.start_client(client, "finish"))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut contents = Vec::new();
-        for process in &mut self.clients {
-            drop(process.child.stdin.take());
-            let mut keys = Vec::new();
-            process.expect("done", &mut keys)?;
+        for client in &clients {
+            let mut lines = Vec::new();
+            client.expect("done", &mut lines)?;
             contents.push(
-                keys.iter()
+                lines
+                    .iter()
                     .filter_map(|line| line.strip_prefix("key "))
                     .map(str::to_owned)
                     .collect(),
             );
         }
-        self.server.kill()?;
         Ok(contents)
     }
 

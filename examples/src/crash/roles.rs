@@ -65,11 +65,6 @@ pub fn run_client(
             document.caught_up().await?;
             document.saved().await?;
             document.saved_locally().await?;
-            tell("ready", name)?;
-            // Others may still have something for us: the parent closes our input when everybody is ready.
-            tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()))
-                .await??;
-            document.caught_up().await?;
             for key in keys() {
                 tell("key", &key)?;
             }
