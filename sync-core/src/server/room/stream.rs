@@ -1,8 +1,10 @@
 //! The stream: what each member is sent, from its own position (`docs/protocol.md` section 7.2).
 
+use std::sync::Arc;
+
 use super::member::{Member, MemberState};
 use super::ring::{Encoded, Ring};
-use super::{Arc, MemberOutput, Purpose, Room, absence};
+use super::{MemberOutput, Purpose, Room, absence};
 use crate::history::Seq;
 use crate::ids::{Author, Channel, SessionId};
 use crate::limits::FRAGMENT_BYTES;

@@ -3,7 +3,9 @@ use std::time::Duration;
 use super::*;
 use crate::ids::EngineId;
 use crate::limits::Limits;
-use crate::wire::{Broadcast, Close, Extension, VersionRange, split};
+use crate::wire::{
+    Broadcast, Close, Extension, Hello, PROTOCOL_VERSIONS, Ping, Push, VersionRange,
+};
 
 const SOME: Channel = Channel(5);
 

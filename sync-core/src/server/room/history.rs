@@ -1,0 +1,113 @@
+//! The history that a room publishes, and what happens when it is not the document's any more.
+
+use super::member::MemberState;
+use super::{Fill, Room, RoomEvent};
+use crate::error::{ErrorCode, PeerError};
+use crate::history::{Digest, Epoch, Seq};
+use crate::registry::DocumentMeta;
+use crate::server::registry::RequestNumber;
+use crate::time::Time;
+
+#[derive(Debug)]
+pub(super) struct History {
+    pub(super) epoch: Epoch,
+    /// Last sequence published.
+    pub(super) head: Seq,
+    /// Digest over it.
+    pub(super) digest: Digest,
+    /// The read that it was taken from: older answers are of older histories.
+    pub(super) read: RequestNumber,
+    /// It is not the document's any more; the next read says what is.
+    pub(super) is_stale: bool,
+}
+
+impl Room {
+    pub(super) fn head(&self) -> Seq {
+        self.history
+            .as_ref()
+            .map_or(Seq::ZERO, |history| history.head)
+    }
+
+    /// The history, unless it is known to be another by now.
+    pub(super) fn current(&self) -> Option<&History> {
+        self.history.as_ref().filter(|history| !history.is_stale)
+    }
+
+    /// What was published is not the document's history any more: everybody opens again.
+    pub(super) fn mark_stale(&mut self, now: Time) {
+        let Some(history) = self.history.as_mut().filter(|history| !history.is_stale) else {
+            return;
+        };
+        history.is_stale = true;
+        let epoch = history.epoch;
+        self.event(RoomEvent::HistoryReplaced { epoch });
+        self.forget_published(now);
+    }
+
+    /// Takes what a fresh read says in place of whatever was published.
+    pub(super) fn adopt(&mut self, now: Time, read: RequestNumber, meta: &DocumentMeta) {
+        let is_first = self.history.is_none();
+        self.mark_stale(now);
+        self.history = Some(History {
+            epoch: meta.epoch,
+            head: meta.head,
+            digest: meta.digest,
+            read,
+            is_stale: false,
+        });
+        self.seen = meta.head;
+        self.folding.reset(meta);
+        if is_first {
+            self.event(RoomEvent::Loaded { head: meta.head });
+        }
+    }
+
+    fn forget_published(&mut self, now: Time) {
+        self.ring.clear();
+        self.snapshot = None;
+        self.snapshot_request = None;
+        self.reads.clear();
+        self.fill = Fill::Idle;
+        self.drop_queue();
+        let error = PeerError::new(ErrorCode::Fenced, "the document has another history now");
+        let sessions: Vec<_> = self.members.keys().copied().collect();
+        for session in sessions {
+            // Looked at one by one: who waited for a turn may be opening by now.
+            if self.members.get(&session).is_some_and(|member| {
+                matches!(
+                    member.state,
+                    MemberState::Streaming(_) | MemberState::Waiting
+                )
+            }) {
+                self.stop(now, session, error.clone());
+            }
+        }
+        // Those that are opening and wait for a snapshot get one of the history that is there now.
+        let waiters = std::mem::take(&mut self.snapshot_waiters);
+        for member in waiters {
+            if self
+                .live(member)
+                .is_some_and(|member| matches!(member.state, MemberState::Opening(_)))
+            {
+                self.start_open(member);
+            }
+        }
+    }
+
+    /// The document is gone: so is everybody.
+    pub(super) fn gone(&mut self, now: Time, error: &PeerError) {
+        let sessions: Vec<_> = self
+            .members
+            .iter()
+            .filter(|(_, member)| !matches!(member.state, MemberState::Ended))
+            .map(|(session, _)| *session)
+            .collect();
+        for session in sessions {
+            self.end(now, session, error.clone());
+        }
+        if let Some(history) = &mut self.history {
+            history.is_stale = true;
+        }
+        self.forget_published(now);
+    }
+}

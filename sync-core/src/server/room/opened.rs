@@ -1,0 +1,242 @@
+//! Answering an open: where the client stands, and where it goes on (`docs/protocol.md` section 8.1).
+
+use std::sync::Arc;
+
+use super::member::{MemberState, Stream, Writing};
+use super::open::{Read, named_origins};
+use super::reconcile::Slot;
+use super::ring::Encoded;
+use super::{Room, RoomEvent};
+use crate::history::{Cursor, EpochMode, Seq};
+use crate::ids::{OriginId, SessionId};
+use crate::registry::{DocumentMeta, StoredChange, Tail};
+use crate::time::Time;
+use crate::wire::{AccessLevel, Continuation, Message, Opened, Reset};
+
+/// How an open continues, before it is known what has to be sent for that.
+enum Verdict {
+    /// From a position on; with rows of the log that have been read already.
+    Resume(Seq, Vec<StoredChange>),
+    Snapshot,
+    Reset(Reset),
+}
+
+impl Room {
+    /// Answers the open if everything that it waits for is there.
+    pub(super) fn finish_open(&mut self, now: Time, key: (SessionId, u32)) {
+        let current = self.current().map(|history| (history.epoch, history.read));
+        let Some(member) = self.live(key) else {
+            return;
+        };
+        let MemberState::Opening(opening) = &mut member.state else {
+            return;
+        };
+        let Some((number, meta)) = opening.meta.clone() else {
+            return;
+        };
+        if opening.tail.is_pending() || opening.origins.is_pending() {
+            return;
+        }
+        if current.is_none_or(|(epoch, read)| epoch != meta.epoch || number < read) {
+            return self.start_open(key);
+        }
+        let cursor = member.open.cursor;
+        let verdict = match verdict(&meta, cursor, opening.tail.take()) {
+            Ok(verdict) => verdict,
+            Err(HistoryChanged) => return self.start_open(key),
+        };
+        let can_write = member.open.access >= AccessLevel::Write;
+        let must_wait = matches!(verdict, Verdict::Reset(Reset::Merge))
+            && can_write
+            && self.slot.as_ref().is_some_and(|slot| slot.member != key);
+        let needs_snapshot = match verdict {
+            Verdict::Resume(..) => false,
+            Verdict::Snapshot => true,
+            Verdict::Reset(_) => meta.snapshot_seq > Seq::ZERO && !must_wait,
+        };
+        if needs_snapshot
+            && self
+                .snapshot
+                .as_ref()
+                .is_none_or(|snapshot| snapshot.seq < meta.snapshot_seq)
+        {
+            // The cursor is judged again then, on the same reads.
+            if let Some(opening) = self.opening(key)
+                && cursor.is_some_and(|cursor| cursor.epoch == meta.epoch)
+            {
+                opening.tail = Read::Done(retold(&verdict, &meta));
+            }
+            return self.read_snapshot(key);
+        }
+        self.answer_open(now, key, &meta, verdict, must_wait);
+    }
+
+    /// Queues `Opened` and puts the member at its place in the history.
+    fn answer_open(
+        &mut self,
+        now: Time,
+        key: (SessionId, u32),
+        meta: &DocumentMeta,
+        verdict: Verdict,
+        must_wait: bool,
+    ) {
+        let snapshot = self
+            .snapshot
+            .as_ref()
+            .filter(|_| meta.snapshot_seq > Seq::ZERO)
+            .map(|snapshot| {
+                let encoded = Arc::clone(&snapshot.encoded);
+                (snapshot.seq, snapshot.total_bytes, encoded)
+            });
+        let total_bytes = snapshot.as_ref().map_or(0, |(_, bytes, _)| *bytes);
+        let whole = |snapshot: Option<(Seq, u64, Arc<Encoded>)>| match snapshot {
+            Some((seq, _, encoded)) => {
+                let mut stream = Stream::new(seq.next());
+                stream.catch_up.push_back((encoded, seq));
+                stream
+            }
+            None => Stream::new(Seq::ZERO.next()),
+        };
+        let mut takes_turn = false;
+        let (next, state) = match verdict {
+            _ if must_wait => (Continuation::Wait, MemberState::Waiting),
+            Verdict::Resume(from, rows) => {
+                let mut stream = Stream::new(from.next());
+                stream.catch_up = self.encode_rows(from, rows).into();
+                (Continuation::Resume, MemberState::Streaming(stream))
+            }
+            Verdict::Snapshot => (
+                Continuation::Snapshot { total_bytes },
+                MemberState::Streaming(whole(snapshot)),
+            ),
+            Verdict::Reset(reset) => {
+                takes_turn = reset == Reset::Merge;
+                (
+                    Continuation::Reset { reset, total_bytes },
+                    MemberState::Streaming(whole(snapshot)),
+                )
+            }
+        };
+        let Some(origins) = self.tell_origins(key) else {
+            return;
+        };
+        let (channel, head) = (self.channel, meta.head.max(self.head()));
+        let Some(member) = self.live(key) else {
+            return;
+        };
+        let access = member.open.access;
+        let opened = Opened {
+            request: member.open.request,
+            channel,
+            epoch: meta.epoch,
+            mode: meta.mode,
+            head,
+            access,
+            next,
+            origins,
+        };
+        let is_first = !std::mem::replace(&mut member.announced, true);
+        member.state = state;
+        if !must_wait {
+            member.writing = Writing::Open;
+        }
+        if must_wait {
+            self.waiting.push_back(key);
+        } else if takes_turn && access >= AccessLevel::Write {
+            self.slot.get_or_insert(Slot {
+                member: key,
+                deadline: now + self.config.reconcile_timeout,
+            });
+        } else {
+            self.leave_slot(now, key);
+        }
+        self.prompt(key.0, &Message::Opened(opened));
+        if is_first {
+            self.event(RoomEvent::Opened {
+                session: key.0,
+                access,
+            });
+        }
+    }
+
+    /// Numbers the origins of an open, and remembers what the registry said of them.
+    fn tell_origins(
+        &mut self,
+        key: (SessionId, u32),
+    ) -> Option<Vec<(OriginId, u64, crate::ids::Author)>> {
+        let member = self.live(key)?;
+        let MemberState::Opening(opening) = &mut member.state else {
+            return None;
+        };
+        let entries = opening.origins.take()?;
+        let user = member.open.user.clone();
+        let named = named_origins(&member.open);
+        let mut told = Vec::with_capacity(named.len());
+        for (origin, entry) in named.into_iter().zip(entries) {
+            let last = match entry {
+                Some(entry) if entry.user == user => Some(entry.last),
+                // Another user's: whatever is pushed under it will be refused.
+                Some(_) => None,
+                None => Some(0),
+            };
+            let author = self.author(origin);
+            told.push((origin, last.unwrap_or(0), author));
+            if let Some(member) = self.live(key) {
+                member.origins.insert(origin, last);
+            }
+        }
+        Some(told)
+    }
+}
+
+struct HistoryChanged;
+
+/// The table of `docs/protocol.md` section 8.1.
+fn verdict(
+    meta: &DocumentMeta,
+    cursor: Option<Cursor>,
+    tail: Option<Tail>,
+) -> Result<Verdict, HistoryChanged> {
+    let Some(cursor) = cursor else {
+        return Ok(if meta.snapshot_seq > Seq::ZERO {
+            Verdict::Snapshot
+        } else {
+            Verdict::Resume(Seq::ZERO, Vec::new())
+        });
+    };
+    if cursor.epoch != meta.epoch {
+        return Ok(Verdict::Reset(match meta.mode {
+            EpochMode::New | EpochMode::Merge => Reset::Merge,
+            EpochMode::Rebase => Reset::Rebase,
+            EpochMode::Discard => Reset::Discard,
+        }));
+    }
+    match tail {
+        Some(
+            Tail::Changes { epoch, .. }
+            | Tail::Compacted { epoch, .. }
+            | Tail::BeyondHead { epoch, .. },
+        ) if epoch != meta.epoch => Err(HistoryChanged),
+        Some(Tail::Changes {
+            digest, changes, ..
+        }) if digest == cursor.digest => Ok(Verdict::Resume(cursor.seq, changes)),
+        Some(Tail::Changes { .. } | Tail::BeyondHead { .. }) => Ok(Verdict::Reset(Reset::Merge)),
+        Some(Tail::Compacted { .. }) if meta.snapshot_seq >= cursor.seq => Ok(Verdict::Snapshot),
+        // Compacted since `meta` was read.
+        Some(Tail::Compacted { .. }) | None => Err(HistoryChanged),
+    }
+}
+
+/// A tail that leads to the same verdict again.
+fn retold(verdict: &Verdict, meta: &DocumentMeta) -> Tail {
+    match verdict {
+        Verdict::Snapshot => Tail::Compacted {
+            epoch: meta.epoch,
+            log_start: meta.log_start,
+        },
+        Verdict::Reset(_) | Verdict::Resume(..) => Tail::BeyondHead {
+            epoch: meta.epoch,
+            head: meta.head,
+        },
+    }
+}

@@ -1,0 +1,134 @@
+//! The snapshot that members are being sent: read once, encoded once, kept while somebody needs it.
+
+use std::sync::Arc;
+
+use super::member::Member;
+use super::ring::Encoded;
+use super::{Purpose, Room, absence};
+use crate::history::Seq;
+use crate::ids::SessionId;
+use crate::registry::{RegistryError, Snapshot};
+use crate::server::registry::{RegistryRequest, RequestNumber};
+use crate::time::Time;
+use crate::wire::{Compression, Message, SnapshotMessage, encode_frame};
+
+#[derive(Debug)]
+pub(super) struct CachedSnapshot {
+    pub(super) seq: Seq,
+    pub(super) total_bytes: u64,
+    pub(super) encoded: Arc<Encoded>,
+}
+
+impl Room {
+    /// Reads the snapshot, once for all who wait for it.
+    pub(super) fn read_snapshot(&mut self, key: (SessionId, u32)) {
+        self.snapshot_waiters.push(key);
+        if self.snapshot_request.is_none() {
+            let number = self.request(Purpose::Snapshot, RegistryRequest::Snapshot);
+            self.snapshot_request = Some(number);
+        }
+    }
+
+    pub(super) fn on_snapshot(
+        &mut self,
+        now: Time,
+        number: RequestNumber,
+        result: Result<Option<Snapshot>, RegistryError>,
+    ) {
+        if self.snapshot_request != Some(number) {
+            return;
+        }
+        self.snapshot_request = None;
+        let waiters = std::mem::take(&mut self.snapshot_waiters);
+        match result {
+            Ok(Some(snapshot)) => {
+                self.cache_snapshot(snapshot);
+                for key in waiters {
+                    self.on_snapshot_cached(now, key);
+                }
+                self.drop_unused_snapshot();
+            }
+            // The document has another history by now.
+            Ok(None) => {
+                self.mark_stale(now);
+                for key in waiters {
+                    if self.opening(key).is_some() {
+                        self.start_open(key);
+                    }
+                }
+            }
+            Err(error) => match absence(&error) {
+                Some(absence) => self.gone(now, &absence),
+                None => {
+                    let error = self.registry_failed("snapshot", error);
+                    for key in waiters {
+                        if self.opening(key).is_some() {
+                            self.refuse_open(now, key, error.clone());
+                        } else if self.live(key).is_some() {
+                            self.stop(now, key.0, error.clone());
+                        }
+                    }
+                }
+            },
+        }
+    }
+
+    fn cache_snapshot(&mut self, snapshot: Snapshot) {
+        let Some(epoch) = self.history.as_ref().map(|history| history.epoch) else {
+            return;
+        };
+        let total_bytes = u64::try_from(snapshot.bytes.len()).unwrap_or(u64::MAX);
+        let frame = encode_frame(
+            &Message::Snapshot(SnapshotMessage {
+                channel: self.channel,
+                epoch,
+                seq: snapshot.seq,
+                digest: snapshot.digest,
+                codec: 0,
+                bytes: snapshot.bytes,
+            }),
+            Compression::None,
+        );
+        let id = self.fragmented_id();
+        self.snapshot = Some(CachedSnapshot {
+            seq: snapshot.seq,
+            total_bytes,
+            encoded: Arc::new(Encoded::new(self.channel, id, frame)),
+        });
+    }
+
+    fn on_snapshot_cached(&mut self, now: Time, key: (SessionId, u32)) {
+        if self.opening(key).is_some() {
+            return self.finish_open(now, key);
+        }
+        let Some((seq, encoded)) = self
+            .snapshot
+            .as_ref()
+            .map(|snapshot| (snapshot.seq, Arc::clone(&snapshot.encoded)))
+        else {
+            return;
+        };
+        let Some(stream) = self.live(key).and_then(Member::stream) else {
+            return;
+        };
+        stream.is_reading = false;
+        if seq < stream.next {
+            let what = "the log starts after the snapshot".into();
+            let error = self.registry_failed("snapshot", RegistryError::Damaged { what });
+            return self.stop(now, key.0, error);
+        }
+        stream.catch_up.push_back((encoded, seq));
+        self.wake(key.0);
+    }
+
+    pub(super) fn drop_unused_snapshot(&mut self) {
+        if self.snapshot_waiters.is_empty()
+            && self
+                .snapshot
+                .as_ref()
+                .is_some_and(|snapshot| Arc::strong_count(&snapshot.encoded) == 1)
+        {
+            self.snapshot = None;
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The room by itself: what it does is looked at through a tiny registry and clients that only look at what they are
+//! sent.
+
+mod appending;
+mod fold;
+mod life;
+mod opening;
+mod registry;
+mod storage;
+mod streaming;
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use self::registry::{NoBang, TestRegistry};
+use self::world::*;
+use super::*;
+use crate::engine::{EngineError, Folder, ValidateLimits, Validator};
+use crate::error::ErrorCode;
+use crate::history::{Cursor, Digest, Epoch, EpochMode};
+use crate::ids::{ChangeId, EngineId, RequestId};
+use crate::limits::Limits;
+use crate::registry::{
+    DocumentMeta, NewChange, NewDocument, OriginEntry, Outcome, RegistryError, Snapshot,
+    StoredChange, Tail,
+};
+use crate::server::Engines;
+use crate::server::registry::{RegistryAnswer, RegistryRequest};
+use crate::wire::{
+    AccessLevel, Ack, Changes, Compression, Continuation, Message, Opened, Push, Reassembler,
+    Reference, Refuse, Reset, SnapshotMessage, check_of, decode_frame,
+};

@@ -1,0 +1,93 @@
+//! What a session wants done, and what happens on it.
+
+use bytes::Bytes;
+
+use crate::error::PeerError;
+use crate::ids::{Channel, DocumentId, OriginId, RequestId, User};
+use crate::server::room::OpenRequest;
+use crate::wire::{ErrorMessage, Push};
+
+/// What a session wants done.
+#[derive(Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionOutput {
+    /// Send this frame, ahead of frames that rooms have for the session.
+    Send(Bytes),
+    /// Ask who the client is, and answer with [`handle_authenticated`](super::ServerSession::handle_authenticated).
+    Authenticate(AuthenticateRequest),
+    /// Ask what the user may do, and answer with [`handle_authorized`](super::ServerSession::handle_authorized).
+    Authorize {
+        /// Names the answer.
+        request: RequestId,
+        /// What is to be opened.
+        document: DocumentId,
+    },
+    /// Hand the open to the document's room, after [`handle_joined`](super::ServerSession::handle_joined) with the room's channel.
+    Join(JoinRequest),
+    /// Hand the changes to the channel's room.
+    Push(Push),
+    /// Take the session out of the channel's room.
+    Leave(Channel),
+    /// Collect the heads of the channels open on this session, and answer with [`handle_heads`](super::ServerSession::handle_heads).
+    Heads {
+        /// Names the answer.
+        nonce: u64,
+    },
+    /// Something happened.
+    Event(SessionEvent),
+    /// Close the connection with this code once everything before has been sent. The last output.
+    Close {
+        /// Close code of the transport.
+        code: u16,
+        /// What ended the session.
+        reason: PeerError,
+    },
+}
+
+/// What is known of a client before anybody says who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AuthenticateRequest {
+    /// The credentials of `Hello`.
+    pub credentials: Option<Bytes>,
+    /// Name and version of its software.
+    pub software: String,
+    /// Its process start.
+    pub origin: OriginId,
+}
+
+/// An open that the user may make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JoinRequest {
+    /// What is to be opened.
+    pub document: DocumentId,
+    /// For [`Room::handle_open`](crate::server::Room::handle_open).
+    pub open: OpenRequest,
+}
+
+/// Something that happened on a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionEvent {
+    /// `Welcome` has been sent. Of two sessions of one user and origin the one with the higher connection number stays:
+    /// end the other with [`Superseded`](crate::error::ErrorCode::Superseded), its unread frames discarded. The older one's `Hello` may well
+    /// arrive last.
+    Opened {
+        /// Who it is.
+        user: User,
+        /// Its process start.
+        origin: OriginId,
+        /// Which of the origin's connections it is.
+        connection: u64,
+    },
+    /// The client broke the protocol; the session ends.
+    ProtocolError(PeerError),
+    /// The client said that this side broke it; the session ends.
+    PeerReported(ErrorMessage),
+    /// A message that this version does not know or take was ignored or refused.
+    Ignored {
+        /// Its name.
+        message: &'static str,
+    },
+}
