@@ -35,7 +35,9 @@ use sync_server::{
 /// A world whose server folds every so many changes, and keeps so many bytes of the log.
 async fn world(changes: u64, keep: usize) -> World {
     World::with(Over::Memory, |builder| {
-        builder.fold_after(changes, usize::MAX).keep_log(keep)
+        builder
+            .fold_after(changes, usize::MAX)
+            .keep_log(keep, Duration::ZERO)
     })
     .await
 }
@@ -155,7 +157,9 @@ async fn who_comes_back_after_a_fold_gets_changes_if_they_were_kept_and_else_the
 #[tokio::test(start_paused = true)]
 async fn a_log_is_folded_by_its_bytes_and_not_before_it_is_as_long_as_the_snapshot() {
     let world = World::with(Over::Memory, |builder| {
-        builder.fold_after(u64::MAX, 2_500).keep_log(0)
+        builder
+            .fold_after(u64::MAX, 2_500)
+            .keep_log(0, Duration::ZERO)
     })
     .await;
     let mut events = world.server.events();
@@ -319,7 +323,7 @@ async fn two_servers_that_fold_at_once_lose_nothing_of_either() {
     let world = world(10, 0).await;
     let other = Server::builder(world.faults.clone(), Anonymous::read_write())
         .fold_after(10, usize::MAX)
-        .keep_log(0)
+        .keep_log(0, Duration::ZERO)
         .build()
         .unwrap();
     let network = MemoryNetwork::new();
@@ -443,7 +447,7 @@ async fn a_room_does_not_unload_before_its_fold_is_over() {
     let world = World::with(Over::Memory, |builder| {
         builder
             .fold_after(5, usize::MAX)
-            .keep_log(0)
+            .keep_log(0, Duration::ZERO)
             .unload_after(Duration::from_secs(1))
     })
     .await;
@@ -502,7 +506,7 @@ fn lines(changes: u64) -> (Server, Arc<MemoryRegistry>) {
     let server = common::builder(Arc::clone(&registry))
         .engine(Lines)
         .fold_after(changes, usize::MAX)
-        .keep_log(0)
+        .keep_log(0, Duration::ZERO)
         .ring_bytes_max(16 * 1024)
         .build()
         .unwrap();
@@ -606,7 +610,7 @@ async fn a_folded_log_on_the_disk_is_all_there_after_a_restart() {
         let registry = Arc::new(EmbeddedRegistry::open(directory.path()).unwrap());
         let server = Server::builder(Arc::clone(&registry), Anonymous::read_write())
             .fold_after(10, usize::MAX)
-            .keep_log(0)
+            .keep_log(0, Duration::ZERO)
             .build()
             .unwrap();
         let mut events = server.events();

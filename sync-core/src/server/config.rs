@@ -114,8 +114,11 @@ pub struct RoomConfig {
     /// Bytes of the newest changes that stay in the log when it has been folded: whoever comes back within them is
     /// sent what it missed, and no snapshot. Default 4 MiB.
     pub keep_bytes: usize,
-    /// Bytes of changes that stay because a member has yet to be sent them, at most; twice the snapshot if that is
-    /// more. Default 64 MiB.
+    /// Age below which changes stay likewise, up to `pin_bytes_max`. By the room's own time: changes from before it was
+    /// made count as new then. Default 1 hour.
+    pub keep_age: Duration,
+    /// Bytes of changes that stay because of their age, or because a member has yet to be sent them, at most; twice the
+    /// snapshot if that is more. Default 64 MiB.
     pub pin_bytes_max: usize,
     /// Randomness for epochs; different for every room.
     pub seed: u64,
@@ -142,6 +145,7 @@ impl RoomConfig {
             fold_changes: 10_000,
             fold_bytes: 4 * 1024 * 1024,
             keep_bytes: 4 * 1024 * 1024,
+            keep_age: Duration::from_secs(3_600),
             pin_bytes_max: 64 * 1024 * 1024,
             seed,
         }

@@ -132,12 +132,16 @@ impl ServerBuilder {
         self
     }
 
-    /// Bytes of the newest changes that stay in a log that has been folded, for clients that come back: they are sent
-    /// what they missed, not the whole document. Default 4 MiB; 0: none.
+    /// What stays in a log that has been folded, for clients that come back: they are sent what they missed, not the whole
+    /// document. The newest changes, so many bytes of them, and those younger than `age`. Default 4 MiB and 1 hour; 0 and
+    /// [`Duration::ZERO`]: none.
     ///
-    /// What somebody who has the document open has yet to be sent stays too, up to 64 MiB or twice the snapshot.
-    pub const fn keep_log(mut self, bytes: usize) -> Self {
+    /// The age counts from when this server has seen the change committed, or has loaded the document. What is kept for its
+    /// age, or because somebody who has the document open has yet to be sent it, is at most 64 MiB, or twice the snapshot if
+    /// that is more.
+    pub const fn keep_log(mut self, bytes: usize, age: Duration) -> Self {
         self.rooms.keep_bytes = bytes;
+        self.rooms.keep_age = age;
         self
     }
 

@@ -940,6 +940,7 @@ impl<E: Engine + Validator> World<E> {
             config.fold_changes = changes;
             config.fold_bytes = usize::MAX;
             config.keep_bytes = keep;
+            config.keep_age = Duration::ZERO;
             self.rooms.insert(
                 document.clone(),
                 Room::new(document.clone(), channel, config),

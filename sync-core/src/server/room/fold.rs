@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::ages::Ages;
 use super::member::{Member, MemberState};
 use super::{Purpose, Room, RoomEvent, RoomOutput};
 use crate::engine::EngineError;
@@ -83,6 +84,7 @@ pub(super) struct Folding {
     is_due: bool,
     /// After a failure: not before the log has this many changes or bytes.
     not_before: (u64, usize),
+    ages: Ages,
     step: Step,
 }
 
@@ -106,7 +108,7 @@ struct Running {
 }
 
 impl Folding {
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             engine: None,
             snapshot_seq: Seq::ZERO,
@@ -114,6 +116,7 @@ impl Folding {
             bytes: 0,
             is_due: false,
             not_before: (0, 0),
+            ages: Ages::default(),
             step: Step::Idle,
         }
     }
@@ -161,13 +164,15 @@ impl Folding {
 impl Room {
     /// Asks for a fold, if the log is long enough and none is under way.
     pub(super) fn start_fold(&mut self, now: Time) {
-        let Some((epoch, through)) = self
-            .current()
-            .map(|history| (history.epoch, history.head))
-            .filter(|_| self.folding.is_due && !self.folding.is_running())
-        else {
+        let current = self.current();
+        let Some((epoch, through)) = current.map(|history| (history.epoch, history.head)) else {
             return;
         };
+        let age = self.config.keep_age;
+        self.folding.ages.note(now, through, age);
+        if !self.folding.is_due || self.folding.is_running() {
+            return;
+        }
         let folding = &self.folding;
         let changes = through.0.saturating_sub(folding.snapshot_seq.0);
         let bytes = folding.bytes;
@@ -217,7 +222,7 @@ impl Room {
                 _ if !is_current => self.folding.step = Step::Idle,
                 Ok(folded) if folded.snapshot.seq == running.through => {
                     running.snapshot_bytes = folded.snapshot.bytes.len();
-                    running.keep_after = self.keep_after(&folded);
+                    running.keep_after = self.keep_after(now, &folded);
                     self.folding.step = Step::Running(running);
                     self.request(
                         Purpose::Compact,
@@ -284,19 +289,19 @@ impl Room {
 
     /// Rows through this one are dropped once the fold is there.
     ///
-    /// Kept are the newest rows, by bytes, so that whoever comes back soon is sent what it missed; and whatever a
-    /// member has yet to be sent, within a larger bound, so that also a slow one arrives.
-    fn keep_after(&self, folded: &FoldedLog) -> Seq {
+    /// Kept are the newest rows, by bytes, so that whoever comes back soon is sent what it missed. Within a larger bound
+    /// also those younger than some age, so that "soon" is a time, and whatever a member has yet to be sent, so that also
+    /// a slow one arrives.
+    fn keep_after(&self, now: Time, folded: &FoldedLog) -> Seq {
         let through = folded.snapshot.seq;
         let twice = folded.snapshot.bytes.len().saturating_mul(2);
         let pinned_bytes = self.config.pin_bytes_max.max(twice);
-        let position = self.members.values().filter_map(position).min();
         let kept = newest(through, &folded.row_bytes, self.config.keep_bytes);
         let pinnable = newest(through, &folded.row_bytes, pinned_bytes);
-        match position {
-            Some(position) => kept.min(position.max(pinnable)),
-            None => kept,
-        }
+        let positions = self.members.values().filter_map(position);
+        let old = self.folding.ages.older(now, self.config.keep_age);
+        let needed = positions.fold(old, Seq::min);
+        kept.min(needed.max(pinnable))
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Here are the room's parts, what it is fed with, and its life; each concern has a file of its own.
 
+mod ages;
 mod append;
 mod fold;
 mod history;

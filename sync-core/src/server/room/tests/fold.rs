@@ -8,6 +8,7 @@ fn folding(changes: u64, keep_bytes: usize) -> World {
     World::with(|config| {
         config.fold_changes = changes;
         config.keep_bytes = keep_bytes;
+        config.keep_age = Duration::ZERO;
         config.pin_bytes_max = 100;
     })
 }
@@ -109,6 +110,69 @@ fn the_newest_rows_stay_by_their_bytes() {
         world.all(ADA);
         world.fold();
         assert_eq!(world.registry.log_start, log_start, "{keep}");
+    }
+}
+
+#[test]
+fn rows_younger_than_the_age_stay_within_the_larger_bound() {
+    let minute = Duration::from_secs(60);
+    // Ten rows of ten bytes, a minute apart, and a bound of a hundred bytes. Those from before the room count from there.
+    for (keep_bytes, age, log_start) in [
+        (0, minute * 3, 7),
+        (0, Duration::from_secs(1), 9),
+        (50, minute * 3, 5),
+        (0, minute * 60, 0),
+    ] {
+        let mut world = World::with(|config| {
+            config.fold_changes = 10;
+            config.keep_bytes = keep_bytes;
+            config.keep_age = age;
+            config.pin_bytes_max = 100;
+        });
+        world.open(ADA);
+        for number in 1..=10 {
+            world.pass(minute);
+            world.push_tens(ADA, number..=number);
+            world.all(ADA);
+        }
+        world.fold();
+        assert_eq!(world.registry.log_start, log_start, "{age:?}");
+    }
+    let mut world = World::with(|config| {
+        config.fold_changes = 30;
+        config.keep_bytes = 0;
+        config.keep_age = minute;
+        config.pin_bytes_max = 50;
+    });
+    world.open(ADA);
+    world.push_tens(ADA, 1..=30);
+    world.all(ADA);
+    let request = world.folds.pop_front().unwrap();
+    let mut folded = world.folded(&request);
+    folded.snapshot.bytes = Bytes::from_static(b"small");
+    world.answer_fold(Ok(folded));
+    assert_eq!(
+        world.registry.log_start, 25,
+        "fifty bytes stay, however young"
+    );
+}
+
+#[test]
+fn rows_from_before_the_room_stay_until_it_is_as_old_as_they_may_be() {
+    let hour = Duration::from_secs(3_600);
+    for (waits, log_start) in [(hour / 2, 0), (hour, 20)] {
+        let mut world = World::with(|config| {
+            config.fold_changes = 5;
+            config.keep_bytes = 0;
+            config.keep_age = hour;
+        })
+        .with_log((0..20).map(|n| n.to_string()));
+        world.open(ADA);
+        world.pass(waits);
+        world.push(ADA, 1, &["x"]);
+        world.all(ADA);
+        world.fold();
+        assert_eq!(world.registry.log_start, log_start, "{waits:?}");
     }
 }
 
