@@ -202,6 +202,7 @@ impl Directory {
                 path,
             });
         }
+        settle(&connection).map_err(opening)?;
         if let Some(bytes) = options.file_bytes_max {
             let page: i64 = connection
                 .pragma_query_value(None, "page_size", |row| row.get(0))
@@ -294,6 +295,18 @@ impl Directory {
         connection.set_prepared_statement_cache_capacity(64);
         connection.execute_batch("PRAGMA cache_size = -8192; PRAGMA query_only = ON")?;
         Ok(connection)
+    }
+}
+
+/// Makes durable what the process before this one may have left in the system's memory: it was killed between a write and
+/// its sync, or a sync failed. What is read from now on is told to clients as committed. Copied into the database, because
+/// syncing again what a sync has failed for does nothing.
+fn settle(connection: &Connection) -> Result<(), rusqlite::Error> {
+    let settled = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+    match settled {
+        // After the log itself was synced: a full disk can still be read.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => Ok(()),
+        settled => settled,
     }
 }
 

@@ -1,0 +1,143 @@
+//! The power is cut at any moment: whatever the disk has kept of what was not synced, what was acknowledged is there, once.
+//!
+//! `SYNC_DISK_IMAGES` sets how many disks are looked at, `SYNC_DISK_SEED` which.
+#![cfg(all(feature = "embedded", target_os = "linux"))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "helpers of tests"
+)]
+
+mod disk;
+mod embedded;
+
+use std::env;
+use std::path::Path;
+
+use disk::{Disk, Fault, KILLED, Recording, Watched};
+use embedded::load::{self, Acknowledged, CALLS, DIRECTORY, FIRST_ORIGIN, SHOWS, eager, name};
+use embedded::{Directory, EPOCH, change, id};
+use sync_core::rng::Rng;
+use sync_server::registry::{EmbeddedRegistry, Outcome, RegistryError, ServerRegistry};
+
+/// The process that writes; by itself it has nothing to do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn child() {
+    load::run().await;
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    env::var(name).map_or(default, |value| value.parse().unwrap())
+}
+
+/// Moments at which to cut the power: half of them right after something was promised.
+fn moments(recording: &Recording, rng: &mut Rng) -> Vec<usize> {
+    let words = recording.after_words();
+    let below = |n: usize, rng: &mut Rng| {
+        usize::try_from(rng.next_u64() % u64::try_from(n).unwrap()).unwrap()
+    };
+    let mut moments: Vec<_> = (0..setting("SYNC_DISK_IMAGES", 200))
+        .map(|n| match n % 2 {
+            0 => words[below(words.len(), rng)],
+            _ => below(recording.len() + 1, rng),
+        })
+        .collect();
+    moments.sort_unstable();
+    moments
+}
+
+/// Everything that was said to be committed is in this directory, and it can be written to.
+async fn holds(directory: &Path, acknowledged: &Acknowledged, what: &str) {
+    let registry = match EmbeddedRegistry::open_with(directory, eager()) {
+        Ok(registry) => registry,
+        Err(error) => panic!("{what}: {error}"),
+    };
+    acknowledged.is_in(&registry).await;
+    let next = registry
+        .append(&id(&name(0)), EPOCH, None, vec![change(u128::MAX, 1)])
+        .await;
+    match next {
+        Ok(outcomes) => assert!(matches!(outcomes[..], [Outcome::At(_)]), "{what}"),
+        Err(RegistryError::NotFound) => assert!(acknowledged.0.is_empty(), "{what}"),
+        Err(error) => panic!("{what}: {error}"),
+    }
+}
+
+/// Scenario 62, for the power instead of the process.
+#[tokio::test]
+async fn a_power_cut_at_any_moment_has_lost_nothing_that_was_acknowledged() {
+    let Some(watched) = Watched::new() else {
+        return;
+    };
+    let seed = setting("SYNC_DISK_SEED", 1);
+    println!("seed {seed}");
+    let mut rng = Rng::new(seed.into());
+    // The second process begins with what the first has left.
+    for first in [1, 1_001] {
+        let status = watched
+            .child("child", None)
+            .env(DIRECTORY, watched.data())
+            .env(FIRST_ORIGIN, first.to_string())
+            .env(CALLS, "10")
+            .status()
+            .unwrap();
+        assert!(status.success(), "{}", watched.said());
+    }
+    let recording = watched.recording();
+    let mut disk = Disk::new(&recording, seed.into());
+    let mut acknowledged = Acknowledged::default();
+    for moment in moments(&recording, &mut rng) {
+        for line in disk.advance(moment).split_inclusive('\n') {
+            acknowledged.read(line);
+        }
+        let image = Directory::new();
+        let what = disk.image(image.path());
+        holds(&image.path().join("data"), &acknowledged, &what).await;
+    }
+    assert!(acknowledged.0.len() > 300, "{}", acknowledged.0.len());
+}
+
+/// Killing a process loses nothing that it wrote, synced or not: what the next one finds, it tells its clients.
+#[tokio::test]
+async fn what_is_shown_after_a_kill_is_there_after_a_power_cut() {
+    for kind in ["sync", "write"] {
+        for round in 0..8 {
+            let Some(watched) = Watched::new() else {
+                return;
+            };
+            let killed = Fault {
+                kind,
+                first: 60 + 37 * round,
+                count: 1,
+                error: KILLED,
+            };
+            let mut child = watched.child("child", Some(killed));
+            child.env(DIRECTORY, watched.data());
+            let status = child.env(FIRST_ORIGIN, "1").status().unwrap();
+            assert!(!status.success(), "{}", watched.said());
+            let mut reader = watched.child("child", None);
+            reader.env(DIRECTORY, watched.data()).env(SHOWS, "1");
+            reader.env(FIRST_ORIGIN, "1").status().unwrap();
+            assert!(
+                watched.said().ends_with("shown all\n"),
+                "{}",
+                watched.said()
+            );
+
+            let recording = watched.recording();
+            let shown = *recording.after_words().last().unwrap();
+            let mut disk = Disk::new(&recording, round.into());
+            let mut acknowledged = Acknowledged::default();
+            for line in disk.advance(shown).split_inclusive('\n') {
+                acknowledged.read(line);
+            }
+            for _ in 0..8 {
+                let image = Directory::new();
+                let what = disk.image(image.path());
+                holds(&image.path().join("data"), &acknowledged, &what).await;
+            }
+        }
+    }
+}
