@@ -14,13 +14,11 @@ mod disk;
 mod embedded;
 
 use std::env;
-use std::path::Path;
 
 use disk::{Disk, Fault, KILLED, Recording, Watched};
-use embedded::load::{self, Acknowledged, CALLS, DIRECTORY, FIRST_ORIGIN, SHOWS, eager, name};
-use embedded::{Directory, EPOCH, change, id};
+use embedded::Directory;
+use embedded::load::{self, Acknowledged, CALLS, DIRECTORY, FIRST_ORIGIN, SHOWS, holds};
 use sync_core::rng::Rng;
-use sync_server::registry::{EmbeddedRegistry, Outcome, RegistryError, ServerRegistry};
 
 /// The process that writes; by itself it has nothing to do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -48,23 +46,6 @@ fn moments(recording: &Recording, rng: &mut Rng) -> Vec<usize> {
     moments
 }
 
-/// Everything that was said to be committed is in this directory, and it can be written to.
-async fn holds(directory: &Path, acknowledged: &Acknowledged, what: &str) {
-    let registry = match EmbeddedRegistry::open_with(directory, eager()) {
-        Ok(registry) => registry,
-        Err(error) => panic!("{what}: {error}"),
-    };
-    acknowledged.is_in(&registry).await;
-    let next = registry
-        .append(&id(&name(0)), EPOCH, None, vec![change(u128::MAX, 1)])
-        .await;
-    match next {
-        Ok(outcomes) => assert!(matches!(outcomes[..], [Outcome::At(_)]), "{what}"),
-        Err(RegistryError::NotFound) => assert!(acknowledged.0.is_empty(), "{what}"),
-        Err(error) => panic!("{what}: {error}"),
-    }
-}
-
 /// Scenario 62, for the power instead of the process.
 #[tokio::test]
 async fn a_power_cut_at_any_moment_has_lost_nothing_that_was_acknowledged() {
@@ -89,9 +70,7 @@ async fn a_power_cut_at_any_moment_has_lost_nothing_that_was_acknowledged() {
     let mut disk = Disk::new(&recording, seed.into());
     let mut acknowledged = Acknowledged::default();
     for moment in moments(&recording, &mut rng) {
-        for line in disk.advance(moment).split_inclusive('\n') {
-            acknowledged.read(line);
-        }
+        acknowledged.read_all(&disk.advance(moment));
         let image = Directory::new();
         let what = disk.image(image.path());
         holds(&image.path().join("data"), &acknowledged, &what).await;
@@ -130,9 +109,7 @@ async fn what_is_shown_after_a_kill_is_there_after_a_power_cut() {
             let shown = *recording.after_words().last().unwrap();
             let mut disk = Disk::new(&recording, round.into());
             let mut acknowledged = Acknowledged::default();
-            for line in disk.advance(shown).split_inclusive('\n') {
-                acknowledged.read(line);
-            }
+            acknowledged.read_all(&disk.advance(shown));
             for _ in 0..8 {
                 let image = Directory::new();
                 let what = disk.image(image.path());

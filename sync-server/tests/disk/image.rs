@@ -14,8 +14,8 @@ const SECTOR: usize = 512;
 /// A disk on which things are done one after the other, as the record has them.
 ///
 /// What a sync of a file confirmed is on the disk, whatever happens. Of what was done since, anything may be: each write
-/// or half of it, in any order. A name is on the disk once its directory was synced. What was under way when a sync
-/// failed is there or not, and no later sync changes that.
+/// or half of it, in any order. A name is on the disk once its directory was synced. What was under way when a sync of a
+/// file failed is there or not, and no later sync changes that.
 pub(crate) struct Disk<'a> {
     recording: &'a Recording,
     rng: Rng,
@@ -114,9 +114,12 @@ impl<'a> Disk<'a> {
             }
             What::SyncFailed { number } => {
                 let began = self.syncing.remove(number).unwrap();
+                if !self.inodes.contains_key(&action.file) {
+                    return;
+                }
                 let mut luck = self.rng.clone();
                 self.rng.next_u64();
-                self.sync(action, began, |_| luck.next_u64() % 2 == 0);
+                self.sync(action, began, |_| luck.next_u64().is_multiple_of(2));
             }
         }
     }

@@ -59,7 +59,7 @@ fn shim() -> Option<&'static Path> {
 /// Which calls fail.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fault {
-    /// `sync`, `write`, `read` or `truncate`.
+    /// `sync`, `sync-directory`, `write`, `read` or `truncate`.
     pub(crate) kind: &'static str,
     /// The first that fails, counted from 1.
     pub(crate) first: u64,

@@ -86,9 +86,20 @@ impl Recording {
             .collect()
     }
 
-    /// How many syncs have failed.
-    pub(crate) fn failed_syncs(&self) -> usize {
-        let failed = |action: &&Action| matches!(action.what, What::SyncFailed { .. });
-        self.actions.iter().filter(failed).count()
+    /// When the first sync failed.
+    pub(crate) fn failed_sync(&self) -> Option<usize> {
+        let failed = |action: &Action| matches!(action.what, What::SyncFailed { .. });
+        self.actions.iter().position(failed)
+    }
+
+    /// When this was said.
+    pub(crate) fn word(&self, word: &str) -> Option<usize> {
+        let is_it = |action: &Action| match &action.what {
+            What::Written { bytes, .. } if action.path == SAID => {
+                self.bytes[bytes.clone()].starts_with(word.as_bytes())
+            }
+            _ => false,
+        };
+        self.actions.iter().position(is_it)
     }
 }

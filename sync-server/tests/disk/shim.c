@@ -5,7 +5,7 @@
  *   DISK_ROOT    the directory; what is elsewhere passes through untouched, and only below its "data" anything fails
  *   DISK_RECORD  file that the record is appended to
  *   DISK_FAIL    "KIND FIRST COUNT ERRNO": the calls of that kind numbered FIRST and on fail, COUNT of them.
- *                KIND is sync, write, read or truncate; they are counted from 1. ERRNO 0 kills the process instead.
+ *                KIND is sync, sync-directory, write, read or truncate; they are counted from 1. ERRNO 0 kills the process instead.
  *
  * A record is struct record, then the path, then the bytes written. What changes a file is recorded before it is done, so
  * that nobody can have seen what is not recorded; a sync is recorded before and after.
@@ -152,7 +152,8 @@ static int sync_file(int fd) {
     if (!find(fd, path, sizeof path, &file)) return syscall(SYS_fsync, fd);
     pthread_mutex_lock(&lock);
     uint64_t number = ++syncs + ((uint64_t)getpid() << 32);
-    int failed = fails("sync", path);
+    struct stat stat;
+    int failed = fails(!fstat(fd, &stat) && S_ISDIR(stat.st_mode) ? "sync-directory" : "sync", path);
     put(SYNC_BEGAN, file, path, number, NULL, 0);
     pthread_mutex_unlock(&lock);
     int error = errno;

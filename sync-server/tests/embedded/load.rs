@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 use std::env;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::ChildStdout;
 use std::sync::Arc;
 
@@ -75,6 +76,16 @@ pub(crate) async fn run() {
     }
     compactor.abort();
     let _ = compactor.await;
+    println!("asking");
+    let meta = registry.meta(&id(&name(0))).await.map(drop);
+    let last = vec![change(first + WRITERS, 1)];
+    let last = registry.append(&id(&name(0)), EPOCH, None, last).await;
+    for asked in [meta, last.map(drop)] {
+        println!(
+            "asked {}",
+            asked.map_or_else(|error| kind(&error), |()| "in order")
+        );
+    }
     let closed = registry.close().await;
     println!(
         "closed {}",
@@ -87,6 +98,7 @@ fn kind(error: &RegistryError) -> &'static str {
         RegistryError::Unavailable { .. } => "unavailable",
         RegistryError::Unknown { .. } => "unknown",
         RegistryError::Damaged { .. } => "damaged",
+        RegistryError::NotFound => "not found",
         other => panic!("{other:?}"),
     }
 }
@@ -159,6 +171,22 @@ async fn compact(registry: Arc<EmbeddedRegistry>) -> Result<(), RegistryError> {
     }
 }
 
+/// Everything that was said to be committed is in this directory, and it can be written to.
+pub(crate) async fn holds(directory: &Path, acknowledged: &Acknowledged, what: &str) {
+    let registry = match EmbeddedRegistry::open_with(directory, eager()) {
+        Ok(registry) => registry,
+        Err(error) => panic!("{what}: {error}"),
+    };
+    acknowledged.is_in(&registry).await;
+    registry.create(new(&name(0))).await.unwrap();
+    let next = vec![change(u128::MAX, 1)];
+    let next = registry.append(&id(&name(0)), EPOCH, None, next).await;
+    assert!(
+        matches!(next.as_deref(), Ok([Outcome::At(_)])),
+        "{what}: {next:?}"
+    );
+}
+
 /// Changes that a process was told are committed, and where.
 #[derive(Default)]
 pub(crate) struct Acknowledged(pub(crate) HashMap<(String, ChangeId), Seq>);
@@ -185,6 +213,13 @@ impl Acknowledged {
             assert!(before.is_none_or(|before| before == seq), "{line}");
         }
         true
+    }
+
+    /// Takes all lines.
+    pub(crate) fn read_all(&mut self, said: &str) {
+        for line in said.split_inclusive('\n') {
+            self.read(line);
+        }
     }
 
     /// Reads until there are so many more, or to the end.

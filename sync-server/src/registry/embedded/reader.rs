@@ -15,7 +15,7 @@ use super::origins as stored;
 use super::plan::{Compaction, FoldedDocument, Plan, segments};
 use super::row::{Entry, check};
 use super::rows::{Found, Page, View, digest_before};
-use super::schema::{failed, unsigned};
+use super::schema::{failed, not_copied, unsigned};
 use super::writer::Shared;
 use crate::registry::group_commit::{BlockingReader, Patience};
 use crate::registry::{DocumentMeta, OriginEntry, RegistryError, Snapshot, Tail, origins, rules};
@@ -219,14 +219,11 @@ impl Reader {
                 .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
                     Ok((row.get(1)?, row.get(2)?))
                 })
-                .map_err(failed)?;
+                .map_err(not_copied)?;
             // SQLite syncs only when all is copied, which the writer then would have to wait for.
-            directory
-                .sync()
-                .map_err(|error| RegistryError::Unavailable {
-                    retry_after: None,
-                    source: Some(Box::new(error)),
-                })?;
+            directory.sync().map_err(|error| RegistryError::Unknown {
+                source: Some(Box::new(error)),
+            })?;
             let count = |pages: i64| u64::try_from(pages).unwrap_or_default();
             Ok((count(pages), count(pages - copied)))
         };

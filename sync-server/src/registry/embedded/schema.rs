@@ -1,7 +1,7 @@
 //! The database: its tables, how it is opened, and its errors.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -193,9 +193,7 @@ impl Directory {
                 supported: FORMAT,
             });
         }
-        let mode: String = connection
-            .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
-            .map_err(opening)?;
+        let mode = switch(&connection).map_err(opening)?;
         if mode != "wal" {
             return Err(OpenError::Io {
                 source: format!("the file system has no write-ahead log, only {mode}").into(),
@@ -222,6 +220,7 @@ impl Directory {
                 source: Box::new(error),
             }
         };
+        self.sync_names().map_err(io(self.path.clone()))?;
         self.note_filled().map_err(io(self.path.join("lock")))?;
         let file = OpenOptions::new().read(true).write(true).open(&path);
         // Set once: a directory is opened once.
@@ -251,14 +250,24 @@ impl Directory {
             "BEGIN IMMEDIATE; {TABLES}
              PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT}; COMMIT"
         ))?;
-        // SQLite syncs its own files; that they have names is for us to make durable.
+        Ok(())
+    }
+
+    /// SQLite syncs its own files; that they have names is for us to make durable: each time, for the process before this
+    /// one may have been killed before it did.
+    fn sync_names(&self) -> std::io::Result<()> {
         for path in [Some(self.path.as_path()), self.path.parent()] {
-            let synced = path
-                .filter(|path| !path.as_os_str().is_empty())
-                .map_or(Ok(()), |path| File::open(path)?.sync_all());
-            if let Err(error) = synced {
-                // Windows cannot do it, and has no need to.
-                tracing::debug!(%error, "a directory was not synced");
+            let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) else {
+                continue;
+            };
+            match File::open(path).map(|directory| directory.sync_all()) {
+                Ok(Ok(())) => {}
+                // Some systems cannot do it, and have no need to.
+                Err(error) => tracing::debug!(%error, "a directory was not synced"),
+                Ok(Err(error)) if error.kind() == ErrorKind::InvalidInput => {
+                    tracing::debug!(%error, "a directory was not synced");
+                }
+                Ok(Err(error)) => return Err(error),
             }
         }
         Ok(())
@@ -298,6 +307,16 @@ impl Directory {
     }
 }
 
+/// Switches to a write-ahead log; the mode that there is then.
+fn switch(connection: &Connection) -> Result<String, rusqlite::Error> {
+    let mut statement = connection.prepare("PRAGMA journal_mode = WAL")?;
+    let mut rows = statement.query([])?;
+    let mode = rows.next()?.map_or(Ok(String::new()), |row| row.get(0))?;
+    // The switch is committed after it has been answered.
+    rows.next()?;
+    Ok(mode)
+}
+
 /// Makes durable what the process before this one may have left in the system's memory: it was killed between a write and
 /// its sync, or a sync failed. What is read from now on is told to clients as committed. Copied into the database, because
 /// syncing again what a sync has failed for does nothing.
@@ -335,6 +354,17 @@ pub(super) fn failed(error: rusqlite::Error) -> RegistryError {
             retry_after: None,
             source: Some(Box::new(error)),
         }
+    }
+}
+
+/// The error of copying the write-ahead log into the database, and of syncing that. Where the disk has failed, nobody can
+/// tell what is on it: everything has to be refused.
+pub(super) fn not_copied(error: rusqlite::Error) -> RegistryError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::SystemIoFailure) => RegistryError::Unknown {
+            source: Some(Box::new(error)),
+        },
+        _ => failed(error),
     }
 }
 

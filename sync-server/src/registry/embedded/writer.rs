@@ -15,7 +15,7 @@ use super::origins::changed_by;
 use super::plan::{Compaction, Plan};
 use super::reader::Reader;
 use super::row::{Part, check, encode};
-use super::schema::{Directory, failed, mode_column, seq_column, signed};
+use super::schema::{Directory, failed, mode_column, not_copied, seq_column, signed};
 use crate::registry::group_commit::BlockingRegistry;
 use crate::registry::rules;
 use crate::registry::{DocumentMeta, Durability, NewChange, NewDocument, Outcome, RegistryError};
@@ -423,7 +423,7 @@ impl BlockingRegistry for Engine {
                     self.read(|connection| {
                         connection
                             .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
-                            .map_err(failed)
+                            .map_err(not_copied)
                     })?;
                 }
                 Ok(None)
@@ -451,10 +451,18 @@ impl BlockingRegistry for Engine {
                 .prepare_cached("COMMIT")
                 .and_then(|mut commit| commit.execute([]));
             if let Err(error) = committed {
-                self.is_usable = false;
+                // A full disk has not taken the frame that ends the transaction, so that it never was one. With any other
+                // error that frame may be in the log, and what is in the log may not be on the disk.
+                self.is_usable = error.sqlite_error_code() == Some(ErrorCode::DiskFull);
                 self.roll_back();
-                return Err(RegistryError::Unknown {
-                    source: Some(Box::new(error)),
+                let source = Some(Box::new(error).into());
+                return Err(if self.is_usable {
+                    RegistryError::Unavailable {
+                        retry_after: None,
+                        source,
+                    }
+                } else {
+                    RegistryError::Unknown { source }
                 });
             }
             self.in_transaction = false;

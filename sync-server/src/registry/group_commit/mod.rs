@@ -167,7 +167,8 @@ pub trait BlockingReader: Send + 'static {
     /// The next piece of tidying up; what needs no writer is done on the spot. `thorough`: also what can wait.
     ///
     /// # Errors
-    /// Those of every method.
+    /// Those of every method. [`Unknown`](RegistryError::Unknown), here and of the steps, after a sync failed: everything is
+    /// refused from then on, as after a failed commit.
     fn plan_upkeep(
         &mut self,
         thorough: bool,

@@ -105,6 +105,10 @@ pub(super) fn run<B: BlockingRegistry>(shared: &Shared<B>, mut reader: B::Reader
     while let Some(asked) = shared.upkeep.next(rested) {
         let until = asked.iter().map(|(until, _)| *until).max();
         if let Err(error) = tidy(shared, &mut reader, until) {
+            if let RegistryError::Unknown { source } = &error {
+                let why = source.as_ref().map_or(String::new(), |why| why.to_string());
+                shared.fail(format!("a sync failed: {why}"));
+            }
             // Nothing is lost: it is tried again.
             tracing::warn!(%error, "tidying up the registry failed");
             rested = Instant::now() + REST;
