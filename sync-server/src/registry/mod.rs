@@ -28,7 +28,10 @@ pub use sync_core::registry::{
 };
 
 #[cfg(feature = "embedded")]
-pub use embedded::{EmbeddedOptions, EmbeddedRegistry, OpenError};
+pub use embedded::{
+    DocumentInfo, EmbeddedOptions, EmbeddedRegistry, Existing, Export, ExportError, Inspector,
+    OpenError,
+};
 #[cfg(feature = "conformance")]
 pub use faulty::{Call, FaultyRegistry, HoldPoint};
 pub use memory::MemoryRegistry;

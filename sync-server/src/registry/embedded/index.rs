@@ -171,14 +171,8 @@ impl Index {
     /// Reads the journal, as it was left: on several threads if it is long.
     pub(super) fn load(directory: &Directory) -> Result<Self, rusqlite::Error> {
         let connection = directory.reading()?;
-        let (first, last): (Option<i64>, Option<i64>) =
-            connection.query_row("SELECT min(row), max(row) FROM journal", [], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?;
-        let index = Self::default();
-        let (Some(first), Some(last)) = (first, last) else {
-            index.journal().first_row = 1;
-            return Ok(index);
+        let Some((first, last)) = ends(&connection)? else {
+            return Ok(Self::empty());
         };
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
         let threads = i64::try_from(threads).unwrap_or(1);
@@ -188,7 +182,7 @@ impl Index {
             let mut from = first;
             while from <= last {
                 let through = last.min(from + piece - 1);
-                running.push(scope.spawn(move || read_piece(directory, from, through)));
+                running.push(scope.spawn(move || read_piece(&directory.reading()?, from, through)));
                 from = through + 1;
             }
             let ended = running.into_iter().map(std::thread::ScopedJoinHandle::join);
@@ -197,9 +191,34 @@ impl Index {
                 .map(|read| read.unwrap_or(Err(rusqlite::Error::InvalidQuery)))
                 .collect()
         });
+        let pieces = pieces.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Self::of(&connection, (first, last), pieces)
+    }
+
+    /// Reads the journal as one connection sees it.
+    pub(super) fn read(connection: &Connection) -> Result<Self, rusqlite::Error> {
+        let Some((first, last)) = ends(connection)? else {
+            return Ok(Self::empty());
+        };
+        let piece = read_piece(connection, first, last)?;
+        Self::of(connection, (first, last), vec![piece])
+    }
+
+    fn empty() -> Self {
+        let index = Self::default();
+        index.journal().first_row = 1;
+        index
+    }
+
+    fn of(
+        connection: &Connection,
+        (first, last): (i64, i64),
+        pieces: Vec<HashMap<i64, Rows>>,
+    ) -> Result<Self, rusqlite::Error> {
+        let index = Self::default();
         let mut by_doc = HashMap::new();
         for piece in pieces {
-            for (doc, rows) in piece? {
+            for (doc, rows) in piece {
                 let all: &mut Rows = by_doc.entry(doc).or_default();
                 all.rows.extend(rows.rows);
                 all.digest = rows.digest;
@@ -212,7 +231,7 @@ impl Index {
         };
         for (doc, rows) in by_doc {
             // Rows without a document are nobody's.
-            let Some((id, standing)) = standing_of(&connection, doc)? else {
+            let Some((id, standing)) = standing_of(connection, doc)? else {
                 continue;
             };
             let published = with_rows(standing, rows);
@@ -241,12 +260,18 @@ struct Rows {
     digest: Digest,
 }
 
+/// The first and the last row of the journal.
+fn ends(connection: &Connection) -> Result<Option<(i64, i64)>, rusqlite::Error> {
+    connection.query_row("SELECT min(row), max(row) FROM journal", [], |row| {
+        Ok(row.get::<_, Option<i64>>(0)?.zip(row.get(1)?))
+    })
+}
+
 fn read_piece(
-    directory: &Directory,
+    connection: &Connection,
     from: i64,
     through: i64,
 ) -> Result<HashMap<i64, Rows>, rusqlite::Error> {
-    let connection = directory.reading()?;
     let mut by_doc: HashMap<i64, Rows> = HashMap::new();
     let mut statement = connection.prepare(
         "SELECT row, doc, seq, n, digest, length(changes) FROM journal

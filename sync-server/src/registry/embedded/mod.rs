@@ -1,10 +1,15 @@
 //! Documents in a directory, with SQLite.
 
 mod document;
+mod export;
+mod export_file;
 mod index;
+mod insert;
+mod inspect;
 mod origins;
 mod plan;
 mod reader;
+mod replace;
 mod row;
 mod rows;
 mod schema;
@@ -17,10 +22,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
-use sync_core::history::{Epoch, Seq};
+use sync_core::history::{Epoch, EpochMode, Seq};
 use sync_core::ids::{DocumentId, OriginId};
 
+pub use self::export::{Export, ExportError};
 use self::index::Index;
+pub use self::inspect::{DocumentInfo, Inspector};
+pub use self::replace::Existing;
 pub use self::schema::OpenError;
 use self::schema::{Directory, opening};
 use self::writer::{Engine, Shared};
@@ -163,6 +171,74 @@ impl EmbeddedRegistry {
             source: Box::new(error),
         })?;
         Ok(Self { registry })
+    }
+
+    /// Operator: everything that is kept of a document, as it is now.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`], [`RegistryError::Deleted`], and those of every method.
+    pub async fn export(&self, document: &DocumentId) -> Result<Export, RegistryError> {
+        let document = document.clone();
+        self.registry
+            .with_reader(move |reader| reader.export(&document))
+            .await
+    }
+
+    /// Operator: takes an exported document, as a new history: with a fresh epoch, which came about as `mode` says, so that
+    /// no client takes up where it was in another one (design 2.3). With [`EpochMode::Merge`] clients bring back what it
+    /// lacks, with [`EpochMode::Discard`] they drop it.
+    ///
+    /// It is one transaction: whatever happens, there is the old history or the new one. Others wait for it, some seconds
+    /// per gigabyte. From then on everything that was meant for the old history is [`Fenced`](RegistryError::Fenced).
+    ///
+    /// # Errors
+    /// [`RegistryError::Damaged`] if the export contradicts itself. With [`Existing::Keep`],
+    /// [`RegistryError::Refused`] if there is a document of that name, and [`RegistryError::Deleted`] if there was.
+    /// Those of every method.
+    ///
+    /// # Cancellation
+    /// What is dropped is carried out or not, but never half.
+    pub async fn import(
+        &self,
+        export: Export,
+        mode: EpochMode,
+        existing: Existing,
+    ) -> Result<DocumentMeta, RegistryError> {
+        let mut epoch = [0; 8];
+        getrandom::fill(&mut epoch).map_err(|error| RegistryError::Unavailable {
+            retry_after: None,
+            source: Some(error.to_string().into()),
+        })?;
+        let export = export.under(Epoch(u64::from_le_bytes(epoch)), mode);
+        self.put(export, existing).await
+    }
+
+    /// Operator: gives a document a new history, in place of the one it has, of its tombstone, or of nothing, as
+    /// [`MemoryRegistry::replace`](super::MemoryRegistry::replace) does.
+    ///
+    /// The history starts with the snapshot, if any, and goes on with `log`, taken as it is; origins are known by what is
+    /// in it. `document.mode` tells clients of the older epoch what to do. One transaction, as in [`import`](Self::import).
+    ///
+    /// # Errors
+    /// [`RegistryError::Refused`] if the document has this very epoch already, and as [`Export::new`]. Those of every
+    /// method.
+    ///
+    /// # Cancellation
+    /// What is dropped is carried out or not, but never half.
+    pub async fn replace(
+        &self,
+        document: NewDocument,
+        log: Vec<NewChange>,
+    ) -> Result<DocumentMeta, RegistryError> {
+        let export = Export::new(document, log)?;
+        self.put(export, Existing::Replace).await
+    }
+
+    async fn put(&self, export: Export, existing: Existing) -> Result<DocumentMeta, RegistryError> {
+        export.verify()?;
+        self.registry
+            .with_writer(move |engine| engine.replace(&export, existing))
+            .await
     }
 }
 

@@ -36,23 +36,27 @@ const PASSES_MAX: usize = 4;
 /// A connection that sees what is committed.
 #[derive(Debug)]
 pub(super) struct Reader {
-    connection: Connection,
+    pub(super) connection: Connection,
     /// For checkpoints, once one is due.
     writing: Option<Connection>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>) -> Result<Self, rusqlite::Error> {
-        Ok(Self {
-            connection: shared.directory.reading()?,
+        Ok(Self::with(shared.directory.reading()?, shared))
+    }
+
+    pub(super) const fn with(connection: Connection, shared: Arc<Shared>) -> Self {
+        Self {
+            connection,
             writing: None,
             shared,
-        })
+        }
     }
 
     /// The document as it stands, with its rows after a sequence.
-    fn view(&self, document: &DocumentId, after: Seq) -> Result<View, RegistryError> {
+    pub(super) fn view(&self, document: &DocumentId, after: Seq) -> Result<View, RegistryError> {
         let view = match self.shared.index.get(document) {
             Some(published) => View::new(&lock(&published), after)?,
             None => {
@@ -68,7 +72,7 @@ impl Reader {
 
     /// A page of changes, and the document as it stood when the last of them were read. `None` if `wanted` says so of
     /// the document.
-    fn page(
+    pub(super) fn page(
         &self,
         document: &DocumentId,
         after: Seq,
@@ -117,7 +121,10 @@ impl Reader {
     }
 
     /// The whole table that decides duplicates.
-    fn all_origins(&self, document: &DocumentId) -> Result<Vec<OriginEntry>, RegistryError> {
+    pub(super) fn origin_table(
+        &self,
+        document: &DocumentId,
+    ) -> Result<HashMap<OriginId, OriginEntry>, RegistryError> {
         let (doc, changed) = self.changed_origins(document)?;
         let stored = stored::read_some(&self.connection, doc, usize::MAX)?;
         let mut entries: HashMap<OriginId, OriginEntry> = stored
@@ -125,7 +132,7 @@ impl Reader {
             .map(|entry| (entry.origin, entry))
             .collect();
         entries.extend(changed);
-        Ok(entries.into_values().collect())
+        Ok(entries)
     }
 
     /// The document's number, and the entries that its rows in the journal have changed.
@@ -164,13 +171,21 @@ impl Reader {
         }
     }
 
-    fn read_snapshot(&self, standing: &Standing) -> Result<Option<Snapshot>, RegistryError> {
+    pub(super) fn read_snapshot(
+        &self,
+        standing: &Standing,
+    ) -> Result<Option<Snapshot>, RegistryError> {
         let Some(number) = standing.snapshot else {
             return Ok(None);
         };
         // One moment for all parts.
-        let transaction = self.connection.unchecked_transaction().map_err(failed)?;
-        let head = transaction
+        let transaction = self
+            .connection
+            .is_autocommit()
+            .then(|| self.connection.unchecked_transaction());
+        let _transaction = transaction.transpose().map_err(failed)?;
+        let head = self
+            .connection
             .prepare_cached("SELECT seq, digest, length, hash FROM snapshots WHERE snapshot = ?1")
             .and_then(|mut statement| {
                 statement
@@ -187,7 +202,8 @@ impl Reader {
         };
         let (seq, digest, length, hash) = head.ok_or_else(damaged)?;
         let mut bytes = BytesMut::new();
-        let mut statement = transaction
+        let mut statement = self
+            .connection
             .prepare_cached("SELECT bytes FROM parts WHERE snapshot = ?1 ORDER BY part")
             .map_err(failed)?;
         let mut parts = statement.query([number]).map_err(failed)?;
@@ -297,7 +313,7 @@ impl Reader {
     }
 }
 
-fn last_of_each(entries: &[Entry]) -> Vec<OriginEntry> {
+pub(super) fn last_of_each(entries: &[Entry]) -> Vec<OriginEntry> {
     let mut origins = HashMap::new();
     for Entry { change, user } in entries {
         let entry = OriginEntry::new(change.id.origin, user.clone(), change.id.number, change.seq);
@@ -453,7 +469,7 @@ impl BlockingReader for Reader {
             // Another compaction may have been quicker: then this one drops nothing.
             if let Some(digest) = self.digest_at(document, keep_after)? {
                 start_digest = digest;
-                evicted = origins::evicted(self.all_origins(document)?.iter(), keep_after);
+                evicted = origins::evicted(self.origin_table(document)?.values(), keep_after);
             }
         }
         Ok(Some(Plan::Compact(Compaction {

@@ -142,7 +142,7 @@ pub(super) fn check(seq: Seq, bytes: &[u8]) -> [u8; CHECK] {
     XxHash3_64::oneshot_with_seed(seq.0, bytes).to_le_bytes()
 }
 
-fn put_len(out: &mut Vec<u8>, len: usize) {
+pub(super) fn put_len(out: &mut Vec<u8>, len: usize) {
     // A `usize` of today's platforms fits.
     put(out, u64::try_from(len).unwrap_or(u64::MAX));
 }
@@ -172,7 +172,7 @@ fn take(rest: &mut &[u8]) -> Option<u64> {
     None
 }
 
-fn take_len(rest: &mut &[u8]) -> Option<usize> {
+pub(super) fn take_len(rest: &mut &[u8]) -> Option<usize> {
     usize::try_from(take(rest)?).ok()
 }
 

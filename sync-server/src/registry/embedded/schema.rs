@@ -128,8 +128,8 @@ pub enum OpenError {
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
-    /// Locked. The system lets go of it when the process ends, however it ends.
-    lock: File,
+    /// Locked, unless it is only looked into. The system lets go of it when the process ends, however it ends.
+    lock: Option<File>,
     /// The database, to be synced. Closed after all connections: closing any handle of a file ends all locks that the
     /// process has on it, on Unix.
     database: OnceLock<File>,
@@ -152,13 +152,22 @@ impl Directory {
         match lock.try_lock() {
             Ok(()) => Ok(Self {
                 path: path.to_owned(),
-                lock,
+                lock: Some(lock),
                 database: OnceLock::new(),
             }),
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse {
                 path: path.to_owned(),
             }),
             Err(TryLockError::Error(error)) => Err(io(error)),
+        }
+    }
+
+    /// A directory that is somebody else's, to be read.
+    pub(super) fn look(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            lock: None,
+            database: OnceLock::new(),
         }
     }
 
@@ -172,26 +181,13 @@ impl Directory {
         let path = self.database();
         let opening = |error| opening(&path, error);
         let connection = self.writing().map_err(opening)?;
-        let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
-        let format = pragma("user_version").map_err(opening)?;
-        let application = pragma("application_id").map_err(opening)?;
-        let tables: i64 = connection
-            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-            .map_err(opening)?;
-        if (application, format, tables) == (0, 0, 0) {
+        if self.format(&connection)?.is_none() {
             if self.was_filled() {
                 return Err(OpenError::Damaged {
                     what: format!("{} is missing or empty", path.display()),
                 });
             }
             self.create(&connection).map_err(opening)?;
-        } else if application != APPLICATION || format < 1 {
-            return Err(OpenError::Foreign { path });
-        } else if format > FORMAT {
-            return Err(OpenError::Newer {
-                found: format,
-                supported: FORMAT,
-            });
         }
         let mode = switch(&connection).map_err(opening)?;
         if mode != "wal" {
@@ -228,21 +224,46 @@ impl Directory {
         Ok(connection)
     }
 
+    /// The format of the database, one that this program reads; `None` if it is empty.
+    pub(super) fn format(&self, connection: &Connection) -> Result<Option<i32>, OpenError> {
+        let path = self.database();
+        let opening = |error| opening(&path, error);
+        let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+        let format = pragma("user_version").map_err(opening)?;
+        let application = pragma("application_id").map_err(opening)?;
+        let tables: i64 = connection
+            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+            .map_err(opening)?;
+        if (application, format, tables) == (0, 0, 0) {
+            Ok(None)
+        } else if application != APPLICATION || format < 1 {
+            Err(OpenError::Foreign { path })
+        } else if format > FORMAT {
+            Err(OpenError::Newer {
+                found: format,
+                supported: FORMAT,
+            })
+        } else {
+            Ok(Some(format))
+        }
+    }
+
     /// Whether there has been a database in this directory: if there is none any more, an empty one must not be taken for
     /// what there was.
     fn was_filled(&self) -> bool {
-        self.lock.metadata().is_ok_and(|lock| lock.len() > 0)
+        let lock = self.lock.as_ref().map(File::metadata);
+        lock.is_some_and(|found| found.is_ok_and(|lock| lock.len() > 0))
     }
 
     fn note_filled(&self) -> std::io::Result<()> {
-        if self.was_filled() {
+        let Some(mut lock) = self.lock.as_ref().filter(|_| !self.was_filled()) else {
             return Ok(());
-        }
+        };
         writeln!(
-            &self.lock,
+            lock,
             "A registry of format {FORMAT}. Locked while it is open."
         )?;
-        self.lock.sync_all()
+        lock.sync_all()
     }
 
     fn create(&self, connection: &Connection) -> Result<(), rusqlite::Error> {

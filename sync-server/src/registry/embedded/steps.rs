@@ -10,9 +10,8 @@ use sync_core::ids::OriginId;
 
 use super::index::{Standing, lock};
 use super::plan::{Compaction, FoldedDocument, Plan};
-use super::row::check;
 use super::schema::{failed, seq_column, signed};
-use super::writer::{Engine, PAGE};
+use super::writer::Engine;
 use crate::registry::{OriginEntry, RegistryError, rules};
 
 /// Time after which a step of folding ends, at the next document.
@@ -35,8 +34,7 @@ impl Engine {
             Ok(Some(stands.1))
         })?;
         if !plan.is_begun() {
-            plan.begin(self.next_snapshot);
-            self.next_snapshot += 1;
+            plan.begin(self.allot_snapshot());
         }
         if !goes_on {
             // Another one was quicker.
@@ -47,12 +45,7 @@ impl Engine {
         if !parts.is_empty() {
             let number = plan.number();
             for (part, bytes) in parts {
-                self.pages += u64::try_from(bytes.len()).unwrap_or(0) / PAGE + 2;
-                self.write(|connection| {
-                    connection
-                        .prepare_cached("INSERT INTO parts VALUES (?1, ?2, ?3)")?
-                        .execute(params![number, part, &bytes[..]])
-                })?;
+                self.write_part(number, part, &bytes)?;
             }
             return Ok(Some(Plan::Compact(plan)));
         }
@@ -88,23 +81,8 @@ impl Engine {
                 );
             }
         }
-        let snapshot = &plan.snapshot;
-        let (number, doc) = (plan.number(), plan.doc);
-        let seq = seq_column(snapshot.seq)?;
-        let length = i64::try_from(snapshot.bytes.len()).unwrap_or(i64::MAX);
-        let hash = i64::from_le_bytes(check(snapshot.seq, &snapshot.bytes));
-        self.write(|connection| {
-            connection
-                .prepare_cached("INSERT INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-                .execute(params![
-                    number,
-                    doc,
-                    seq,
-                    signed(snapshot.digest.0),
-                    length,
-                    hash
-                ])
-        })?;
+        let doc = plan.doc;
+        self.write_snapshot(plan.number(), doc, &plan.snapshot)?;
         self.write_origins(doc, &unfolded)?;
         self.write_standing(&standing)?;
         if drops {
@@ -150,21 +128,7 @@ impl Engine {
             }
             standing.folded = fold.through;
             let doc = fold.doc;
-            for segment in &fold.segments {
-                let seq = seq_column(segment.seq)?;
-                self.pages += u64::try_from(segment.changes.len()).unwrap_or(0) / PAGE + 2;
-                self.write(|connection| {
-                    connection
-                        .prepare_cached("INSERT INTO log VALUES (?1, ?2, ?3, ?4, ?5)")?
-                        .execute(params![
-                            doc,
-                            seq,
-                            segment.n,
-                            signed(segment.digest.0),
-                            segment.changes
-                        ])
-                })?;
-            }
+            self.write_log(doc, &fold.segments)?;
             self.write_origins(doc, &fold.origins)?;
             self.write_head(doc, fold.through, fold.digest)?;
             {
@@ -224,7 +188,11 @@ impl Engine {
         Ok(())
     }
 
-    fn write_origins(&mut self, doc: i64, entries: &[OriginEntry]) -> Result<(), RegistryError> {
+    pub(super) fn write_origins(
+        &mut self,
+        doc: i64,
+        entries: &[OriginEntry],
+    ) -> Result<(), RegistryError> {
         for entry in entries {
             let seq = seq_column(entry.seq)?;
             self.pages += 1;

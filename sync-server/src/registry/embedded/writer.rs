@@ -12,10 +12,10 @@ use super::EmbeddedOptions;
 use super::document::Document;
 use super::index::{Index, Journal, Published, RowRef, Standing, find, lock};
 use super::origins::changed_by;
-use super::plan::{Compaction, Plan};
+use super::plan::Plan;
 use super::reader::Reader;
-use super::row::{Part, check, encode};
-use super::schema::{Directory, failed, mode_column, not_copied, seq_column, signed};
+use super::row::{Part, encode};
+use super::schema::{Directory, failed, not_copied, seq_column, signed};
 use crate::registry::group_commit::BlockingRegistry;
 use crate::registry::rules;
 use crate::registry::{DocumentMeta, Durability, NewChange, NewDocument, Outcome, RegistryError};
@@ -50,7 +50,7 @@ pub(super) struct Engine {
     is_usable: bool,
     next_row: i64,
     next_doc: i64,
-    pub(super) next_snapshot: i64,
+    next_snapshot: i64,
     /// Pages that this transaction writes, about.
     pub(super) pages: u64,
     buffer: Vec<u8>,
@@ -168,6 +168,44 @@ impl Engine {
         let loaded = Arc::new(Mutex::new(loaded));
         self.documents.insert(document.clone(), Arc::clone(&loaded));
         Ok(Some(loaded))
+    }
+
+    /// The number of a new document. None is given twice, whatever fails.
+    pub(super) const fn allot_doc(&mut self) -> i64 {
+        let doc = self.next_doc;
+        self.next_doc += 1;
+        doc
+    }
+
+    /// The number of a new snapshot.
+    pub(super) const fn allot_snapshot(&mut self) -> i64 {
+        let number = self.next_snapshot;
+        self.next_snapshot += 1;
+        number
+    }
+
+    /// A document that is in memory, as it will be after the next commit.
+    pub(super) fn in_memory(&self, document: &DocumentId) -> Option<Arc<Mutex<Document>>> {
+        self.documents.get(document).cloned()
+    }
+
+    /// Puts a document in the place of what is known under its name, to be committed.
+    pub(super) fn put(&mut self, id: DocumentId, mut document: Document) {
+        document.is_changed = true;
+        let slot = match self.documents.get(&id) {
+            Some(slot) => {
+                let mut old = lock(slot);
+                document.is_staged = old.is_staged;
+                *old = document;
+                Arc::clone(slot)
+            }
+            None => {
+                let slot = Arc::new(Mutex::new(document));
+                self.documents.insert(id, Arc::clone(&slot));
+                slot
+            }
+        };
+        self.stage(&slot);
     }
 
     pub(super) fn load_live(
@@ -303,56 +341,15 @@ impl BlockingRegistry for Engine {
             };
         }
         let meta = rules::created(&document)?;
-        let head = seq_column(meta.head)?;
-        let doc = self.next_doc;
-        let snapshot = document
-            .snapshot
-            .map(|snapshot| (self.next_snapshot, snapshot));
-        let digest = signed(meta.digest.0);
-        self.write(|connection| {
-            connection
-                .prepare_cached(
-                    "INSERT INTO documents (doc, id, engine, epoch, mode, head, digest, log_start,
-                         start_digest, snapshot, snapshot_seq)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?6, ?7, ?8, ?6)",
-                )?
-                .execute(params![
-                    doc,
-                    meta.id.as_str(),
-                    meta.engine.as_str(),
-                    signed(meta.epoch.0),
-                    mode_column(meta.mode),
-                    head,
-                    digest,
-                    snapshot.as_ref().map(|(number, _)| *number),
-                ])?;
-            let Some((number, snapshot)) = &snapshot else {
-                return Ok(());
-            };
-            for (part, bytes) in (0_i64..).zip(snapshot.bytes.chunks(Compaction::PART)) {
-                connection
-                    .prepare_cached("INSERT INTO parts VALUES (?1, ?2, ?3)")?
-                    .execute(params![number, part, bytes])?;
-            }
-            let length = i64::try_from(snapshot.bytes.len()).unwrap_or(i64::MAX);
-            let hash = i64::from_le_bytes(check(snapshot.seq, &snapshot.bytes));
-            connection
-                .prepare_cached("INSERT INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-                .execute(params![number, doc, head, digest, length, hash])?;
-            Ok(())
-        })?;
-        self.next_doc += 1;
-        self.pages += 3;
-        let number = snapshot.map(|(number, _)| number);
-        self.next_snapshot += i64::from(number.is_some());
         let standing = Standing {
-            doc,
+            doc: self.allot_doc(),
             start_digest: meta.digest,
             folded: meta.head,
-            snapshot: number,
+            snapshot: document.snapshot.as_ref().map(|_| self.allot_snapshot()),
             is_deleted: false,
             meta: meta.clone(),
         };
+        self.insert_document(&standing, document.snapshot.as_ref())?;
         let created = Arc::new(Mutex::new(Document::new(standing)));
         self.documents.insert(document.id, Arc::clone(&created));
         self.stage(&created);
@@ -541,15 +538,24 @@ fn publish(
 ) {
     let before = published.rows.front().map(|row| row.row);
     if document.is_changed {
+        let is_replaced = published.standing.doc != document.standing.doc;
+        if is_replaced && published.damaged.take().is_some() {
+            // Its rows were taken out of the account when that was noticed.
+            let doc = published.standing.doc;
+            journal.damaged.retain(|damaged| *damaged != doc);
+            published.rows.clear();
+        }
         published.standing = document.standing.clone();
-        let through = if document.standing.is_deleted {
+        let through = if is_replaced || document.standing.is_deleted {
             Seq(u64::MAX)
         } else {
             document.standing.folded
         };
         let dropped = published.drop_rows(through);
         journal.bytes = journal.bytes.saturating_sub(dropped);
-        if let Some(origins) = &mut published.origins {
+        if is_replaced {
+            published.origins = Some(HashMap::new());
+        } else if let Some(origins) = &mut published.origins {
             origins.retain(|_, entry| entry.seq > through);
         }
     }
