@@ -7,6 +7,9 @@ use bytes::Bytes;
 /// Bytes of a message above which it is cut into fragments. Also the most that a merged `Changes` frame holds.
 pub const FRAGMENT_BYTES: usize = 64 * 1024;
 
+/// Bytes of state that one `Snapshot` message carries at most: with its other fields it fits into a transport message.
+pub const SNAPSHOT_PIECE_BYTES: usize = FRAGMENT_BYTES - 64;
+
 /// Frames below this many bytes are never compressed.
 pub const COMPRESS_BYTES_MIN: usize = 512;
 

@@ -319,6 +319,8 @@ fn snapshot(bytes: Vec<u8>) -> Message {
         seq: Seq(100_000),
         digest: Digest(u64::MAX),
         codec: 0,
+        offset: 0,
+        total_bytes: bytes.len().try_into().unwrap(),
         bytes: bytes.into(),
     })
 }

@@ -347,18 +347,29 @@ fn changes() -> impl Strategy<Value = Message> {
 }
 
 fn states() -> impl Strategy<Value = Message> {
-    let snapshot = (channel(), epoch(), seq(), digest(), any::<u8>(), bytes()).prop_map(
-        |(channel, epoch, seq, digest, codec, bytes)| {
-            Message::Snapshot(SnapshotMessage {
-                channel,
-                epoch,
-                seq,
-                digest,
-                codec,
-                bytes,
-            })
-        },
-    );
+    let snapshot = (
+        channel(),
+        epoch(),
+        seq(),
+        digest(),
+        any::<u8>(),
+        (integer(), integer()),
+        bytes(),
+    )
+        .prop_map(
+            |(channel, epoch, seq, digest, codec, (offset, total_bytes), bytes)| {
+                Message::Snapshot(SnapshotMessage {
+                    channel,
+                    epoch,
+                    seq,
+                    digest,
+                    codec,
+                    offset,
+                    total_bytes,
+                    bytes,
+                })
+            },
+        );
     let request = (channel(), seq())
         .prop_map(|(channel, seq)| Message::FoldRequest(FoldRequest { channel, seq }));
     let offer = (channel(), epoch(), seq(), digest(), bytes()).prop_map(

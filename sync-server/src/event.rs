@@ -119,6 +119,15 @@ pub enum ServerEvent {
         /// The history that is no more.
         epoch: Epoch,
     },
+    /// A document's snapshot has been read, for clients that need it: once for all of them while any is being sent it.
+    SnapshotRead {
+        /// The document.
+        document: DocumentId,
+        /// Sequence of the snapshot.
+        seq: Seq,
+        /// Bytes of the snapshot.
+        bytes: usize,
+    },
     /// A document's log has been folded into a new snapshot.
     Folded {
         /// The document.

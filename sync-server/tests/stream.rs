@@ -334,7 +334,7 @@ async fn a_reader_that_stops_reading_costs_nobody_anything_and_catches_up_when_i
 
 /// Scenario 35, the server's side: a large document does not hold up pings or other documents.
 #[tokio::test(start_paused = true)]
-async fn pings_and_other_documents_are_served_between_the_fragments_of_a_large_one() {
+async fn pings_and_other_documents_are_served_between_the_pieces_of_a_large_one() {
     let (server, registry) = server();
     let mut ada = Peer::welcomed(&server, 1).await;
     let large = ada.open("large").await;
@@ -355,17 +355,13 @@ async fn pings_and_other_documents_are_served_between_the_fragments_of_a_large_o
     ada.push(&ours, 1, &["meanwhile"]).await;
     let (mut before_pong, mut before_change) = (0, 0);
     let (mut pong, mut change) = (false, false);
-    let limits = sync_core::limits::Limits::default();
-    let mut reassembler = Reassembler::new(&limits);
     while doc.cursor.seq < Seq(1) {
-        match decode_frame(bob.next_frame().await.unwrap(), 1 << 26).unwrap() {
+        match bob.next().await {
             Message::Pong(_) => pong = true,
-            Message::Fragment(fragment) => {
+            Message::Snapshot(piece) => {
                 before_pong += usize::from(!pong);
                 before_change += usize::from(!change);
-                if let Some(frame) = reassembler.handle(fragment).unwrap() {
-                    doc.take(decode_frame(frame, 1 << 26).unwrap());
-                }
+                doc.take(Message::Snapshot(piece));
             }
             message => {
                 small.take(message);
@@ -376,7 +372,7 @@ async fn pings_and_other_documents_are_served_between_the_fragments_of_a_large_o
     assert!(pong && change);
     assert!(
         before_pong < 10 && before_change < 20,
-        "{before_pong} {before_change} of 77 fragments"
+        "{before_pong} {before_change} of 77 pieces"
     );
 }
 

@@ -228,11 +228,16 @@ impl SyncState {
 pub enum SyncPhase {
     /// Not open on any connection.
     Offline,
-    /// Receiving what was missed.
+    /// Receiving what was missed, in bytes of snapshots and changes, before compression.
+    ///
+    /// The count goes on over cuts of the connection, until the document is [`Live`](Self::Live). Neither `received`
+    /// nor its share of the `total` goes back, but where a cut snapshot has become another one meanwhile and begins
+    /// anew. Once everything has arrived, it is still to be imported.
     CatchingUp {
-        /// Changes imported so far in this session.
+        /// Bytes received.
         received: u64,
-        /// Changes that this session has to import, as far as known.
+        /// Bytes of everything that was missed; 0 while that is not known. Those of a snapshot are exact; those of
+        /// changes that have yet to come are reckoned from the ones that have.
         total: u64,
     },
     /// Caught up.

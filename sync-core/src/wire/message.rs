@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use twox_hash::XxHash3_64;
 
 use crate::error::{Action, ErrorCode};
 use crate::history::{Cursor, Digest, Epoch, EpochMode, Seq};
@@ -226,10 +227,22 @@ pub struct Open {
 pub struct PartialSnapshot {
     /// What the snapshot covers.
     pub seq: Seq,
-    /// Bytes held.
+    /// Bytes held, from the first on.
     pub offset: u64,
-    /// Digest of the snapshot.
+    /// Of the bytes held, so that what continues them can only be the very same snapshot.
     pub digest: Digest,
+}
+
+impl PartialSnapshot {
+    /// What a client says of the bytes that it holds.
+    #[must_use]
+    pub fn of(seq: Seq, held: &[u8]) -> Self {
+        Self {
+            seq,
+            offset: u64::try_from(held.len()).unwrap_or(u64::MAX),
+            digest: Digest(XxHash3_64::oneshot_with_seed(seq.0, held)),
+        }
+    }
 }
 
 /// The server's answer to [`Open`].
@@ -403,7 +416,7 @@ pub struct Refuse {
     pub message: String,
 }
 
-/// Full engine state.
+/// A piece of full engine state; a snapshot travels as several of these, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotMessage {
     /// The document.
@@ -416,7 +429,11 @@ pub struct SnapshotMessage {
     pub digest: Digest,
     /// Encoding of the bytes within the engine; 0 is the engine's own.
     pub codec: u8,
-    /// The state.
+    /// Bytes of the state before this piece.
+    pub offset: u64,
+    /// Bytes of the whole state.
+    pub total_bytes: u64,
+    /// The piece.
     pub bytes: Bytes,
 }
 

@@ -114,6 +114,8 @@ pub(crate) fn message(v: &Value) -> Message {
             seq: seq(v, "seq"),
             digest: digest(v),
             codec: int(v, "codec"),
+            offset: int(v, "offset"),
+            total_bytes: int(v, "total_bytes"),
             bytes: bytes(&v["bytes"]),
         }),
         "FoldRequest" => Message::FoldRequest(FoldRequest {

@@ -305,6 +305,11 @@ impl RoomHandle {
                 tracing::warn!(%document, %epoch, "the document has another history now");
                 ServerEvent::HistoryReplaced { document, epoch }
             }
+            RoomEvent::SnapshotRead { seq, bytes } => ServerEvent::SnapshotRead {
+                document,
+                seq,
+                bytes,
+            },
             RoomEvent::Folded {
                 seq,
                 bytes,

@@ -54,6 +54,8 @@ pub(crate) struct Doc {
     pub(crate) cursor: Cursor,
     pub(crate) opened: Opened,
     pub(crate) content: Vec<String>,
+    /// The part of a snapshot that has arrived.
+    pub(crate) state: Vec<u8>,
 }
 
 impl Peer {
@@ -219,6 +221,7 @@ impl Peer {
                 },
                 opened,
                 content: Vec::new(),
+                state: Vec::new(),
             },
             other => panic!("expected Opened, got {other:?}"),
         }
@@ -283,9 +286,18 @@ impl Doc {
             }
             Message::Snapshot(snapshot) => {
                 assert_eq!(snapshot.channel, self.channel);
-                self.cursor.seq = snapshot.seq;
-                self.cursor.digest = snapshot.digest;
-                self.content = vec![String::from_utf8(snapshot.bytes.to_vec()).unwrap()];
+                if snapshot.offset == 0 {
+                    self.state.clear();
+                }
+                let bytes = |state: &[u8]| u64::try_from(state.len()).unwrap();
+                assert_eq!(snapshot.offset, bytes(&self.state), "out of step");
+                self.state.extend_from_slice(&snapshot.bytes);
+                if bytes(&self.state) == snapshot.total_bytes {
+                    self.cursor.seq = snapshot.seq;
+                    self.cursor.digest = snapshot.digest;
+                    let state = std::mem::take(&mut self.state);
+                    self.content = vec![String::from_utf8(state).unwrap()];
+                }
             }
             other => panic!("expected Changes or Snapshot, got {other:?}"),
         }

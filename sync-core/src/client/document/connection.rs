@@ -57,7 +57,7 @@ impl DocumentState {
             origins: self.outbox.origins(),
             access: self.options.access,
             create: self.options.create,
-            partial: None,
+            partial: self.partial.claim(),
         }));
     }
 
@@ -112,7 +112,6 @@ impl DocumentState {
         self.link = Link::Streaming(Box::new(Stream {
             channel: opened.channel,
             received,
-            started: received.seq,
             open_head: opened.head,
             head: opened.head,
             authors: opened
@@ -127,6 +126,15 @@ impl DocumentState {
         if own_are_imported && !awaits_snapshot && self.cursor.is_none() {
             self.cursor = Some(start);
         }
+        if awaits_snapshot {
+            let (held, of) = self.partial.progress();
+            let total = total_bytes(opened.next);
+            let received = if of == total { held } else { 0 };
+            self.progress.snapshot(Seq::ZERO, received, total);
+        } else {
+            self.partial.forget();
+        }
+        self.update_progress();
         self.finish_if_complete(turn);
         true
     }
@@ -187,7 +195,10 @@ impl DocumentState {
         turn.touched = true;
         self.link = match action {
             Action::Retry | Action::Resync | Action::RefreshAuth => self.delayed(now, error, rng),
-            Action::Refuse | Action::Upgrade | Action::Stop => Link::Blocked(error.code),
+            Action::Refuse | Action::Upgrade | Action::Stop => {
+                self.partial.forget();
+                Link::Blocked(error.code)
+            }
         };
         if error.code == ErrorCode::Deleted {
             turn.events.push(DocumentEvent::Deleted);
@@ -258,6 +269,15 @@ impl DocumentState {
             turn.events.push(DocumentEvent::AccessChanged(access));
             turn.touched = true;
         }
+    }
+}
+
+const fn total_bytes(next: Continuation) -> u64 {
+    match next {
+        Continuation::Snapshot { total_bytes } | Continuation::Reset { total_bytes, .. } => {
+            total_bytes
+        }
+        Continuation::Resume | Continuation::Wait => 0,
     }
 }
 

@@ -12,6 +12,8 @@
 mod connection;
 mod jobs;
 mod journal;
+mod partial;
+mod progress;
 mod pushing;
 mod refusals;
 mod stream;
@@ -22,6 +24,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use self::journal::{Journal, Passed};
+use self::partial::Partial;
+use self::progress::Progress;
 use super::backoff::Backoff;
 use super::event::{DocumentEvent, RefusedChange, RefusedReason, SyncPhase, SyncState};
 use super::outbox::{Entry, Outbox};
@@ -100,6 +104,9 @@ pub(crate) struct DocumentState {
     /// There is a store.
     keeps: bool,
     journal: Journal,
+    /// What has arrived of a snapshot that has not arrived whole.
+    partial: Partial,
+    progress: Progress,
 }
 
 #[derive(Debug)]
@@ -133,8 +140,6 @@ struct Stream {
     channel: Channel,
     /// What has arrived and is at least queued for import.
     received: Cursor,
-    /// Where `received` stood at the open, for progress.
-    started: Seq,
     open_head: Seq,
     /// Last head told.
     head: Seq,
@@ -222,6 +227,8 @@ impl DocumentState {
             headless: false,
             keeps,
             journal: Journal::default(),
+            partial: Partial::default(),
+            progress: Progress::default(),
         }
     }
 
@@ -434,10 +441,7 @@ impl DocumentState {
         }
         match &self.link {
             Link::Idle | Link::Delayed(_) | Link::Parked => SyncPhase::Offline,
-            Link::Opening(_) | Link::Waiting(_) => SyncPhase::CatchingUp {
-                received: 0,
-                total: 0,
-            },
+            Link::Opening(_) | Link::Waiting(_) => self.catching_up(),
             Link::Blocked(ErrorCode::Deleted) => SyncPhase::Deleted,
             Link::Blocked(code) => SyncPhase::Refused(*code),
             Link::Damaged(sequence) => SyncPhase::Damaged {
@@ -459,12 +463,33 @@ impl DocumentState {
                 {
                     SyncPhase::Live
                 } else {
-                    SyncPhase::CatchingUp {
-                        received: stream.received.seq.0.saturating_sub(stream.started.0),
-                        total: stream.head.0.saturating_sub(stream.started.0),
-                    }
+                    self.catching_up()
                 }
             }
+        }
+    }
+
+    const fn catching_up(&self) -> SyncPhase {
+        let (received, total) = self.progress.told();
+        SyncPhase::CatchingUp { received, total }
+    }
+
+    /// Reckons again how much has yet to come.
+    fn update_progress(&mut self) {
+        if let Link::Streaming(stream) = &self.link {
+            let known = if stream.awaits_snapshot {
+                self.partial.seq().unwrap_or(stream.head)
+            } else {
+                stream.received.seq
+            };
+            self.progress.update(stream.head.0.saturating_sub(known.0));
+        }
+    }
+
+    /// Ends the count of what was missing when nothing is.
+    pub(crate) fn finish_progress(&mut self) {
+        if self.progress.told().0 > 0 && self.phase() == SyncPhase::Live {
+            self.progress.finish();
         }
     }
 

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::journal::Passed;
+use super::partial::Taken;
 use super::{DocumentState, Effect, Link, PendingJob, Plan, Turn};
 use crate::client::replica::{Job, Target};
 use crate::history::{Cursor, Seq};
@@ -18,6 +19,7 @@ impl DocumentState {
         {
             stream.head = head;
             turn.touched = true;
+            self.update_progress();
         }
     }
 
@@ -41,6 +43,13 @@ impl DocumentState {
         if stream.awaits_snapshot || message.check != check_of(first) {
             return self.out_of_step(now, rng, turn);
         }
+        let bytes = message
+            .changes
+            .iter()
+            .map(|change| change.bytes.len())
+            .sum();
+        self.progress
+            .changes(wide(message.changes.len()), wide(bytes));
         let mut cursor = stream.received;
         let mut import = Vec::with_capacity(message.changes.len());
         let mut passed = Passed::default();
@@ -128,39 +137,49 @@ impl DocumentState {
         {
             return self.out_of_step(now, rng, turn);
         }
-        stream.awaits_snapshot = false;
+        turn.touched = true;
+        let (seq, total) = (snapshot.seq, snapshot.total_bytes);
         let cursor = Cursor {
             epoch: snapshot.epoch,
             seq: snapshot.seq,
             digest: snapshot.digest,
         };
+        let state = if self.headless {
+            // No replica takes it over: only its end counts.
+            let end = snapshot.offset.saturating_add(wide(snapshot.bytes.len()));
+            (end >= total).then(Bytes::new)
+        } else {
+            match self.partial.take(snapshot) {
+                Taken::Part => None,
+                Taken::Whole(state) => Some(state),
+                Taken::Misplaced => return self.out_of_step(now, rng, turn),
+            }
+        };
+        let Some(state) = state else {
+            let (received, _) = self.partial.progress();
+            self.progress.snapshot(seq, received, total);
+            return self.update_progress();
+        };
+        self.progress.snapshot(seq, total, total);
+        stream.awaits_snapshot = false;
         stream.received = cursor;
-        stream.started = snapshot.seq;
-        stream.head = stream.head.max(snapshot.seq);
+        stream.head = stream.head.max(seq);
         if self.headless {
             return;
         }
         let (target, effect) = match stream.plan {
-            Plan::Follow => (
-                Target::Main,
-                Effect::Moved {
-                    cursor,
-                    first: snapshot.seq,
-                },
-            ),
-            Plan::Merge { .. } | Plan::Replace { .. } => (
-                Target::Shadow,
-                Effect::Shadow {
-                    first: snapshot.seq,
-                },
-            ),
+            Plan::Follow => (Target::Main, Effect::Moved { cursor, first: seq }),
+            Plan::Merge { .. } | Plan::Replace { .. } => {
+                (Target::Shadow, Effect::Shadow { first: seq })
+            }
         };
-        let passed = Passed::snapshot(snapshot.bytes.clone());
+        let passed = Passed::snapshot(state.clone());
         let job = Job::ImportSnapshot {
             target,
-            bytes: snapshot.bytes,
+            bytes: state,
         };
         self.queue_passing(job, effect, passed, turn);
+        self.update_progress();
         self.finish_if_complete(turn);
     }
 
@@ -179,14 +198,16 @@ impl DocumentState {
         turn.touched = true;
         stream.received = cursor;
         stream.head = stream.head.max(cursor.seq);
+        let (plan, open_head) = (stream.plan, stream.open_head);
+        self.update_progress();
         if self.headless {
             return self.keep_acknowledged();
         }
-        let (target, effect) = match stream.plan {
+        let (target, effect) = match plan {
             Plan::Follow => (Target::Main, Effect::Moved { cursor, first }),
             Plan::Merge { .. } | Plan::Replace { .. } => (Target::Shadow, Effect::Shadow { first }),
         };
-        if cursor.seq >= stream.open_head && stream.plan == Plan::Follow {
+        if cursor.seq >= open_head && plan == Plan::Follow {
             // What was committed before the open has passed by, or is covered by a snapshot. It leaves the store when the
             // cursor moves, not before: until then nothing else there holds it.
             for entry in self.outbox.take_covered() {
@@ -283,4 +304,8 @@ impl DocumentState {
         turn.jobs.push((self.next_job, job));
         turn.touched = true;
     }
+}
+
+fn wide(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
 }

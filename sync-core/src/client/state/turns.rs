@@ -33,6 +33,7 @@ impl ClientState {
         let mut turn = Turn::default();
         let in_flight = state.in_flight_charge();
         let result = f(state, &mut self.rng, &mut turn);
+        state.finish_progress();
         let channel = state.channel();
         if let Link::Up(up) = &mut self.link {
             up.in_flight = (up.in_flight + state.in_flight_charge()).saturating_sub(in_flight);

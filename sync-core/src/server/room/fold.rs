@@ -327,5 +327,10 @@ fn position(member: &Member) -> Option<Seq> {
     let sending = stream.sending.as_ref().map(|(_, last)| *last);
     let read = stream.catch_up.back().map(|(_, last)| *last);
     let sent = Seq(stream.next.0.saturating_sub(1));
-    [sending, read].into_iter().flatten().chain([sent]).max()
+    let snapshot = stream.snapshot.as_ref().map(|(pieces, _)| pieces.seq());
+    [snapshot, sending, read]
+        .into_iter()
+        .flatten()
+        .chain([sent])
+        .max()
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::OpenRequest;
 use super::open::Opening;
+use super::pieces::Pieces;
 use super::ring::{Encoded, Sending};
 use crate::history::Seq;
 use crate::ids::OriginId;
@@ -65,6 +66,8 @@ pub(super) enum MemberState {
 pub(super) struct Stream {
     /// The sequence that the next frame starts with.
     pub(super) next: Seq,
+    /// The snapshot being sent, before anything else, and the piece that is next.
+    pub(super) snapshot: Option<(Arc<Pieces>, usize)>,
     /// The message being sent, and the sequence it ends with.
     pub(super) sending: Option<(Sending, Seq)>,
     /// Read from the registry and not sent yet; each with the sequence it ends with. At most one read.
@@ -77,6 +80,7 @@ impl Stream {
     pub(super) const fn new(next: Seq) -> Self {
         Self {
             next,
+            snapshot: None,
             sending: None,
             catch_up: VecDeque::new(),
             is_reading: false,

@@ -12,6 +12,7 @@ mod open;
 mod opened;
 mod outcome;
 mod output;
+mod pieces;
 mod publish;
 mod push;
 mod reconcile;
@@ -24,6 +25,7 @@ mod stream;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use self::append::InFlight;
 use self::fold::Folding;
@@ -31,11 +33,11 @@ pub use self::fold::{FoldError, FoldRequest, FoldedLog};
 use self::history::History;
 use self::member::{Member, MemberState};
 pub use self::output::{MemberOutput, OpenRequest, RoomEvent, RoomOutput, RoomUnloaded};
+use self::pieces::Pieces;
 use self::push::Item;
 use self::reconcile::Slot;
 use self::requests::{Purpose, absence};
 use self::ring::Ring;
-use self::snapshot::CachedSnapshot;
 use super::config::RoomConfig;
 use super::registry::RequestNumber;
 use crate::history::Seq;
@@ -58,7 +60,7 @@ pub struct Room {
     history: Option<History>,
     ring: Ring,
     /// Kept while a member is being sent it.
-    snapshot: Option<CachedSnapshot>,
+    snapshot: Option<Arc<Pieces>>,
     members: BTreeMap<SessionId, Member>,
     by_origin: BTreeMap<(OriginId, User), SessionId>,
     last_generation: u32,

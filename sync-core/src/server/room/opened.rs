@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::member::{MemberState, Stream, Writing};
 use super::open::{Read, named_origins};
+use super::pieces::Pieces;
 use super::reconcile::Slot;
-use super::ring::Encoded;
 use super::{Room, RoomEvent};
 use crate::history::{Cursor, EpochMode, Seq};
 use crate::ids::{OriginId, SessionId};
@@ -58,7 +58,7 @@ impl Room {
             && self
                 .snapshot
                 .as_ref()
-                .is_none_or(|snapshot| snapshot.seq < meta.snapshot_seq)
+                .is_none_or(|snapshot| snapshot.seq() < meta.snapshot_seq)
         {
             // The cursor is judged again then, on the same reads.
             if let Some(opening) = self.opening(key)
@@ -84,15 +84,16 @@ impl Room {
             .snapshot
             .as_ref()
             .filter(|_| meta.snapshot_seq > Seq::ZERO)
-            .map(|snapshot| {
-                let encoded = Arc::clone(&snapshot.encoded);
-                (snapshot.seq, snapshot.total_bytes, encoded)
-            });
-        let total_bytes = snapshot.as_ref().map_or(0, |(_, bytes, _)| *bytes);
-        let whole = |snapshot: Option<(Seq, u64, Arc<Encoded>)>| match snapshot {
-            Some((seq, _, encoded)) => {
-                let mut stream = Stream::new(seq.next());
-                stream.catch_up.push_back((encoded, seq));
+            .cloned();
+        let total_bytes = snapshot.as_ref().map_or(0, |pieces| pieces.total_bytes());
+        let Some(partial) = self.live(key).map(|member| member.open.partial) else {
+            return;
+        };
+        let whole = |snapshot: Option<Arc<Pieces>>| match snapshot {
+            Some(pieces) => {
+                let mut stream = Stream::new(pieces.seq().next());
+                let at = pieces.after(partial);
+                stream.snapshot = Some((pieces, at));
                 stream
             }
             None => Stream::new(Seq::ZERO.next()),

@@ -11,7 +11,7 @@ use crate::history::{Cursor, Epoch, Seq};
 use crate::ids::{ChangeId, EngineId, OriginId, RequestId, SessionId, User};
 use crate::registry::RegistryError;
 use crate::server::registry::{RegistryRequest, RequestNumber};
-use crate::wire::{AccessLevel, Compression};
+use crate::wire::{AccessLevel, Compression, PartialSnapshot};
 
 /// The room is no more: make another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +38,8 @@ pub struct OpenRequest {
     pub user: User,
     /// The client's process start.
     pub origin: OriginId,
+    /// The part of a snapshot that it holds already.
+    pub partial: Option<PartialSnapshot>,
     /// Which of the origin's connections this is: of two sessions, the one with the higher number stays.
     pub connection: u64,
     /// How its frames may be compressed.
@@ -127,6 +129,13 @@ pub enum RoomEvent {
     HistoryReplaced {
         /// The one that is no more.
         epoch: Epoch,
+    },
+    /// The snapshot has been read, to be sent to whoever needs it; it is cut and compressed once for all of them.
+    SnapshotRead {
+        /// Sequence of the snapshot.
+        seq: Seq,
+        /// Its bytes.
+        bytes: usize,
     },
     /// The log has been folded into a new snapshot.
     Folded {

@@ -10,7 +10,7 @@ use crate::ids::{Channel, OriginId, SessionId};
 use crate::limits::FRAGMENT_BYTES;
 use crate::wire::{Compression, Fragments, compress_frame, split};
 
-/// Frames up to this size are cut once for all members; of larger ones (snapshots) each member cuts the piece it
+/// Frames up to this size are cut once for all members; of larger ones (reconciling changes) each member cuts the piece it
 /// sends next, because cutting copies and a second copy of a large document is dearer than the work.
 const CUT_ONCE_BYTES_MAX: usize = 2 * 1024 * 1024;
 

@@ -1,23 +1,14 @@
-//! The snapshot that members are being sent: read once, encoded once, kept while somebody needs it.
+//! The snapshot that members are being sent: read once, cut and compressed once, kept while somebody needs it.
 
 use std::sync::Arc;
 
 use super::member::Member;
-use super::ring::Encoded;
-use super::{Purpose, Room, absence};
-use crate::history::Seq;
+use super::pieces::Pieces;
+use super::{Purpose, Room, RoomEvent, absence};
 use crate::ids::SessionId;
 use crate::registry::{RegistryError, Snapshot};
 use crate::server::registry::{RegistryRequest, RequestNumber};
 use crate::time::Time;
-use crate::wire::{Compression, Message, SnapshotMessage, encode_frame};
-
-#[derive(Debug)]
-pub(super) struct CachedSnapshot {
-    pub(super) seq: Seq,
-    pub(super) total_bytes: u64,
-    pub(super) encoded: Arc<Encoded>,
-}
 
 impl Room {
     /// Reads the snapshot, once for all who wait for it.
@@ -77,47 +68,28 @@ impl Room {
         let Some(epoch) = self.history.as_ref().map(|history| history.epoch) else {
             return;
         };
-        let total_bytes = u64::try_from(snapshot.bytes.len()).unwrap_or(u64::MAX);
-        let frame = encode_frame(
-            &Message::Snapshot(SnapshotMessage {
-                channel: self.channel,
-                epoch,
-                seq: snapshot.seq,
-                digest: snapshot.digest,
-                codec: 0,
-                bytes: snapshot.bytes,
-            }),
-            Compression::None,
-        );
-        let id = self.fragmented_id();
-        self.snapshot = Some(CachedSnapshot {
-            seq: snapshot.seq,
-            total_bytes,
-            encoded: Arc::new(Encoded::new(self.channel, id, frame)),
-        });
+        let (seq, bytes) = (snapshot.seq, snapshot.bytes.len());
+        self.snapshot = Some(Arc::new(Pieces::new(self.channel, epoch, snapshot)));
+        self.event(RoomEvent::SnapshotRead { seq, bytes });
     }
 
     fn on_snapshot_cached(&mut self, now: Time, key: (SessionId, u32)) {
         if self.opening(key).is_some() {
             return self.finish_open(now, key);
         }
-        let Some((seq, encoded)) = self
-            .snapshot
-            .as_ref()
-            .map(|snapshot| (snapshot.seq, Arc::clone(&snapshot.encoded)))
-        else {
+        let Some(pieces) = self.snapshot.clone() else {
             return;
         };
         let Some(stream) = self.live(key).and_then(Member::stream) else {
             return;
         };
         stream.is_reading = false;
-        if seq < stream.next {
+        if pieces.seq() < stream.next {
             let what = "the log starts after the snapshot".into();
             let error = self.registry_failed("snapshot", RegistryError::Damaged { what });
             return self.stop(now, key.0, error);
         }
-        stream.catch_up.push_back((encoded, seq));
+        stream.snapshot = Some((pieces, 0));
         self.wake(key.0);
     }
 
@@ -126,7 +98,7 @@ impl Room {
             && self
                 .snapshot
                 .as_ref()
-                .is_some_and(|snapshot| Arc::strong_count(&snapshot.encoded) == 1)
+                .is_some_and(|snapshot| Arc::strong_count(snapshot) == 1)
         {
             self.snapshot = None;
         }

@@ -222,6 +222,20 @@ impl Member {
                     None => continue,
                 }
             }
+            if let Some((pieces, at)) = &mut stream.snapshot {
+                let Some((frame, is_last)) = pieces.frame(*at, compression) else {
+                    stream.snapshot = None;
+                    continue;
+                };
+                *at += 1;
+                if is_last {
+                    let last = pieces.seq();
+                    stream.snapshot = None;
+                    stream.next = last.next();
+                    self.settle_through(last);
+                }
+                return Ok(MemberOutput::Frame(frame));
+            }
             let next = stream.next;
             if self
                 .controls

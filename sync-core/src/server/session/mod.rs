@@ -181,6 +181,7 @@ impl ServerSession {
                     request,
                     engine: open.engine,
                     cursor: open.cursor,
+                    partial: open.partial,
                     origins: open.origins,
                     // Asking for write gives all that the user may do beyond it.
                     access: if open.access < AccessLevel::Write {

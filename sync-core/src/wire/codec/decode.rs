@@ -310,6 +310,8 @@ fn snapshot(f: &mut Fields<'_>) -> Result<SnapshotMessage, DecodeError> {
         seq: Seq(f.u64("snapshot.seq")?),
         digest: Digest(f.u64("snapshot.digest")?),
         codec: f.u8("snapshot.codec")?,
+        offset: f.u64("snapshot.offset")?,
+        total_bytes: f.u64("snapshot.total_bytes")?,
         bytes: f.bytes("snapshot.bytes")?,
     })
 }

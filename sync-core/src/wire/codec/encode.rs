@@ -251,12 +251,14 @@ fn refuse(out: &mut Writer, m: &Refuse) {
 }
 
 fn snapshot(out: &mut Writer, m: &SnapshotMessage) {
-    head(out, kind::SNAPSHOT, 6);
+    head(out, kind::SNAPSHOT, 8);
     out.uint(m.channel.0);
     out.uint(m.epoch.0);
     out.uint(m.seq.0);
     out.uint(m.digest.0);
     out.uint(m.codec);
+    out.uint(m.offset);
+    out.uint(m.total_bytes);
     out.bytes(&m.bytes);
 }
 

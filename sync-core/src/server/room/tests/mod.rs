@@ -6,6 +6,7 @@ mod fold;
 mod life;
 mod opening;
 mod registry;
+mod snapshots;
 mod storage;
 mod streaming;
 mod world;
@@ -32,5 +33,5 @@ use crate::server::Engines;
 use crate::server::registry::{RegistryAnswer, RegistryRequest};
 use crate::wire::{
     AccessLevel, Ack, Changes, Compression, Continuation, Message, Opened, Push, Reassembler,
-    Reference, Refuse, Reset, SnapshotMessage, check_of, decode_frame,
+    Reference, Refuse, Reset, check_of, decode_frame,
 };

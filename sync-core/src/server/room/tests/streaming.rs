@@ -96,11 +96,9 @@ fn a_cursor_older_than_the_log_gets_the_snapshot_and_the_rest_and_one_inside_it_
         let opened = world.open_with(ADA, request);
         assert_eq!(opened.next, Continuation::Snapshot { total_bytes });
         let messages = world.all(ADA);
-        let Message::Snapshot(SnapshotMessage { seq, ref bytes, .. }) = messages[0] else {
-            panic!("expected Snapshot, got {:?}", messages[0]);
-        };
-        assert_eq!((seq, bytes), (Seq(6), &state));
-        assert_eq!(texts(&messages[1]), [&b"7"[..], b"8", b"9", b"10"]);
+        let (sent, after) = snapshot_in(&messages);
+        assert_eq!(sent, state);
+        assert_eq!(texts(&after[0]), [&b"7"[..], b"8", b"9", b"10"]);
     }
     let opened = world.open_at(BOB, world.cursor(5));
     assert_eq!(opened.next, Continuation::Resume);

@@ -108,6 +108,7 @@ impl World {
             request: RequestId(1),
             engine: EngineId::YRS,
             cursor: None,
+            partial: None,
             origins: Vec::new(),
             access: AccessLevel::Write,
             create: true,
@@ -292,6 +293,22 @@ pub(super) fn texts(message: &Message) -> Vec<&[u8]> {
         Message::Changes(Changes { changes, .. }) => changes.iter().map(|c| &*c.bytes).collect(),
         other => panic!("expected Changes, got {other:?}"),
     }
+}
+
+/// The state that arrives as pieces, and what comes after it.
+pub(super) fn snapshot_in(messages: &[Message]) -> (Bytes, &[Message]) {
+    let mut state = Vec::new();
+    for (at, message) in messages.iter().enumerate() {
+        let Message::Snapshot(piece) = message else {
+            panic!("expected Snapshot, got {message:?}");
+        };
+        assert_eq!(piece.offset, u64::try_from(state.len()).unwrap());
+        state.extend_from_slice(&piece.bytes);
+        if u64::try_from(state.len()).unwrap() == piece.total_bytes {
+            return (state.into(), &messages[at + 1..]);
+        }
+    }
+    panic!("the snapshot ends early");
 }
 
 pub(super) fn code_of(message: Option<Message>) -> ErrorCode {
