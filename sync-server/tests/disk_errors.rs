@@ -21,7 +21,7 @@ use disk::{Disk, EIO, ENOSPC, FOR_EVER, Fault, Recording, Watched};
 use embedded::load::{
     self, Acknowledged, CALLS, DIRECTORY, FIRST_ORIGIN, WRITERS, eager, holds, name,
 };
-use embedded::{Directory, id};
+use embedded::{Directory, id, setting};
 use sync_core::history::Seq;
 use sync_core::ids::OriginId;
 use sync_server::registry::{EmbeddedRegistry, RegistryError, ServerRegistry};
@@ -33,7 +33,7 @@ async fn child() {
 }
 
 fn rounds() -> u64 {
-    env::var("SYNC_DISK_ROUNDS").map_or(8, |rounds| rounds.parse().unwrap())
+    setting("SYNC_DISK_ROUNDS", 4)
 }
 
 /// What a process did that wrote to such a disk.
@@ -70,9 +70,13 @@ impl Written {
             .collect()
     }
 
-    /// All that was acknowledged is there, when the directory is opened again, and if the power is cut besides.
+    /// All that was acknowledged is there if the power is cut, and when the directory is opened again.
     async fn is_whole(&self, what: &str) {
+        self.is_whole_on_disk(what).await;
         holds(&self.watched.data(), &self.acknowledged, what).await;
+    }
+
+    async fn is_whole_on_disk(&self, what: &str) {
         for seed in 0..6 {
             let mut disk = Disk::new(&self.recording, seed);
             disk.advance(self.recording.len());
@@ -131,7 +135,25 @@ async fn after_a_failed_sync_everything_is_refused_until_the_directory_is_opened
                 written.said
             );
         }
-        written.is_whole(&what).await;
+        written.is_whole_on_disk(&what).await;
+
+        // Whoever opens it again goes on from there, and may lose power too.
+        let watched = &written.watched;
+        let mut next = watched.child("child", None);
+        next.env(DIRECTORY, watched.data()).env(CALLS, "5");
+        assert!(next.env(FIRST_ORIGIN, "1001").status().unwrap().success());
+        let recording = watched.recording();
+        let mut disk = Disk::new(&recording, round.into());
+        let mut acknowledged = Acknowledged::default();
+        for moment in recording.moments(8, round) {
+            acknowledged.read_all(&disk.advance(moment));
+            let image = Directory::new();
+            let luck = disk.image(image.path());
+            let data = image.path().join("data");
+            holds(&data, &acknowledged, &format!("{what}, then {luck}")).await;
+        }
+        acknowledged.read_all(&disk.advance(recording.len()));
+        holds(&watched.data(), &acknowledged, &what).await;
     }
     assert!(met >= rounds(), "{met} syncs failed in time");
 }

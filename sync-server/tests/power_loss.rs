@@ -13,37 +13,14 @@
 mod disk;
 mod embedded;
 
-use std::env;
-
-use disk::{Disk, Fault, KILLED, Recording, Watched};
-use embedded::Directory;
+use disk::{Disk, Fault, KILLED, Watched};
 use embedded::load::{self, Acknowledged, CALLS, DIRECTORY, FIRST_ORIGIN, SHOWS, holds};
-use sync_core::rng::Rng;
+use embedded::{Directory, setting};
 
 /// The process that writes; by itself it has nothing to do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child() {
     load::run().await;
-}
-
-fn setting(name: &str, default: u64) -> u64 {
-    env::var(name).map_or(default, |value| value.parse().unwrap())
-}
-
-/// Moments at which to cut the power: half of them right after something was promised.
-fn moments(recording: &Recording, rng: &mut Rng) -> Vec<usize> {
-    let words = recording.after_words();
-    let below = |n: usize, rng: &mut Rng| {
-        usize::try_from(rng.next_u64() % u64::try_from(n).unwrap()).unwrap()
-    };
-    let mut moments: Vec<_> = (0..setting("SYNC_DISK_IMAGES", 200))
-        .map(|n| match n % 2 {
-            0 => words[below(words.len(), rng)],
-            _ => below(recording.len() + 1, rng),
-        })
-        .collect();
-    moments.sort_unstable();
-    moments
 }
 
 /// Scenario 62, for the power instead of the process.
@@ -54,7 +31,6 @@ async fn a_power_cut_at_any_moment_has_lost_nothing_that_was_acknowledged() {
     };
     let seed = setting("SYNC_DISK_SEED", 1);
     println!("seed {seed}");
-    let mut rng = Rng::new(seed.into());
     // The second process begins with what the first has left.
     for first in [1, 1_001] {
         let status = watched
@@ -69,7 +45,7 @@ async fn a_power_cut_at_any_moment_has_lost_nothing_that_was_acknowledged() {
     let recording = watched.recording();
     let mut disk = Disk::new(&recording, seed.into());
     let mut acknowledged = Acknowledged::default();
-    for moment in moments(&recording, &mut rng) {
+    for moment in recording.moments(setting("SYNC_DISK_IMAGES", 200), seed) {
         acknowledged.read_all(&disk.advance(moment));
         let image = Directory::new();
         let what = disk.image(image.path());

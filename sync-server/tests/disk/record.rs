@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::path::Path;
 
+use sync_core::rng::Rng;
+
 /// The file that children say things in.
 pub(super) const SAID: &str = "said";
 
@@ -76,6 +78,22 @@ impl Recording {
     /// How many things were done.
     pub(crate) fn len(&self) -> usize {
         self.actions.len()
+    }
+
+    /// So many moments, in their order: half of them right after something was said, for that may have been a promise.
+    pub(crate) fn moments(&self, count: u64, seed: u64) -> Vec<usize> {
+        let mut rng = Rng::new(seed.into());
+        let words = self.after_words();
+        let mut below =
+            |n: usize| usize::try_from(rng.next_u64() % u64::try_from(n).unwrap()).unwrap();
+        let mut moments: Vec<_> = (0..count)
+            .map(|n| match n % 2 {
+                0 => words[below(words.len())],
+                _ => below(self.len() + 1),
+            })
+            .collect();
+        moments.sort_unstable();
+        moments
     }
 
     /// The moments right after something was said.

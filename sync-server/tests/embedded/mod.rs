@@ -48,6 +48,11 @@ impl Drop for Directory {
     }
 }
 
+/// How much of something a test does, if not as usual.
+pub(crate) fn setting(name: &str, usual: u64) -> u64 {
+    std::env::var(name).map_or(usual, |value| value.parse().unwrap())
+}
+
 pub(crate) fn id(name: &str) -> DocumentId {
     DocumentId::new(name).unwrap()
 }

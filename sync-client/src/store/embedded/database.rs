@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode as SqliteCode, OptionalExtension, Row, Transaction, params};
 use sync_core::BoxError;
@@ -155,11 +156,31 @@ impl Database {
         rows.collect::<Result<_, _>>().map_err(failed)
     }
 
-    /// Moves what it can of the WAL into the database.
-    pub(super) fn checkpoint(&self) -> Result<(), StoreError> {
+    /// Leaves the WAL as it is when this is closed: after a failed sync the database must not be changed any more, for there
+    /// may be less on the disk of what would repair it than what is read.
+    pub(super) fn keep_wal(&self) -> Result<(), StoreError> {
         self.connection
-            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+            .map(drop)
             .map_err(failed)
+    }
+
+    /// Syncs the WAL, and moves what it can of it into the database. On a full disk that is nothing, and tried again later.
+    ///
+    /// # Errors
+    /// Those of the disk: what was not synced before may never reach it.
+    pub(super) fn checkpoint(&self) -> Result<(), StoreError> {
+        let moved = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        match moved {
+            Err(error) if error.sqlite_error_code() == Some(SqliteCode::DiskFull) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "the store could not be checkpointed");
+                Ok(())
+            }
+            moved => moved.map_err(failed),
+        }
     }
 }
 
@@ -168,8 +189,8 @@ fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
     connection.set_prepared_statement_cache_capacity(32);
     // Looked at before anything is written: what is no store, or a newer one, stays as it is.
     let format = format_of(connection)?;
+    switch(connection).map_err(failed)?;
     let pragmas = [
-        ("journal_mode", "WAL"),
         // The store's thread syncs commits itself. This keeps the database whole.
         ("synchronous", "NORMAL"),
         ("checkpoint_fullfsync", "ON"),
@@ -192,6 +213,14 @@ fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
             .map_err(failed)?;
         transaction.commit().map_err(failed)?;
     }
+    Ok(())
+}
+
+/// Switches to a WAL. To the end of the statement: it commits the switch after it has answered.
+fn switch(connection: &Connection) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare("PRAGMA journal_mode = WAL")?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
     Ok(())
 }
 

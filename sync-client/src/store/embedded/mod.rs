@@ -10,6 +10,7 @@ mod writer;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -90,12 +91,15 @@ impl EmbeddedStore {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         let lock = lock_file(&beside(&path, ".lock"))?;
+        let io = |error: std::io::Error| StoreError::Failed(error.into());
+        rewrite(&beside(&path, "-wal")).map_err(io)?;
         let database = Database::open(&path)?;
         let reader = Database::open(&path)?;
+        sync_name(&path).map_err(io)?;
         let wal = OpenOptions::new()
             .write(true)
             .open(beside(&path, "-wal"))
-            .map_err(|error| StoreError::Failed(error.into()))?;
+            .map_err(io)?;
         let database = Arc::new(Mutex::new(Some(database)));
         let (requests, queue) = mpsc::channel(REQUESTS_MAX);
         let wal_bytes = Arc::new(AtomicU64::new(0));
@@ -198,6 +202,46 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(ending);
     PathBuf::from(name)
+}
+
+/// Makes durable what the process before this one may have left in the system's memory: it was killed before a sync, or a sync
+/// failed. What is read from now on is taken for saved, and moved into the database, which the WAL must be able to repair.
+/// Written once more, because syncing again what a sync has failed for does nothing.
+fn rewrite(wal: &Path) -> std::io::Result<()> {
+    let mut file = match OpenOptions::new().read(true).write(true).open(wal) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    loop {
+        file.seek(SeekFrom::Start(at))?;
+        let length = file.read(&mut buffer)?;
+        let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else {
+            return file.sync_all();
+        };
+        file.seek(SeekFrom::Start(at))?;
+        match file.write_all(bytes) {
+            // Where writing in place takes room, a full disk can still be read.
+            Err(error) if error.kind() == ErrorKind::StorageFull => return file.sync_all(),
+            written => written?,
+        }
+        at = at.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+    }
+}
+
+/// Makes the names of files next to this one durable.
+fn sync_name(path: &Path) -> std::io::Result<()> {
+    let directory = path.parent().filter(|path| !path.as_os_str().is_empty());
+    match File::open(directory.unwrap_or(Path::new("."))) {
+        Ok(directory) => match directory.sync_all() {
+            // Some systems cannot do it, and have no need to.
+            Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(()),
+            synced => synced,
+        },
+        // Nor do they let anybody open a directory.
+        Err(_) => Ok(()),
+    }
 }
 
 /// What keeps other processes out.

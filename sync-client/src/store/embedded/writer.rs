@@ -122,11 +122,20 @@ impl Writer {
         let Self {
             database,
             reader,
+            is_broken,
             lock: lock_file,
             ..
         } = self;
-        drop(reader);
-        lock(&database).take();
+        let database = lock(&database).take();
+        if is_broken {
+            for kept in database.iter().chain([&reader]) {
+                if let Err(error) = kept.keep_wal() {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::error!(error, "the WAL is moved after a failed sync");
+                }
+            }
+        }
+        drop((reader, database));
         drop(lock_file);
         // After the file: whoever finds the queue gone may open the store again.
         drop(queue);
@@ -177,15 +186,18 @@ impl Writer {
     }
 
     /// Moves the WAL into the database if it has become long. Does not hold up who writes meanwhile.
-    fn checkpoint(&self) {
+    fn checkpoint(&mut self) {
         if self.is_broken || self.wal_bytes.load(Ordering::Relaxed) < CHECKPOINT_BYTES {
             return;
         }
         self.wal_bytes.store(0, Ordering::Relaxed);
         if let Err(error) = self.reader.checkpoint() {
-            // Nothing is lost by it: the WAL has everything, and is longer than it should be.
+            self.is_broken = true;
             let error: &dyn std::error::Error = &error;
-            tracing::warn!(error, "the store could not be checkpointed");
+            tracing::error!(
+                error,
+                "the store could not be checkpointed, and must be opened again"
+            );
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use rusqlite::{OptionalExtension, params};
 use sync_core::history::Seq;
@@ -79,6 +80,7 @@ impl Inspector {
         let shared = Arc::new(Shared {
             index,
             options: EmbeddedOptions::default(),
+            is_broken: AtomicBool::new(false),
             directory,
         });
         let reader = Reader::with(connection, shared);

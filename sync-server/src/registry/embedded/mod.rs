@@ -18,6 +18,7 @@ mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -163,6 +164,7 @@ impl EmbeddedRegistry {
         let shared = Arc::new(Shared {
             index,
             options,
+            is_broken: AtomicBool::new(false),
             directory,
         });
         let engine = Engine::new(connection, shared).map_err(|error| opening(&path, error))?;

@@ -15,7 +15,7 @@ use super::origins as stored;
 use super::plan::{Compaction, FoldedDocument, Plan, segments};
 use super::row::{Entry, check};
 use super::rows::{Found, Page, View, digest_before};
-use super::schema::{failed, not_copied, unsigned};
+use super::schema::{failed, unsigned};
 use super::writer::Shared;
 use crate::registry::group_commit::{BlockingReader, Patience};
 use crate::registry::{DocumentMeta, OriginEntry, RegistryError, Snapshot, Tail, origins, rules};
@@ -229,13 +229,14 @@ impl Reader {
             Some(connection) => connection,
             none @ None => none.insert(self.shared.directory.writing().map_err(failed)?),
         };
-        let directory = &self.shared.directory;
+        let shared = &self.shared;
+        let directory = &shared.directory;
         let pass = || -> Result<(u64, u64), RegistryError> {
             let (pages, copied): (i64, i64) = connection
                 .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
                     Ok((row.get(1)?, row.get(2)?))
                 })
-                .map_err(not_copied)?;
+                .map_err(|error| shared.not_copied(error))?;
             // SQLite syncs only when all is copied, which the writer then would have to wait for.
             directory.sync().map_err(|error| RegistryError::Unknown {
                 source: Some(Box::new(error)),

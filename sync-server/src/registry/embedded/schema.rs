@@ -1,7 +1,7 @@
 //! The database: its tables, how it is opened, and its errors.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -179,6 +179,15 @@ impl Directory {
     /// A connection that writes; makes the tables in an empty database.
     pub(super) fn open(&self, options: &EmbeddedOptions) -> Result<Connection, OpenError> {
         let path = self.database();
+        let io = |path: PathBuf| {
+            |error: std::io::Error| OpenError::Io {
+                path,
+                source: Box::new(error),
+            }
+        };
+        // Before SQLite opens it: closing any handle of a file ends all locks that the process has on it, on Unix.
+        let log = self.path.join("sync.db-wal");
+        rewrite(&log).map_err(io(log))?;
         let opening = |error| opening(&path, error);
         let connection = self.writing().map_err(opening)?;
         if self.format(&connection)?.is_none() {
@@ -196,7 +205,6 @@ impl Directory {
                 path,
             });
         }
-        settle(&connection).map_err(opening)?;
         if let Some(bytes) = options.file_bytes_max {
             let page: i64 = connection
                 .pragma_query_value(None, "page_size", |row| row.get(0))
@@ -210,12 +218,6 @@ impl Directory {
                 )
                 .map_err(opening)?;
         }
-        let io = |path: PathBuf| {
-            |error: std::io::Error| OpenError::Io {
-                path,
-                source: Box::new(error),
-            }
-        };
         self.sync_names().map_err(io(self.path.clone()))?;
         self.note_filled().map_err(io(self.path.join("lock")))?;
         let file = OpenOptions::new().read(true).write(true).open(&path);
@@ -335,18 +337,34 @@ fn switch(connection: &Connection) -> Result<String, rusqlite::Error> {
     let mode = rows.next()?.map_or(Ok(String::new()), |row| row.get(0))?;
     // The switch is committed after it has been answered.
     rows.next()?;
+    // And the log is made by the first read.
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(mode)
 }
 
 /// Makes durable what the process before this one may have left in the system's memory: it was killed between a write and
-/// its sync, or a sync failed. What is read from now on is told to clients as committed. Copied into the database, because
-/// syncing again what a sync has failed for does nothing.
-fn settle(connection: &Connection) -> Result<(), rusqlite::Error> {
-    let settled = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-    match settled {
-        // After the log itself was synced: a full disk can still be read.
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => Ok(()),
-        settled => settled,
+/// its sync, or a sync failed. What is read from now on is told to clients as committed, and copied into the database,
+/// which the log must be able to repair. Written once more, because syncing again what a sync has failed for does nothing.
+fn rewrite(log: &Path) -> std::io::Result<()> {
+    let mut file = match OpenOptions::new().read(true).write(true).open(log) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    loop {
+        file.seek(SeekFrom::Start(at))?;
+        let length = file.read(&mut buffer)?;
+        let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else {
+            return file.sync_all();
+        };
+        file.seek(SeekFrom::Start(at))?;
+        match file.write_all(bytes) {
+            // Where writing in place takes room, a full disk can still be read.
+            Err(error) if error.kind() == ErrorKind::StorageFull => return file.sync_all(),
+            written => written?,
+        }
+        at = at.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
     }
 }
 
@@ -375,17 +393,6 @@ pub(super) fn failed(error: rusqlite::Error) -> RegistryError {
             retry_after: None,
             source: Some(Box::new(error)),
         }
-    }
-}
-
-/// The error of copying the write-ahead log into the database, and of syncing that. Where the disk has failed, nobody can
-/// tell what is on it: everything has to be refused.
-pub(super) fn not_copied(error: rusqlite::Error) -> RegistryError {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::SystemIoFailure) => RegistryError::Unknown {
-            source: Some(Box::new(error)),
-        },
-        _ => failed(error),
     }
 }
 

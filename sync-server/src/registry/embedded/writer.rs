@@ -1,10 +1,12 @@
 //! The writer: one transaction per commit.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, Statement, params};
+use sync_core::BoxError;
 use sync_core::history::{Epoch, Seq};
 use sync_core::ids::DocumentId;
 
@@ -15,7 +17,7 @@ use super::origins::changed_by;
 use super::plan::Plan;
 use super::reader::Reader;
 use super::row::{Part, encode};
-use super::schema::{Directory, failed, not_copied, seq_column, signed};
+use super::schema::{Directory, failed, seq_column, signed};
 use crate::registry::group_commit::BlockingRegistry;
 use crate::registry::rules;
 use crate::registry::{DocumentMeta, Durability, NewChange, NewDocument, Outcome, RegistryError};
@@ -31,8 +33,30 @@ pub(super) const PAGE: u64 = 4096;
 pub(super) struct Shared {
     pub(super) index: Index,
     pub(super) options: EmbeddedOptions,
+    /// A sync has failed: what is on the disk may be less than what is read. Nothing may be copied into the database any
+    /// more, for the log has to be able to repair that.
+    pub(super) is_broken: AtomicBool,
     /// After everything that has files open in it.
     pub(super) directory: Directory,
+}
+
+impl Shared {
+    /// The error of copying the write-ahead log into the database, and of syncing either.
+    pub(super) fn not_copied(&self, error: rusqlite::Error) -> RegistryError {
+        if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) {
+            self.not_synced(Box::new(error))
+        } else {
+            failed(error)
+        }
+    }
+
+    /// Nobody can tell what is on the disk: everything has to be refused.
+    pub(super) fn not_synced(&self, error: BoxError) -> RegistryError {
+        self.is_broken.store(true, Ordering::Relaxed);
+        RegistryError::Unknown {
+            source: Some(error),
+        }
+    }
 }
 
 /// SQLite, written by one thread.
@@ -321,6 +345,20 @@ impl Engine {
     }
 }
 
+impl Drop for Engine {
+    /// The last connection copies the log into the database when it is closed, unless it is told not to.
+    fn drop(&mut self) {
+        if !self.is_usable || self.shared.is_broken.load(Ordering::Relaxed) {
+            let told = self
+                .connection
+                .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+            if let Err(error) = told {
+                tracing::error!(%error, "the log is copied after a failed sync");
+            }
+        }
+    }
+}
+
 impl BlockingRegistry for Engine {
     type Reader = Reader;
     type Plan = Plan;
@@ -417,10 +455,11 @@ impl BlockingRegistry for Engine {
             Plan::RestartLog => {
                 // Most of it was done beside the writer. What is left must find nobody writing.
                 if !self.in_transaction {
+                    let shared = Arc::clone(&self.shared);
                     self.read(|connection| {
                         connection
                             .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
-                            .map_err(not_copied)
+                            .map_err(|error| shared.not_copied(error))
                     })?;
                 }
                 Ok(None)
