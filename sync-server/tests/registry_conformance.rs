@@ -1,6 +1,9 @@
 //! The conformance suite: registries that keep the promises pass it, and those that break one do not.
 
-use std::sync::Arc;
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::cell::Cell;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use sync_core::history::{Digest, Epoch, Seq};
@@ -39,9 +42,67 @@ async fn a_faulty_registry_without_faults_is_faultless() {
         .unwrap();
 }
 
+/// One that is as it was whenever it is opened again.
+#[tokio::test]
+async fn a_registry_that_outlives_its_handles_keeps_every_promise() {
+    let place = async || Arc::new(MemoryRegistry::new());
+    let report = conformance::run_with_crashes(place, async |place| place.clone())
+        .await
+        .unwrap();
+    let name = "a_call_that_was_cut_short_is_carried_out_or_not";
+    assert!(report.kept.contains(&name), "{report:?}");
+}
+
+/// What outlives a registry.
+type Disk = Arc<Mutex<Arc<MemoryRegistry>>>;
+
+#[tokio::test]
+async fn a_registry_that_forgets_when_it_is_opened_again_fails_with_the_name_of_the_promise() {
+    let closed = "what_was_answered_is_there_after_it_was_closed";
+    let dropped = "what_was_answered_is_there_after_it_was_dropped";
+    let repeated = "a_call_whose_answer_was_lost_changes_nothing_when_repeated";
+    let cut = "a_call_that_was_cut_short_is_carried_out_or_not";
+    let together = "appends_cut_short_together_leave_a_whole_log";
+    for (first, again, promise) in [
+        (Wrong::WritesWhenClosed, Wrong::WritesWhenClosed, dropped),
+        (Wrong::Nothing, Wrong::RecreatesDeleted, closed),
+        (Wrong::Nothing, Wrong::RecreatesDeleted, dropped),
+        (Wrong::Nothing, Wrong::ForgetsOrigins, dropped),
+        (Wrong::Nothing, Wrong::IgnoresEpoch, dropped),
+        (Wrong::Nothing, Wrong::HeadsLag, dropped),
+        (Wrong::Nothing, Wrong::AnswersRepeatsAsCommitted, repeated),
+        (Wrong::AppendsOneByOne, Wrong::AppendsOneByOne, cut),
+        (Wrong::AppendsOneByOne, Wrong::AppendsOneByOne, together),
+    ] {
+        // Each place with the number of times that it was opened.
+        let place = async || (Disk::default(), Cell::new(0));
+        let open = async |(disk, times): &(Disk, Cell<u32>)| {
+            let stored = disk.lock().unwrap().clone();
+            let writes_at_once = first != Wrong::WritesWhenClosed;
+            times.set(times.get() + 1);
+            Broken {
+                inner: if writes_at_once {
+                    stored
+                } else {
+                    Arc::new(stored.backup())
+                },
+                wrong: if times.get() == 1 { first } else { again },
+                disk: Some(disk.clone()),
+            }
+        };
+        let failures = conformance::run_with_crashes(place, open)
+            .await
+            .unwrap_err();
+        let is_named = failures.broken.iter().any(|(name, _)| *name == promise);
+        assert!(is_named, "{again:?}, {promise}: {failures}");
+    }
+}
+
 /// What a broken registry does wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wrong {
+    Nothing,
+    WritesWhenClosed,
     CreatesOnRead,
     RecreatesDeleted,
     IgnoresEpoch,
@@ -88,13 +149,7 @@ const ALL: [Wrong; 19] = [
 #[tokio::test]
 async fn a_registry_that_breaks_a_promise_fails() {
     for wrong in ALL {
-        let run = conformance::run(|| async move {
-            Broken {
-                inner: MemoryRegistry::new(),
-                wrong,
-            }
-        })
-        .await;
+        let run = conformance::run(|| async move { Broken::new(wrong) }).await;
         assert!(run.is_err(), "{wrong:?} was not noticed");
     }
 }
@@ -102,14 +157,9 @@ async fn a_registry_that_breaks_a_promise_fails() {
 #[tokio::test]
 async fn failures_name_the_promise() {
     let wrong = Wrong::IgnoresExpect;
-    let failures = conformance::run(|| async move {
-        Broken {
-            inner: MemoryRegistry::new(),
-            wrong,
-        }
-    })
-    .await
-    .unwrap_err();
+    let failures = conformance::run(|| async move { Broken::new(wrong) })
+        .await
+        .unwrap_err();
     let broken: Vec<_> = failures.broken.iter().map(|(name, _)| *name).collect();
     assert!(
         broken.contains(&"an_unexpected_head_is_a_conflict"),
@@ -118,11 +168,20 @@ async fn failures_name_the_promise() {
 }
 
 struct Broken {
-    inner: MemoryRegistry,
+    inner: Arc<MemoryRegistry>,
     wrong: Wrong,
+    disk: Option<Disk>,
 }
 
 impl Broken {
+    fn new(wrong: Wrong) -> Self {
+        Self {
+            inner: Arc::default(),
+            wrong,
+            disk: None,
+        }
+    }
+
     fn is(&self, wrong: Wrong) -> bool {
         self.wrong == wrong
     }
@@ -308,6 +367,9 @@ impl ServerRegistry for Broken {
     }
 
     async fn close(&self) -> Result<(), RegistryError> {
+        if let Some(disk) = &self.disk {
+            *disk.lock().unwrap() = self.inner.clone();
+        }
         if self.is(Wrong::FailsToClose) {
             Err(RegistryError::Unknown { source: None })
         } else {

@@ -171,3 +171,33 @@ async fn calls_are_recorded_also_those_that_failed() {
     ];
     assert_eq!(registry.calls(), promised);
 }
+
+#[tokio::test]
+async fn a_crash_loses_a_call_or_its_answer_and_everything_after_it() {
+    for (point, head) in [(HoldPoint::BeforeCommit, 1), (HoldPoint::AfterCommit, 2)] {
+        let registry = faulty().await;
+        registry.crash_at(2, point);
+        assert_eq!(append(&registry, 1).await.unwrap(), [Outcome::At(Seq(1))]);
+        let unknown = append(&registry, 2).await;
+        assert!(
+            matches!(unknown, Err(RegistryError::Unknown { .. })),
+            "{unknown:?}"
+        );
+        registry.crashed().await;
+        let after = append(&registry, 3).await;
+        assert!(
+            matches!(after, Err(RegistryError::Unavailable { .. })),
+            "{after:?}"
+        );
+        let read = registry.meta(&id()).await;
+        assert!(
+            matches!(read, Err(RegistryError::Unavailable { .. })),
+            "{read:?}"
+        );
+        registry.reopen();
+        assert_eq!(registry.meta(&id()).await.unwrap().head, Seq(head));
+        append(&registry, 2).await.unwrap();
+        let next = append(&registry, 3).await.unwrap();
+        assert_eq!(next, [Outcome::At(Seq(3))]);
+    }
+}

@@ -24,6 +24,8 @@ use super::{
 /// - A timeout in the commit: [`lose_answers`](Self::lose_answers).
 /// - A crash between commit and ack: [`hold_appends`](Self::hold_appends) at [`HoldPoint::AfterCommit`], wait for
 ///   [`held_appends`](Self::held_appends), drop the server.
+/// - A crash at every step: [`crash_at`](Self::crash_at), wait for [`crashed`](Self::crashed), drop the server,
+///   [`reopen`](Self::reopen), start another.
 /// - A slow load: [`hold_reads`](Self::hold_reads); a slow compaction: [`hold_compactions`](Self::hold_compactions).
 #[derive(Debug)]
 pub struct FaultyRegistry<R> {
@@ -33,14 +35,15 @@ pub struct FaultyRegistry<R> {
     after_commit: Gate,
     reads: Gate,
     compactions: Gate,
+    crashed: watch::Sender<bool>,
 }
 
-/// Where appends are held.
+/// Where appends are held, or a registry crashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HoldPoint {
     /// Nothing has been done yet.
     BeforeCommit,
-    /// The changes are committed, and nobody has been told.
+    /// What was asked is committed, and nobody has been told.
     AfterCommit,
 }
 
@@ -93,6 +96,8 @@ struct Plan {
     lose_answers: usize,
     fail_reads: usize,
     fail_compactions: usize,
+    /// Calls that write until the crash, and where that is.
+    crash: Option<(usize, HoldPoint)>,
     calls: Vec<Call>,
 }
 
@@ -107,6 +112,7 @@ impl<R> FaultyRegistry<R> {
             after_commit: Gate::default(),
             reads: Gate::default(),
             compactions: Gate::default(),
+            crashed: watch::Sender::default(),
         }
     }
 
@@ -135,6 +141,27 @@ impl<R> FaultyRegistry<R> {
     /// more.
     pub fn fail_compactions(&self, n: usize) {
         self.plan().fail_compactions = n;
+    }
+
+    /// At the `n`th call from now, from 1, of `create`, `append`, `compact` or `delete`, the registry crashes: before that is
+    /// carried out, or after, without an answer. Everything then fails until it is opened again.
+    pub fn crash_at(&self, n: usize, point: HoldPoint) {
+        self.plan().crash = Some((n, point));
+    }
+
+    /// Resolves once it has crashed.
+    ///
+    /// # Cancellation
+    /// Safe.
+    pub async fn crashed(&self) {
+        // Fails only when the sender is gone, which `self` holds.
+        let _ = self.crashed.subscribe().wait_for(|crashed| *crashed).await;
+    }
+
+    /// Opens it again after a crash, with everything that was committed.
+    pub fn reopen(&self) {
+        self.plan().crash = None;
+        self.crashed.send_replace(false);
     }
 
     /// Appends that reach this point wait there until released.
@@ -220,10 +247,39 @@ impl<R> FaultyRegistry<R> {
         Ok(())
     }
 
+    /// Carries out a call that writes, unless it is the one at which the registry crashes.
+    async fn write<T>(
+        &self,
+        call: impl Future<Output = Result<T, RegistryError>>,
+    ) -> Result<T, RegistryError> {
+        if *self.crashed.borrow() {
+            return Err(unavailable());
+        }
+        let point = match &mut self.plan().crash {
+            Some((n @ 2.., _)) => {
+                *n -= 1;
+                None
+            }
+            Some((_, point)) => Some(*point),
+            None => None,
+        };
+        let Some(point) = point else {
+            return call.await;
+        };
+        if point == HoldPoint::AfterCommit {
+            // Nobody hears how it went.
+            drop(call.await);
+        }
+        self.crashed.send_replace(true);
+        Err(RegistryError::Unknown {
+            source: Some(injected()),
+        })
+    }
+
     fn fail_read(&self, call: Call) -> Result<(), RegistryError> {
         let mut plan = self.plan();
         plan.calls.push(call);
-        if take(&mut plan.fail_reads) {
+        if *self.crashed.borrow() || take(&mut plan.fail_reads) {
             Err(unavailable())
         } else {
             Ok(())
@@ -235,7 +291,7 @@ impl<R> FaultyRegistry<R> {
 impl<R: ServerRegistry> ServerRegistry for FaultyRegistry<R> {
     async fn create(&self, document: NewDocument) -> Result<DocumentMeta, RegistryError> {
         self.read(Call::Create(document.id.clone())).await?;
-        self.inner.create(document).await
+        self.write(self.inner.create(document)).await
     }
 
     async fn meta(&self, document: &DocumentId) -> Result<DocumentMeta, RegistryError> {
@@ -263,7 +319,8 @@ impl<R: ServerRegistry> ServerRegistry for FaultyRegistry<R> {
             take(&mut plan.lose_answers)
         };
         self.before_commit.pass().await;
-        let outcomes = self.inner.append(document, epoch, expect, changes).await;
+        let append = self.inner.append(document, epoch, expect, changes);
+        let outcomes = self.write(append).await;
         self.after_commit.pass().await;
         if lost {
             Err(RegistryError::Unknown {
@@ -312,14 +369,13 @@ impl<R: ServerRegistry> ServerRegistry for FaultyRegistry<R> {
             }
         }
         self.compactions.pass().await;
-        self.inner
-            .compact(document, epoch, snapshot, keep_after)
-            .await
+        let compact = self.inner.compact(document, epoch, snapshot, keep_after);
+        self.write(compact).await
     }
 
     async fn delete(&self, document: &DocumentId) -> Result<(), RegistryError> {
         self.note(Call::Delete(document.clone()));
-        self.inner.delete(document).await
+        self.write(self.inner.delete(document)).await
     }
 
     async fn list(

@@ -46,7 +46,7 @@ async fn write(
 }
 
 /// All rows after a sequence, read page by page.
-async fn read_all(
+pub(super) async fn read_all(
     registry: &dyn ServerRegistry,
     name: &str,
     mut after: Seq,
@@ -67,7 +67,7 @@ async fn read_all(
 }
 
 /// Sequences follow on each other, digests add up, and each origin's numbers come in order.
-fn is_a_log(rows: &[StoredChange], mut seq: Seq, mut digest: Digest) -> Checked {
+pub(super) fn is_a_log(rows: &[StoredChange], mut seq: Seq, mut digest: Digest) -> Checked {
     let mut last = BTreeMap::new();
     for row in rows {
         seq = seq.next();

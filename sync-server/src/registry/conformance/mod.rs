@@ -8,15 +8,27 @@
 //! # }
 //! ```
 //!
-//! Nothing here reads hints: `watch` may drop all of them. The suite uses no runtime, so it runs on the one that the
-//! registry needs. It cannot see whether data survives a crash; a registry that says [`Durability::Synced`] tests
-//! that with real processes.
+//! Of a registry that outlives its process, say how it is opened again, and it is checked at every crash point that can be
+//! made without ending this process, too:
 //!
-//! [`Durability::Synced`]: super::Durability::Synced
+//! ```
+//! use std::sync::Arc;
+//! use sync_server::registry::{MemoryRegistry, conformance};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! // An empty directory, a fresh database: whatever the registry keeps its documents in.
+//! let place = async || Arc::new(MemoryRegistry::new());
+//! conformance::run_with_crashes(place, async |place| place.clone()).await.unwrap();
+//! # }
+//! ```
+//!
+//! Nothing here reads hints: `watch` may drop all of them. The suite uses no runtime, so it runs on the one that the
+//! registry needs. What only the end of a process, or a power cut, shows it cannot see: test that with real processes.
 
 mod append;
 mod compaction;
 mod concurrency;
+mod crash;
 mod fixture;
 mod reading;
 
@@ -24,7 +36,7 @@ use std::fmt;
 use std::future::Future;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, LocalBoxFuture};
 
 use super::ServerRegistry;
 
@@ -76,29 +88,100 @@ where
     F: Fn() -> Fut,
     Fut: Future<Output = R>,
 {
-    let mut kept = Vec::new();
-    let mut broken = Vec::new();
+    let mut tally = Tally::default();
     for (name, check) in CHECKS {
-        let registry = factory().await;
-        let checked = check(&registry).await;
-        let closed = registry
-            .close()
-            .await
-            .map_err(|error| Failure(format!("close: {error}")));
-        match checked.and(closed) {
-            Ok(()) => kept.push(*name),
-            Err(failure) => broken.push((*name, failure.0)),
+        tally.note(name, check_one(*check, factory().await).await);
+    }
+    tally.report()
+}
+
+/// Runs all checks, as [`run`] does, and then those of what is there when a registry is opened again.
+///
+/// `place` makes an empty place for a registry, and `open` opens the registry there: the first time, and again after the one
+/// before was closed, was dropped, or was dropped while it had calls to carry out. What that one had begun must have
+/// ended, or be ended, when `open` returns.
+///
+/// # Errors
+/// [`Failures`] if any check fails. All are run in any case.
+///
+/// # Cancellation
+/// Safe; registries that are open are dropped without `close`.
+pub async fn run_with_crashes<P, R: ServerRegistry>(
+    place: impl AsyncFn() -> P,
+    open: impl AsyncFn(&P) -> R,
+) -> Result<Report, Failures> {
+    let mut tally = Tally::default();
+    for (name, check) in CHECKS {
+        let place = place().await;
+        tally.note(name, check_one(*check, open(&place).await).await);
+    }
+    for (name, check) in CRASH_CHECKS {
+        // Until no call is cut short any more.
+        let mut polls = 0;
+        let checked = loop {
+            let place = place().await;
+            let open = || {
+                let opened = open(&place);
+                async {
+                    let registry: Box<dyn ServerRegistry> = Box::new(opened.await);
+                    registry
+                }
+                .boxed_local()
+            };
+            match check(&open, polls).await {
+                Ok(Cut::Some) if polls < POLLS_MAX => polls += 1,
+                checked => break checked.map(drop),
+            }
+        };
+        tally.note(name, checked);
+    }
+    tally.report()
+}
+
+/// Polls after which calls are cut short at most.
+const POLLS_MAX: usize = 12;
+
+async fn check_one(check: Check, registry: impl ServerRegistry) -> Checked {
+    let checked = check(&registry).await;
+    let closed = registry.close().await;
+    checked.and(closed.map_err(|error| Failure(format!("close: {error}"))))
+}
+
+#[derive(Default)]
+struct Tally {
+    kept: Vec<&'static str>,
+    broken: Vec<(&'static str, String)>,
+}
+
+impl Tally {
+    fn note(&mut self, name: &'static str, checked: Checked) {
+        match checked {
+            Ok(()) => self.kept.push(name),
+            Err(failure) => self.broken.push((name, failure.0)),
         }
     }
-    if broken.is_empty() {
-        Ok(Report { kept })
-    } else {
-        Err(Failures { broken })
+
+    fn report(self) -> Result<Report, Failures> {
+        let Self { kept, broken } = self;
+        if broken.is_empty() {
+            Ok(Report { kept })
+        } else {
+            Err(Failures { broken })
+        }
     }
 }
 
 type Checked = Result<(), Failure>;
 type Check = for<'a> fn(&'a dyn ServerRegistry) -> BoxFuture<'a, Checked>;
+
+/// Whether a check had calls to cut short: if not, more patience makes no difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    Some,
+    None,
+}
+
+type CrashCheck = for<'a> fn(crash::Open<'a>, usize) -> LocalBoxFuture<'a, Result<Cut, Failure>>;
 
 macro_rules! checks {
     ($($module:ident::$name:ident,)+) => {
@@ -140,6 +223,21 @@ const CHECKS: &[(&str, Check)] = checks![
     concurrency::one_of_many_that_expect_the_same_head_wins,
     concurrency::concurrent_creates_agree,
     concurrency::compaction_among_appends_loses_nothing,
+];
+
+macro_rules! crash_checks {
+    ($($name:ident,)+) => {
+        &[$((stringify!($name), |open, polls| crash::$name(open, polls).boxed_local())),+]
+    };
+}
+
+const CRASH_CHECKS: &[(&str, CrashCheck)] = crash_checks![
+    what_was_answered_is_there_after_it_was_closed,
+    what_was_answered_is_there_after_it_was_dropped,
+    a_call_whose_answer_was_lost_changes_nothing_when_repeated,
+    a_call_that_was_cut_short_is_carried_out_or_not,
+    a_call_that_was_dropped_is_in_nobodys_way,
+    appends_cut_short_together_leave_a_whole_log,
 ];
 
 /// What was found instead of what was promised.
