@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::engine::Validator;
 use crate::ids::{EngineId, User};
-use crate::limits::Limits;
+use crate::limits::{Limits, SNAPSHOT_PIECE_BYTES};
 
 /// The engines that a server knows, each with what checks its changes.
 #[derive(Clone, Default)]
@@ -86,6 +86,9 @@ pub struct RoomConfig {
     /// Bytes of changes read at once for one member that is behind the ring, which is also what it may pin.
     /// Default 256 KiB; one larger change is read alone.
     pub catch_up_bytes: usize,
+    /// Bytes of a snapshot in one message, at most [`SNAPSHOT_PIECE_BYTES`], which is the default. Clients go on after a
+    /// cut at such a piece.
+    pub snapshot_piece_bytes: usize,
     /// Changes in one append at most. Default 1,024.
     pub append_changes_max: usize,
     /// Bytes of changes in one append at most; one larger change goes alone. Default 1 MiB.
@@ -133,6 +136,7 @@ impl RoomConfig {
             engines,
             ring_bytes_max: 1024 * 1024,
             catch_up_bytes: 256 * 1024,
+            snapshot_piece_bytes: SNAPSHOT_PIECE_BYTES,
             append_changes_max: 1_024,
             append_bytes_max: 1024 * 1024,
             append_interval: Duration::from_millis(1),

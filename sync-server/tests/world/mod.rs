@@ -30,7 +30,7 @@ use sync_core::engine::{Document, Engine, Validator, Version};
 use sync_core::error::{ErrorCode, PeerError};
 use sync_core::history::{Cursor, Seq};
 use sync_core::ids::{Channel, DocumentId, OriginId, SessionId, User};
-use sync_core::limits::Limits;
+use sync_core::limits::{Limits, SNAPSHOT_PIECE_BYTES};
 use sync_core::registry::{DocumentMeta, Snapshot, StoredChange, Tail};
 use sync_core::rng::Rng;
 use sync_core::server::{
@@ -82,6 +82,10 @@ pub struct World<E: Engine + Validator> {
     pub validator: Option<Arc<dyn Validator>>,
     /// If the server folds: from how many changes on, and how many bytes of the log it keeps.
     pub folding: Option<(u64, usize)>,
+    /// Bytes of a snapshot in one message.
+    pub piece_bytes: usize,
+    /// Each frame from the server arrives so much later than the one before it: cuts then hit among them.
+    pub trickle: Duration,
     engine: E,
     links: BTreeMap<SessionId, Link>,
     rooms: BTreeMap<DocumentId, Room>,
@@ -158,6 +162,8 @@ impl<E: Engine + Validator> World<E> {
             traffic: Vec::new(),
             validator: None,
             folding: None,
+            piece_bytes: SNAPSHOT_PIECE_BYTES,
+            trickle: Duration::ZERO,
             engine,
             links: BTreeMap::new(),
             rooms: BTreeMap::new(),
@@ -924,7 +930,7 @@ impl<E: Engine + Validator> World<E> {
         self.traffic[client]
             .down
             .push(decode_frame(frame.clone(), usize::MAX - 1).unwrap());
-        let at = self.arrival(last);
+        let at = self.arrival(last.map(|last| last + self.trickle));
         if let Some(link) = self.links.get_mut(&session) {
             link.down.push_back((at, frame));
         }
@@ -940,6 +946,7 @@ impl<E: Engine + Validator> World<E> {
             config.fold_changes = changes;
             config.fold_bytes = usize::MAX;
             config.keep_bytes = keep;
+            config.snapshot_piece_bytes = self.piece_bytes;
             config.keep_age = Duration::ZERO;
             self.rooms.insert(
                 document.clone(),

@@ -23,6 +23,8 @@ pub(super) struct Pieces {
     seq: Seq,
     digest: Digest,
     state: Bytes,
+    /// Of each piece but the last.
+    piece_bytes: usize,
     pieces: Box<[Piece]>,
 }
 
@@ -35,15 +37,22 @@ struct Piece {
 }
 
 impl Pieces {
-    pub(super) fn new(channel: Channel, epoch: Epoch, snapshot: Snapshot) -> Self {
+    pub(super) fn new(
+        channel: Channel,
+        epoch: Epoch,
+        snapshot: Snapshot,
+        piece_bytes: usize,
+    ) -> Self {
+        let piece_bytes = piece_bytes.clamp(1, SNAPSHOT_PIECE_BYTES);
         // An empty state travels too.
-        let n = snapshot.bytes.len().div_ceil(SNAPSHOT_PIECE_BYTES).max(1);
+        let n = snapshot.bytes.len().div_ceil(piece_bytes).max(1);
         Self {
             channel,
             epoch,
             seq: snapshot.seq,
             digest: snapshot.digest,
             state: snapshot.bytes,
+            piece_bytes,
             pieces: std::iter::repeat_with(Piece::default).take(n).collect(),
         }
     }
@@ -70,11 +79,11 @@ impl Pieces {
         let Ok(held) = usize::try_from(partial.offset) else {
             return 0;
         };
-        let at = held / SNAPSHOT_PIECE_BYTES;
+        let at = held / self.piece_bytes;
         let (Some(piece), Some(before)) = (self.pieces.get(at), self.state.get(..held)) else {
             return 0;
         };
-        if !held.is_multiple_of(SNAPSHOT_PIECE_BYTES)
+        if !held.is_multiple_of(self.piece_bytes)
             || *piece
                 .before
                 .get_or_init(|| PartialSnapshot::of(self.seq, before))
@@ -100,11 +109,9 @@ impl Pieces {
     }
 
     fn plain(&self, at: usize) -> Bytes {
-        let offset = at
-            .saturating_mul(SNAPSHOT_PIECE_BYTES)
-            .min(self.state.len());
+        let offset = at.saturating_mul(self.piece_bytes).min(self.state.len());
         let end = offset
-            .saturating_add(SNAPSHOT_PIECE_BYTES)
+            .saturating_add(self.piece_bytes)
             .min(self.state.len());
         let message = SnapshotMessage {
             channel: self.channel,

@@ -69,7 +69,12 @@ impl Room {
             return;
         };
         let (seq, bytes) = (snapshot.seq, snapshot.bytes.len());
-        self.snapshot = Some(Arc::new(Pieces::new(self.channel, epoch, snapshot)));
+        self.snapshot = Some(Arc::new(Pieces::new(
+            self.channel,
+            epoch,
+            snapshot,
+            self.config.snapshot_piece_bytes,
+        )));
         self.event(RoomEvent::SnapshotRead { seq, bytes });
     }
 
