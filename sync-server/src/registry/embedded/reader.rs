@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use rusqlite::{Connection, OptionalExtension};
 use sync_core::history::{Digest, Epoch, Seq};
 use sync_core::ids::{DocumentId, OriginId};
@@ -201,7 +200,10 @@ impl Reader {
             what: format!("the snapshot at sequence {}", standing.meta.snapshot_seq),
         };
         let (seq, digest, length, hash) = head.ok_or_else(damaged)?;
-        let mut bytes = BytesMut::new();
+        // Growing by doubling would take up to three times a large document.
+        let mut bytes = Vec::new();
+        let whole = usize::try_from(length).map_err(|_| damaged())?;
+        bytes.try_reserve_exact(whole).map_err(|_| damaged())?;
         let mut statement = self
             .connection
             .prepare_cached("SELECT bytes FROM parts WHERE snapshot = ?1 ORDER BY part")
@@ -215,7 +217,7 @@ impl Reader {
             && i64::from_le_bytes(check(seq, &bytes)) == hash
             && seq == standing.meta.snapshot_seq;
         if is_whole {
-            Ok(Some(Snapshot::new(seq, digest, bytes.freeze())))
+            Ok(Some(Snapshot::new(seq, digest, bytes.into())))
         } else {
             Err(damaged())
         }
