@@ -152,6 +152,8 @@ error_table! {
     TooManyDocuments = 206, false, Stop;
     /// A message for a channel that is not open on this session.
     ChannelNotOpen = 207, false, Resync;
+    /// The fold offered is not the one that was asked for. The document goes on as it is.
+    FoldRefused = 208, false, Stop;
 
     /// The change's bytes break the engine's rules.
     InvalidChange = 300, false, Refuse;

@@ -226,6 +226,13 @@ impl Anonymous {
         Self::with(Access::write())
     }
 
+    /// As [`read_write`](Self::read_write), and anybody's fold of a document that the server only relays is taken: its log
+    /// does not grow without end then, and whoever can connect can put an empty state in the place of it.
+    #[must_use]
+    pub fn maintain() -> Auth {
+        Self::with(Access::maintain())
+    }
+
     /// Anybody who can connect may read every document, and nobody may edit one.
     #[must_use]
     pub fn read_only() -> Auth {

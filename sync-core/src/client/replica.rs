@@ -8,6 +8,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::store::StoredDocument;
+use crate::engine::fold::prove;
 use crate::engine::{
     Document, Drained, Edited, Engine, EngineError, NativeEngine, ReplicaSeed, ValidateLimits, Wake,
 };
@@ -58,6 +59,8 @@ pub enum Job {
     },
     /// Make a snapshot of the main replica for the store.
     Snapshot,
+    /// Make one for the server, and prove it: loaded afresh it says the same.
+    Fold,
 }
 
 /// What became of a job.
@@ -94,7 +97,7 @@ pub enum JobOutcome {
     },
     /// The main replica must be loaded afresh first; nothing was done.
     Poisoned,
-    /// The main replica's state; `None` if the engine could not encode it.
+    /// The main replica's state; `None` if the engine could not encode it, or if it did not read back.
     Snapshot(Option<Bytes>),
 }
 
@@ -261,7 +264,7 @@ impl<E: Engine> Replica<E> {
                 *target == Target::Main
             }
             Job::Merge { .. } => true,
-            Job::StartShadow | Job::Replace { .. } | Job::Snapshot => false,
+            Job::StartShadow | Job::Replace { .. } | Job::Snapshot | Job::Fold => false,
         };
         if needs_main && self.main.is_poisoned() {
             return Some(JobOutcome::Poisoned);
@@ -283,6 +286,7 @@ impl<E: Engine> Replica<E> {
             Job::Merge { keep } => self.merge(&outbox(), *keep),
             Job::Replace { keep } => self.replace(&pending(), *keep),
             Job::Snapshot => Ok(JobOutcome::Snapshot(self.snapshot_if(true))),
+            Job::Fold => Ok(JobOutcome::Snapshot(self.fold())),
         };
         match outcome {
             Ok(outcome) => Some(outcome),
@@ -383,6 +387,24 @@ impl<E: Engine> Replica<E> {
             pending,
             snapshot: self.snapshot_if(keep),
         })
+    }
+
+    /// `None` if the document cannot be folded, or if the result does not say the same.
+    fn fold(&mut self) -> Option<Bytes> {
+        if self.main.is_poisoned() {
+            return None;
+        }
+        let folded = self.main.snapshot().ok()?;
+        let mut proof = self
+            .engine
+            .create(ReplicaSeed(self.seeds.next_u128()))
+            .ok()?;
+        let empty = proof.version();
+        if proof.import_snapshot(&folded).ok()?.pending {
+            return None;
+        }
+        prove(&empty, &self.main.version(), &proof.version()).ok()?;
+        Some(folded)
     }
 
     fn snapshot_if(&mut self, keep: bool) -> Option<Bytes> {

@@ -120,9 +120,14 @@ pub struct RoomConfig {
     /// Age below which changes stay likewise, up to `pin_bytes_max`. By the room's own time: changes from before it was
     /// made count as new then. Default 1 hour.
     pub keep_age: Duration,
+    /// The same for documents whose engine is relayed, if that is longer: clients fold those, and nobody here can tell
+    /// whether they did it well. Default 30 days.
+    pub keep_relayed_age: Duration,
     /// Bytes of changes that stay because of their age, or because a member has yet to be sent them, at most; twice the
     /// snapshot if that is more. Default 64 MiB.
     pub pin_bytes_max: usize,
+    /// Time that a client has for a fold that it is asked for, before another one is asked. Default 30 s.
+    pub fold_offer_timeout: Duration,
     /// Randomness for epochs; different for every room.
     pub seed: u64,
 }
@@ -150,7 +155,9 @@ impl RoomConfig {
             fold_bytes: 4 * 1024 * 1024,
             keep_bytes: 4 * 1024 * 1024,
             keep_age: Duration::from_secs(3_600),
+            keep_relayed_age: Duration::from_secs(30 * 24 * 3_600),
             pin_bytes_max: 64 * 1024 * 1024,
+            fold_offer_timeout: Duration::from_secs(30),
             seed,
         }
     }

@@ -90,7 +90,9 @@ impl ServerBuilder {
 
     /// Adds an engine whose changes are relayed without a look at them, in the place of the one of its name.
     ///
-    /// Clients then have to protect themselves from each other, and logs are never folded.
+    /// Clients then have to protect themselves from each other. The server cannot fold the logs: when one has become long,
+    /// it asks a client that may [maintain](crate::Access::maintain) the document for a snapshot. What has been folded by a
+    /// client stays in the log for 30 days, within the bounds that [`keep_log`](Self::keep_log) names.
     pub fn relay(mut self, engine: EngineId) -> Self {
         self.rooms.engines.insert_relay(engine);
         self

@@ -276,6 +276,11 @@ impl<T: Transport> Connection<T> {
                         room.push(self.session.id(), push);
                     }
                 }
+                SessionOutput::FoldOffer(offer) => {
+                    if let Some(room) = self.rooms.get(&offer.channel) {
+                        room.fold_offer(self.session.id(), offer);
+                    }
+                }
                 SessionOutput::Leave(channel) => {
                     if let Some(room) = self.rooms.remove(&channel) {
                         room.close(self.session.id());

@@ -28,7 +28,7 @@ const ENGINE_STACK_BYTES: usize = 256 * 1024 * 1024;
 /// Committed rows of a document, from the start of its log.
 struct Committed {
     snapshot: Option<Snapshot>,
-    /// Those after the snapshot.
+    /// Those after the snapshot, if they are to be folded here.
     changes: Vec<Bytes>,
     row_bytes: Vec<usize>,
     /// Where the last row read stands, and the digest there.
@@ -48,6 +48,11 @@ impl Shared {
         // Never closed; and should it be, nothing depends on it.
         let _turn = self.folds.acquire().await;
         let committed = self.read_committed(document, &request).await?;
+        if let Some(bytes) = request.offered {
+            let (seq, digest) = committed.at;
+            let snapshot = Snapshot::new(seq, digest, bytes);
+            return Ok(FoldedLog::new(snapshot, committed.row_bytes));
+        }
         let validator = self
             .room_config
             .engines
@@ -151,7 +156,7 @@ impl Shared {
             }
             for row in changes {
                 if committed.at.0 < request.through {
-                    committed.take(row)?;
+                    committed.take(row, request.offered.is_none())?;
                 }
             }
         }
@@ -160,7 +165,7 @@ impl Shared {
 }
 
 impl Committed {
-    fn take(&mut self, row: StoredChange) -> Result<(), FoldError> {
+    fn take(&mut self, row: StoredChange, keep: bool) -> Result<(), FoldError> {
         let digest = self.at.1.with(row.id.number, &row.bytes);
         if row.seq != self.at.0.next() || row.digest != digest {
             return Err(damaged("a row is not the one that was committed"));
@@ -168,7 +173,7 @@ impl Committed {
         self.at = (row.seq, digest);
         self.row_bytes.push(row.bytes.len());
         let snapshot_seq = self.snapshot.as_ref().map_or(Seq::ZERO, |found| found.seq);
-        if row.seq > snapshot_seq {
+        if keep && row.seq > snapshot_seq {
             self.changes.push(row.bytes);
         }
         self.compare_snapshot()

@@ -17,7 +17,7 @@ use sync_core::server::{
     RequestNumber, Room, RoomEvent, RoomOutput, RoomPhase, RoomUnloaded,
 };
 use sync_core::time::Time;
-use sync_core::wire::Push;
+use sync_core::wire::{FoldOffer, Push};
 use tokio::sync::Notify;
 
 use super::mailbox::Mailbox;
@@ -169,6 +169,10 @@ impl RoomHandle {
 
     pub(super) fn push(self: &Arc<Self>, session: SessionId, push: Push) {
         self.turn(|state, now| state.room.handle_push(now, session, push));
+    }
+
+    pub(super) fn fold_offer(self: &Arc<Self>, session: SessionId, offer: FoldOffer) {
+        self.turn(|state, now| state.room.handle_fold_offer(now, session, offer));
     }
 
     pub(super) fn close(self: &Arc<Self>, session: SessionId) {

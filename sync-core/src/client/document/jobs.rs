@@ -39,6 +39,10 @@ impl DocumentState {
             (Effect::Shadow { .. }, JobOutcome::Done { .. }) => {}
             (Effect::Snapshot, JobOutcome::Snapshot(snapshot)) => self.finish_fold(snapshot),
             (Effect::Snapshot, _) => self.finish_fold(None),
+            (Effect::Folded(asked), JobOutcome::Snapshot(folded)) => {
+                self.offer_fold(asked, folded, turn);
+            }
+            (Effect::Folded(_), _) => {}
             (
                 Effect::Merged {
                     cursor,

@@ -10,6 +10,7 @@
 //! ```
 
 mod connection;
+mod folding;
 mod jobs;
 mod journal;
 mod partial;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use self::folding::Asked;
 use self::journal::{Journal, Passed};
 use self::partial::Partial;
 use self::progress::Progress;
@@ -193,6 +195,8 @@ enum Effect {
     },
     /// A snapshot for the store is there.
     Snapshot,
+    /// A fold for the server is there.
+    Folded(Asked),
 }
 
 impl DocumentState {
@@ -459,7 +463,7 @@ impl DocumentState {
                     && self
                         .jobs
                         .iter()
-                        .all(|job| matches!(job.effect, Effect::Snapshot))
+                        .all(|job| matches!(job.effect, Effect::Snapshot | Effect::Folded(_)))
                 {
                     SyncPhase::Live
                 } else {

@@ -241,7 +241,7 @@ impl DocumentState {
                 Effect::Moved { cursor, .. }
                 | Effect::Merged { cursor, .. }
                 | Effect::Replaced { cursor, .. } => Some((cursor, &mut job.passed)),
-                Effect::Shadow { .. } | Effect::Snapshot => None,
+                Effect::Shadow { .. } | Effect::Snapshot | Effect::Folded(_) => None,
             });
         match last {
             Some((last, before)) => {

@@ -97,8 +97,15 @@ impl ClientState {
             Message::Extension(extension) => self.event(ClientEvent::Ignored {
                 kind: extension.kind,
             }),
+            Message::FoldRequest(request) => {
+                let Link::Up(up) = &self.link else { return };
+                let max = up.welcomed.map_or(0, |limits| limits.message_bytes_max);
+                self.on_channel(now, request.channel, |state, _, turn| {
+                    state.handle_fold_request(request.seq, max, turn);
+                });
+            }
             // Later features of the server, which this client has not asked for.
-            Message::Presence(_) | Message::Broadcast(_) | Message::FoldRequest(_) => {}
+            Message::Presence(_) | Message::Broadcast(_) => {}
             message @ (Message::Hello(_)
             | Message::Welcome(_)
             | Message::Open(_)
@@ -134,9 +141,12 @@ impl ClientState {
                 let Some(document) = up.channels.get(&channel).cloned() else {
                     return;
                 };
-                self.on_channel(now, channel, |state, rng, turn| {
-                    state.handle_channel_error(now, &error, action, rng, turn);
-                });
+                // It answers an offer, and leaves the channel open.
+                if error.code != ErrorCode::FoldRefused {
+                    self.on_channel(now, channel, |state, rng, turn| {
+                        state.handle_channel_error(now, &error, action, rng, turn);
+                    });
+                }
                 self.event(ClientEvent::DocumentError { document, error });
             }
         }

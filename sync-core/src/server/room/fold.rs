@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::ages::Ages;
 use super::member::{Member, MemberState};
 use super::{Purpose, Room, RoomEvent, RoomOutput};
@@ -19,7 +21,7 @@ use crate::time::Time;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FoldRequest {
-    /// The engine of the document, which has a [`Folder`](crate::engine::Folder).
+    /// The engine of the document, which has a [`Folder`](crate::engine::Folder) unless the fold is there.
     pub engine: EngineId,
     /// The history.
     pub epoch: Epoch,
@@ -27,6 +29,8 @@ pub struct FoldRequest {
     pub after: Seq,
     /// Sequence of the snapshot to be made: a committed one.
     pub through: Seq,
+    /// The fold, if a client has offered it: then only the log is to be read.
+    pub offered: Option<Bytes>,
 }
 
 /// A fold of the log, proven.
@@ -74,14 +78,14 @@ pub enum FoldError {
 /// What a room knows of its log's length.
 #[derive(Debug)]
 pub(super) struct Folding {
-    engine: Option<EngineId>,
-    snapshot_seq: Seq,
+    pub(super) engine: Option<EngineId>,
+    pub(super) snapshot_seq: Seq,
     /// 0 if not known.
     snapshot_bytes: usize,
     /// Published since the snapshot, as far as this room knows.
     bytes: usize,
     /// Something has been published since the last fold began: only that makes room for another.
-    is_due: bool,
+    pub(super) is_due: bool,
     /// After a failure: not before the log has this many changes or bytes.
     not_before: (u64, usize),
     ages: Ages,
@@ -168,9 +172,10 @@ impl Room {
         let Some((epoch, through)) = current.map(|history| (history.epoch, history.head)) else {
             return;
         };
-        let age = self.config.keep_age;
+        let age = self.keep_age();
         self.folding.ages.note(now, through, age);
-        if !self.folding.is_due || self.folding.is_running() {
+        self.end_vain_request(now);
+        if !self.folding.is_due || self.folding.is_running() || self.offers.is_asked() {
             return;
         }
         let folding = &self.folding;
@@ -181,6 +186,9 @@ impl Room {
             || bytes >= bytes_min.max(folding.not_before.1);
         if !is_long || changes == 0 {
             return;
+        }
+        if self.is_relayed() {
+            return self.ask_for_fold(now, (changes, bytes));
         }
         let after = folding.snapshot_seq;
         self.folding.is_due = false;
@@ -195,20 +203,27 @@ impl Room {
         else {
             return;
         };
-        self.folding.step = Step::Running(Running {
-            epoch,
-            through,
-            log: (changes, bytes),
-            began: now,
-            snapshot_bytes: 0,
-            keep_after: Seq::ZERO,
-        });
-        self.outputs.push_back(RoomOutput::Fold(FoldRequest {
+        let request = FoldRequest {
             engine,
             epoch,
             after,
             through,
-        }));
+            offered: None,
+        };
+        self.begin_fold(now, request, (changes, bytes));
+    }
+
+    /// Has the log folded, which has so many changes and bytes now.
+    pub(super) fn begin_fold(&mut self, now: Time, request: FoldRequest, log: (u64, usize)) {
+        self.folding.step = Step::Running(Running {
+            epoch: request.epoch,
+            through: request.through,
+            log,
+            began: now,
+            snapshot_bytes: 0,
+            keep_after: Seq::ZERO,
+        });
+        self.outputs.push_back(RoomOutput::Fold(request));
     }
 
     /// Takes the outcome of a [`RoomOutput::Fold`].
@@ -299,7 +314,7 @@ impl Room {
         let kept = newest(through, &folded.row_bytes, self.config.keep_bytes);
         let pinnable = newest(through, &folded.row_bytes, pinned_bytes);
         let positions = self.members.values().filter_map(position);
-        let old = self.folding.ages.older(now, self.config.keep_age);
+        let old = self.folding.ages.older(now, self.keep_age());
         let needed = positions.fold(old, Seq::min);
         kept.min(needed.max(pinnable))
     }

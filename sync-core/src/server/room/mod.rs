@@ -8,6 +8,7 @@ mod fold;
 mod history;
 mod member;
 mod membership;
+mod offer;
 mod open;
 mod opened;
 mod outcome;
@@ -32,6 +33,7 @@ use self::fold::Folding;
 pub use self::fold::{FoldError, FoldRequest, FoldedLog};
 use self::history::History;
 use self::member::{Member, MemberState};
+use self::offer::Offers;
 pub use self::output::{MemberOutput, OpenRequest, RoomEvent, RoomOutput, RoomUnloaded};
 use self::pieces::Pieces;
 use self::push::Item;
@@ -83,6 +85,7 @@ pub struct Room {
     snapshot_request: Option<RequestNumber>,
     snapshot_waiters: Vec<(SessionId, u32)>,
     folding: Folding,
+    offers: Offers,
     next_request: u64,
     outputs: VecDeque<RoomOutput>,
 }
@@ -155,6 +158,7 @@ impl Room {
             snapshot_request: None,
             snapshot_waiters: Vec::new(),
             folding: Folding::new(),
+            offers: Offers::default(),
             next_request: 0,
             outputs: VecDeque::new(),
         }
@@ -273,7 +277,8 @@ impl Room {
         let appending = self.in_flight.as_ref().and_then(InFlight::retry_at);
         let slot = self.slot.as_ref().map(|slot| slot.deadline);
         let paced = self.paced_until();
-        [draining, filling, appending, slot, paced]
+        let offered = self.offers.deadline();
+        [draining, filling, appending, slot, paced, offered]
             .into_iter()
             .flatten()
             .min()

@@ -20,7 +20,10 @@ impl ServerSession {
             }
             Message::Presence(presence) => self.unsupported("Presence", presence.channel),
             Message::Broadcast(broadcast) => self.unsupported("Broadcast", broadcast.channel),
-            Message::FoldOffer(offer) => self.unsupported("FoldOffer", offer.channel),
+            Message::FoldOffer(offer) if self.channels.contains_key(&offer.channel) => {
+                self.outputs.push_back(SessionOutput::FoldOffer(offer));
+            }
+            Message::FoldOffer(offer) => self.not_open(offer.channel),
             Message::Error(error) if error.reference == Reference::Session => {
                 self.event(SessionEvent::PeerReported(error.clone()));
                 let reason = PeerError::new(error.code, error.message);

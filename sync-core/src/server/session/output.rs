@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::error::PeerError;
 use crate::ids::{Channel, DocumentId, OriginId, RequestId, User};
 use crate::server::room::OpenRequest;
-use crate::wire::{ErrorMessage, Push};
+use crate::wire::{ErrorMessage, FoldOffer, Push};
 
 /// What a session wants done.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub enum SessionOutput {
     Join(JoinRequest),
     /// Hand the changes to the channel's room.
     Push(Push),
+    /// Hand the fold to the channel's room.
+    FoldOffer(FoldOffer),
     /// Take the session out of the channel's room.
     Leave(Channel),
     /// Collect the heads of the channels open on this session, and answer with [`handle_heads`](super::ServerSession::handle_heads).

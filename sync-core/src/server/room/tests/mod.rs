@@ -4,6 +4,7 @@
 mod appending;
 mod fold;
 mod life;
+mod offers;
 mod opening;
 mod registry;
 mod snapshots;
