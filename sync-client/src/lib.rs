@@ -25,10 +25,16 @@ pub use handle::DocumentHandle;
 pub use store::EmbeddedStore;
 pub use store::{ClientStore, MemoryStore, StoreError};
 
+#[cfg(feature = "automerge")]
+pub use sync_core::automerge;
 pub use sync_core::client::{
     ClientEvent, DocumentEvent, EndReason, FailedReason, RefusedChange, RefusedReason, Status,
     SyncPhase, SyncState,
 };
+#[cfg(feature = "automerge")]
+pub use sync_core::engine::automerge::Automerge;
+#[cfg(feature = "loro")]
+pub use sync_core::engine::loro::Loro;
 pub use sync_core::engine::typed::Typed;
 #[cfg(feature = "yrs")]
 pub use sync_core::engine::yrs::Yrs;
@@ -38,6 +44,8 @@ pub use sync_core::events::Events;
 pub use sync_core::ids::{
     ChangeId, DocumentId, DocumentIdError, EngineId, OriginId, SessionId, User,
 };
+#[cfg(feature = "loro")]
+pub use sync_core::loro;
 pub use sync_core::mergeable::{self, LwwMap, Mergeable};
 pub use sync_core::watch::{Closed, Subscription, Watch};
 pub use sync_core::wire::AccessLevel;

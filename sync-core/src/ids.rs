@@ -93,6 +93,10 @@ pub struct EngineId(Cow<'static, str>);
 impl EngineId {
     /// Yjs documents, update encoding v1.
     pub const YRS: Self = Self(Cow::Borrowed("yrs"));
+    /// Loro documents.
+    pub const LORO: Self = Self(Cow::Borrowed("loro"));
+    /// Automerge documents.
+    pub const AUTOMERGE: Self = Self(Cow::Borrowed("automerge"));
     /// The built-in mergeable types.
     pub const MERGEABLE: Self = Self(Cow::Borrowed("mergeable"));
     /// Bytes that the server never reads.

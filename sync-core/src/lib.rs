@@ -18,6 +18,12 @@ pub mod transport;
 pub mod watch;
 pub mod wire;
 
+/// The crate behind [`engine::automerge`], so that its users need no dependency of their own.
+#[cfg(feature = "automerge")]
+pub use ::automerge;
+/// The crate behind [`engine::loro`], so that its users need no dependency of their own.
+#[cfg(feature = "loro")]
+pub use ::loro;
 /// The crate behind [`engine::yrs`], so that its users need no dependency of their own.
 #[cfg(feature = "yrs")]
 pub use ::yrs;

@@ -24,6 +24,7 @@ pub trait Folder: Send + Sync {
 impl<E: Engine> Folder for E {
     fn fold(&self, snapshot: Option<&[u8]>, changes: &[Bytes]) -> Result<Bytes, EngineError> {
         let mut replica = self.create(SEED)?;
+        replica.set_unread();
         let empty = replica.version();
         if let Some(snapshot) = snapshot {
             replica.import_snapshot(snapshot)?;
@@ -34,6 +35,7 @@ impl<E: Engine> Folder for E {
         let (version, folded) = (replica.version(), replica.snapshot()?);
         drop(replica);
         let mut proof = self.create(SEED)?;
+        proof.set_unread();
         if proof.import_snapshot(&folded)?.pending {
             return Err(EngineError::Incomplete);
         }

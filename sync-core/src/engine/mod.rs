@@ -3,7 +3,13 @@
 //! Engines are called synchronously, never from an async worker, and never call back: an engine's observer
 //! only signals its [`Wake`], and the owner then drains. Bytes are opaque everywhere else.
 
+#[cfg(feature = "automerge")]
+pub mod automerge;
 pub(crate) mod fold;
+#[cfg(feature = "loro")]
+pub mod loro;
+#[cfg(any(test, feature = "test-suite"))]
+pub mod suite;
 pub mod typed;
 #[cfg(feature = "yrs")]
 pub mod yrs;
@@ -121,6 +127,9 @@ pub enum EngineError {
     /// Changes wait for others that are not there.
     #[error("changes wait for others that are missing")]
     Incomplete,
+    /// It takes history that this replica, or that of the asker, no longer has. The document is unchanged.
+    #[error("the history that it takes has been trimmed")]
+    Trimmed,
     /// A fold does not read back as what it was made of.
     #[error("the folded snapshot does not read back as what was folded")]
     Unproven,
@@ -180,7 +189,8 @@ pub trait Document: Send + 'static {
     /// What a replica of `version` lacks, as one change; `None` if nothing.
     ///
     /// # Errors
-    /// [`EngineError::Malformed`] if the version is not of this engine.
+    /// [`EngineError::Malformed`] if the version is not of this engine, [`EngineError::Trimmed`] if it is older than the
+    /// history that is here.
     fn since(&mut self, version: &Version) -> Result<Option<Bytes>, EngineError>;
 
     /// Full mergeable state.
@@ -188,6 +198,39 @@ pub trait Document: Send + 'static {
     /// # Errors
     /// [`EngineError`] if the engine cannot encode it.
     fn snapshot(&mut self) -> Result<Bytes, EngineError>;
+
+    /// Nobody will read or edit this replica: it only imports, and tells versions, differences and snapshots. Engines that
+    /// can do that for less do so from here on. Called on a replica that is still empty, if at all.
+    fn set_unread(&mut self) {}
+
+    /// Takes back the last local change that is not taken back yet, as a local change of its own, which the next drain hands
+    /// over. Only what this replica did is taken back, whatever others did since. Whether there was anything to do.
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`] if the engine cannot, or the engine value does not ask for it;
+    /// [`EngineError::Busy`] if a transaction of the application holds the document.
+    fn undo(&mut self) -> Result<bool, EngineError> {
+        Err(EngineError::Unsupported { what: "undo" })
+    }
+
+    /// Makes again what the last [`undo`](Self::undo) took back, unless something was edited since. Whether there was
+    /// anything to do.
+    ///
+    /// # Errors
+    /// As [`undo`](Self::undo).
+    fn redo(&mut self) -> Result<bool, EngineError> {
+        Err(EngineError::Unsupported { what: "redo" })
+    }
+
+    /// Whether [`undo`](Self::undo) has something to take back.
+    fn can_undo(&self) -> bool {
+        false
+    }
+
+    /// Whether [`redo`](Self::redo) has something to make again.
+    fn can_redo(&self) -> bool {
+        false
+    }
 
     /// Whether handles of the application may point into the document, so that it must live on, and be drained, after it
     /// has been replaced.
@@ -256,6 +299,25 @@ pub trait Engine: Clone + Send + Sync + 'static {
         bytes_max: usize,
         f: impl FnOnce(&mut Self::Edit<'_>) -> R,
     ) -> Result<Edited<R>, EngineError>;
+
+    /// Lends the content as it was at `version`, which is one that this replica had or has imported. What is done to what is
+    /// lent changes nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`] if the engine, or this value, keeps no history; [`EngineError::Malformed`] if the version
+    /// is not of this engine, [`EngineError::Incomplete`] if this replica lacks some of it, [`EngineError::Trimmed`] if it is
+    /// older than the history that is here.
+    fn read_at<R>(
+        &self,
+        document: &mut Self::Document,
+        version: &Version,
+        f: impl FnOnce(&Self::Read<'_>) -> R,
+    ) -> Result<R, EngineError> {
+        let _ = (document, version, f);
+        Err(EngineError::Unsupported {
+            what: "reading earlier versions",
+        })
+    }
 }
 
 /// What [`Engine::edit`] did.

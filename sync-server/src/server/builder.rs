@@ -5,6 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sync_core::engine::Validator;
+#[cfg(feature = "automerge")]
+use sync_core::engine::automerge::Automerge;
+#[cfg(feature = "loro")]
+use sync_core::engine::loro::Loro;
 #[cfg(feature = "yrs")]
 use sync_core::engine::yrs::Yrs;
 use sync_core::ids::EngineId;
@@ -15,6 +19,8 @@ use sync_core::rng::Rng;
 use sync_core::server::{Engines, RoomConfig};
 
 use super::guard::Guarded;
+#[cfg(any(feature = "loro", feature = "automerge"))]
+use super::guard::Unfolded;
 use super::{Server, Shared};
 use crate::auth::Auth;
 use crate::registry::ServerRegistry;
@@ -60,6 +66,10 @@ impl ServerBuilder {
         let mut engines = Engines::new();
         #[cfg(feature = "yrs")]
         engines.insert(Arc::new(Guarded(Yrs::new())));
+        #[cfg(feature = "loro")]
+        engines.insert(Arc::new(Unfolded(Guarded(Loro::new()))));
+        #[cfg(feature = "automerge")]
+        engines.insert(Arc::new(Unfolded(Guarded(Automerge::new()))));
         engines.insert(Arc::new(Guarded(MergeableValidator::new())));
         engines.insert_relay(EngineId::OPAQUE);
         Self {
@@ -78,8 +88,12 @@ impl ServerBuilder {
         self
     }
 
-    /// Adds an engine, or replaces the one of its name. The defaults are `yrs` (with that feature), `mergeable`, and
-    /// `opaque`, whose bytes nobody looks at.
+    /// Adds an engine, or replaces the one of its name. The defaults are `yrs`, `loro` and `automerge` (each with its
+    /// feature), `mergeable`, and `opaque`, whose bytes nobody looks at.
+    ///
+    /// By default only the frames of `loro` and `automerge` changes are checked, and their logs are never folded: forged
+    /// changes can end a process that reads them. Where all writers are trusted, `engine(Loro::new())` has their logs
+    /// folded like those of the others.
     ///
     /// The logs of its documents are folded into snapshots if the validator has a [`folder`](Validator::folder), as
     /// every [`Engine`](sync_core::engine::Engine) and [`MergeableValidator`] have.

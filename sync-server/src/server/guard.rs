@@ -23,3 +23,18 @@ impl<V: Validator> Validator for Guarded<V> {
         self.0.folder()
     }
 }
+
+/// Checks changes and folds nothing: for engines that must not read what was only checked from the outside.
+#[cfg(any(feature = "loro", feature = "automerge"))]
+pub(super) struct Unfolded<V>(pub(super) V);
+
+#[cfg(any(feature = "loro", feature = "automerge"))]
+impl<V: Validator> Validator for Unfolded<V> {
+    fn engine(&self) -> EngineId {
+        self.0.engine()
+    }
+
+    fn validate(&self, change: &[u8], limits: &ValidateLimits) -> Result<(), EngineError> {
+        self.0.validate(change, limits)
+    }
+}
