@@ -4,6 +4,7 @@ pub mod crash;
 pub mod file_registry;
 pub mod link;
 pub mod local;
+pub mod progress;
 pub mod random;
 pub mod replay;
 

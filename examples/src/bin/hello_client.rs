@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use sync_client::yrs::{GetString, ReadTxn, Text, WriteTxn};
 use sync_client::{Client, DocumentHandle, Yrs};
+use sync_examples::progress;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 #[tokio::main]
@@ -45,6 +46,8 @@ async fn send(address: &str, lines: &[String]) -> Result<(), Box<dyn Error>> {
 async fn talk(address: &str) -> Result<(), Box<dyn Error>> {
     let client = Client::builder(address).start()?;
     let notes = client.open("hello", Yrs::new()).await?;
+    // A bar, if there is much to receive.
+    tokio::spawn(progress::show(notes.sync_state()));
     let (mut status, mut revision) = (client.status(), notes.revision());
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     let mut shown = String::new();

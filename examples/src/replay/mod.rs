@@ -19,6 +19,7 @@ use tokio::time::timeout;
 pub use self::paced::{Marks, Paced, PacedDocument};
 pub use self::trace::{Patch, Step, Trace};
 use crate::link::{Links, Traffic};
+use crate::progress;
 use crate::random::SplitMix;
 
 /// The document that everybody types into.
@@ -199,6 +200,7 @@ pub async fn run(address: &str, trace: Trace, options: Options) -> Result<Report
 
     let started = Instant::now();
     let late = open(address, &readers_links, Yrs::new()).await?;
+    tokio::spawn(progress::show(late.sync_state()));
     let has_it = comes_to(&late, &trace.end, options.patience).await;
     replicas.push(("late joiner".to_owned(), has_it));
     Ok(Report {
