@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test harness")]
 
 pub mod frames;
+pub mod slow;
 pub mod tap;
 
 use std::net::SocketAddr;
