@@ -1,53 +1,44 @@
-//! A registry that survives its process: a [`MemoryRegistry`] for the rules (duplicates, gaps, digests), and a
-//! journal, one JSON line for each thing that happened, from which it is built again.
+//! A registry of your own: a directory with a file for each document, and in it a line for each call that changed it.
 //!
-//! What is left to this file is that nobody hears of a change before its line is on the disk. What a real registry
-//! would do better: documents need not fit in memory, the journal would be shortened, and one sync would serve many
-//! appends. Only one process at a time may have a journal open.
+//! [`MemoryRegistry`] knows the rules (duplicates, gaps, digests). What is left is that nobody hears of anything before it
+//! is on the disk, and that the lines are carried out again when the directory is opened. A registry for many documents
+//! would not hold them in memory, would shorten files when it compacts, and would serve many appends with one sync.
+//! Only one process at a time may have a directory open.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use sync_server::registry::*;
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::RwLock;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+type Result<T, E = RegistryError> = std::result::Result<T, E>;
 
 /// The registry. A writer holds the lock until its line is on the disk, so that readers see nothing that may be lost.
-/// `None` after a failed write: what the disk then holds is unknown until it is opened again.
 #[derive(Debug)]
-pub struct FileRegistry(RwLock<Option<Open>>);
+pub struct FileRegistry(RwLock<Open>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Open {
-    documents: MemoryRegistry,
-    journal: File,
+    memory: MemoryRegistry,
+    directory: PathBuf,
+    files: HashMap<DocumentId, PathBuf>,
+    n_files: usize,
+    /// After a failed write, what is on the disk is not known until the directory is opened again.
+    has_failed: bool,
 }
 
+/// A call that was carried out, as a file has it. The first one creates the document.
 #[derive(Serialize, Deserialize)]
 enum Line {
-    Created {
-        document: String,
-        engine: String,
-        epoch: u64,
-        mode: usize,
-        snapshot: Option<State>,
-    },
-    Appended {
-        document: String,
-        epoch: u64,
-        changes: Vec<Change>,
-    },
-    Compacted {
-        document: String,
-        epoch: u64,
-        snapshot: State,
-        keep_after: u64,
-    },
-    Deleted {
-        document: String,
-    },
+    Create(String, String, u64, u8, Option<State>),
+    Append(u64, Vec<Change>),
+    Compact(u64, State, u64),
+    Delete,
 }
 
 /// Sequence, digest and bytes of a snapshot.
@@ -55,91 +46,112 @@ type State = (u64, u64, Vec<u8>);
 /// Origin, number, user and bytes of a change.
 type Change = (u128, u64, String, Vec<u8>);
 
-const MODES: [EpochMode; 4] = [
-    EpochMode::New,
-    EpochMode::Merge,
-    EpochMode::Rebase,
-    EpochMode::Discard,
-];
-
 impl FileRegistry {
-    /// Opens the registry whose journal is at this path, or starts one.
+    /// Opens a directory, or makes it.
     ///
     /// # Errors
-    /// Those of the file system. A damaged journal is an error too, and never a registry that lacks something.
-    pub async fn open(path: impl AsRef<Path>) -> io::Result<Self> {
-        let path = path.as_ref();
-        let journal = OpenOptions::new().create(true).append(true).open(path)?;
-        let content = fs::read(path)?;
-        // A last line without its end was never answered: the crash came before its sync. The other lines are
-        // synced once more: the crash may have come before the sync of the last one, and now it counts.
-        let complete = content
-            .split_inclusive(|b| *b == b'\n')
-            .filter(|line| line.ends_with(b"\n"));
-        let bytes: usize = complete.clone().map(<[u8]>::len).sum();
-        journal.set_len(u64::try_from(bytes).map_err(io::Error::other)?)?;
-        journal.sync_all()?;
-        if let (true, Some(directory)) = (cfg!(unix), path.canonicalize()?.parent()) {
-            File::open(directory)?.sync_all()?; // the file's name
+    /// Those of the file system. A damaged file is an error too, and never a document that lacks something.
+    pub async fn open(directory: impl AsRef<Path>) -> Result<Self, Error> {
+        let mut open = Open {
+            directory: directory.as_ref().to_owned(),
+            ..Open::default()
+        };
+        fs::create_dir_all(&open.directory)?;
+        for entry in fs::read_dir(&open.directory)? {
+            open.read(entry?.path()).await?;
         }
-        let documents = MemoryRegistry::new();
-        for line in complete {
-            replay(&documents, serde_json::from_slice(line)?)
-                .await
-                .map_err(io::Error::other)?;
+        Ok(Self(RwLock::new(open)))
+    }
+}
+
+impl Open {
+    fn memory(&self) -> Result<&MemoryRegistry> {
+        match self.has_failed {
+            false => Ok(&self.memory),
+            true => Err(RegistryError::unavailable("a write failed: open it again")),
         }
-        Ok(Self(RwLock::new(Some(Open { documents, journal }))))
     }
 
-    async fn read(&self) -> Result<RwLockReadGuard<'_, MemoryRegistry>, RegistryError> {
-        let open = self.0.read().await;
-        RwLockReadGuard::try_map(open, |open| open.as_ref().map(|open| &open.documents))
-            .map_err(|_| closed())
-    }
-
-    /// Writes and syncs. No `await` between this and the change in memory: a caller that goes away leaves no half.
-    fn write(
-        mut open: RwLockWriteGuard<'_, Option<Open>>,
-        line: &Line,
-    ) -> Result<(), RegistryError> {
-        let written = serde_json::to_vec(line)
-            .map_err(io::Error::other)
-            .and_then(|mut bytes| {
-                bytes.push(b'\n');
-                let Open { journal, .. } = open.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-                journal.write_all(&bytes)?;
-                journal.sync_data()
-            });
-        written.map_err(|error| {
-            *open = None;
-            RegistryError::Unknown {
-                source: Some(error.into()),
-            }
+    /// Writes what was just done in memory. Nobody waits in between: a caller that goes away leaves no half.
+    fn write(&mut self, id: &DocumentId, line: &Line) -> Result<()> {
+        self.try_write(id, line).map_err(|error| {
+            self.has_failed = true;
+            RegistryError::unknown(error)
         })
+    }
+
+    fn try_write(&mut self, id: &DocumentId, line: &Line) -> io::Result<()> {
+        let path = self.files.entry(id.clone()).or_insert_with(|| {
+            self.n_files += 1;
+            self.directory.join(self.n_files.to_string())
+        });
+        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+        file.write_all(&[&serde_json::to_vec(line)?[..], b"\n"].concat())?;
+        file.sync_all()?;
+        if matches!(line, Line::Create(..)) {
+            File::open(&self.directory)?.sync_all()?; // the file's name
+        }
+        Ok(())
+    }
+
+    /// Does again what the lines of a file tell of.
+    async fn read(&mut self, path: PathBuf) -> Result<(), Error> {
+        // What follows the last end of a line was never answered: the crash came before its sync. The rest is synced once
+        // more: the crash may have come before the sync of the last line, and now it counts.
+        let mut lines = fs::read(&path)?;
+        let end = lines.iter().rposition(|byte| *byte == b'\n');
+        lines.truncate(end.map_or(0, |end| end + 1));
+        let file = OpenOptions::new().write(true).open(&path)?;
+        file.set_len(u64::try_from(lines.len())?)?;
+        file.sync_all()?;
+        let mut document = None;
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            match (serde_json::from_slice(line)?, &document) {
+                (Line::Create(name, engine, epoch, mode, start), None) => {
+                    let id = DocumentId::new(name)?;
+                    let engine = EngineId::new(engine).ok_or("no engine")?;
+                    let mut new = NewDocument::new(id.clone(), engine, Epoch(epoch));
+                    new.mode = EpochMode::from_code(mode).ok_or("no mode")?;
+                    new.snapshot = start.map(snapshot);
+                    self.memory.create(new).await?;
+                    document = Some(id);
+                }
+                (Line::Append(epoch, changes), Some(id)) => {
+                    let changes = changes.into_iter().map(change).collect();
+                    let done = self.memory.append(id, Epoch(epoch), None, changes).await?;
+                    if !done.iter().all(is_at) {
+                        return Err(format!("{id} cannot have had these changes: {done:?}").into());
+                    }
+                }
+                (Line::Compact(epoch, state, keep), Some(id)) => {
+                    let (epoch, folded, keep) = (Epoch(epoch), snapshot(state), Seq(keep));
+                    self.memory.compact(id, epoch, folded, keep).await?;
+                }
+                (Line::Delete, Some(id)) => self.memory.delete(id).await?,
+                _ => return Err("a file is of one document".into()),
+            }
+        }
+        self.files.extend(document.map(|id| (id, path)));
+        self.n_files += 1;
+        Ok(())
     }
 }
 
 #[async_trait]
 impl ServerRegistry for FileRegistry {
-    async fn create(&self, new: NewDocument) -> Result<DocumentMeta, RegistryError> {
-        let open = self.0.write().await;
-        let documents = &open.as_ref().ok_or_else(closed)?.documents;
-        match documents.meta(&new.id).await {
-            Err(RegistryError::NotFound) => {}
-            exists_or_deleted => return exists_or_deleted,
+    async fn create(&self, new: NewDocument) -> Result<DocumentMeta> {
+        let mut open = self.0.write().await;
+        let (exists, id) = (open.files.contains_key(&new.id), new.id.clone());
+        let meta = open.memory()?.create(new.clone()).await?;
+        if !exists {
+            let (engine, start) = (new.engine.to_string(), new.snapshot.map(state));
+            let (epoch, mode) = (new.epoch.0, new.mode.code());
+            open.write(
+                &id,
+                &Line::Create(id.to_string(), engine, epoch, mode, start),
+            )?;
         }
-        let meta = documents.create(new.clone()).await?;
-        let line = Line::Created {
-            document: new.id.to_string(),
-            engine: new.engine.to_string(),
-            epoch: new.epoch.0,
-            mode: MODES
-                .iter()
-                .position(|mode| *mode == new.mode)
-                .unwrap_or_default(),
-            snapshot: new.snapshot.map(state),
-        };
-        Self::write(open, &line).map(|()| meta)
+        Ok(meta)
     }
 
     async fn append(
@@ -148,213 +160,80 @@ impl ServerRegistry for FileRegistry {
         epoch: Epoch,
         expect: Option<Seq>,
         changes: Vec<NewChange>,
-    ) -> Result<Vec<Outcome>, RegistryError> {
-        let open = self.0.write().await;
-        let documents = &open.as_ref().ok_or_else(closed)?.documents;
-        let outcomes = documents.append(id, epoch, expect, changes.clone()).await?;
-        let committed = changes.into_iter().zip(&outcomes);
-        let committed = committed.filter(|(_, outcome)| matches!(outcome, Outcome::At(_)));
-        let changes: Vec<Change> = committed
-            .map(|(c, _)| {
-                (
-                    c.id.origin.0,
-                    c.id.number,
-                    c.user.id.to_string(),
-                    c.bytes.into(),
-                )
-            })
-            .collect();
-        if !changes.is_empty() {
-            Self::write(
-                open,
-                &Line::Appended {
-                    document: id.to_string(),
-                    epoch: epoch.0,
-                    changes,
-                },
-            )?;
+    ) -> Result<Vec<Outcome>> {
+        let mut open = self.0.write().await;
+        let memory = open.memory()?;
+        let outcomes = memory.append(id, epoch, expect, changes.clone()).await?;
+        let committed = changes
+            .iter()
+            .zip(&outcomes)
+            .filter(|(_, outcome)| is_at(outcome));
+        let committed: Vec<_> = committed.map(|(change, _)| fields(change)).collect();
+        if !committed.is_empty() {
+            open.write(id, &Line::Append(epoch.0, committed))?;
         }
         Ok(outcomes)
     }
 
-    async fn compact(
-        &self,
-        id: &DocumentId,
-        epoch: Epoch,
-        snapshot: Snapshot,
-        keep_after: Seq,
-    ) -> Result<(), RegistryError> {
-        let open = self.0.write().await;
-        let documents = &open.as_ref().ok_or_else(closed)?.documents;
-        documents
-            .compact(id, epoch, snapshot.clone(), keep_after)
-            .await?;
-        let (document, epoch, keep_after) = (id.to_string(), epoch.0, keep_after.0);
-        Self::write(
-            open,
-            &Line::Compacted {
-                document,
-                epoch,
-                snapshot: state(snapshot),
-                keep_after,
-            },
-        )
+    async fn compact(&self, id: &DocumentId, epoch: Epoch, new: Snapshot, keep: Seq) -> Result<()> {
+        let mut open = self.0.write().await;
+        open.memory()?.compact(id, epoch, new.clone(), keep).await?;
+        open.write(id, &Line::Compact(epoch.0, state(new), keep.0))
     }
 
-    async fn delete(&self, id: &DocumentId) -> Result<(), RegistryError> {
-        let open = self.0.write().await;
-        open.as_ref()
-            .ok_or_else(closed)?
-            .documents
-            .delete(id)
-            .await?;
-        Self::write(
-            open,
-            &Line::Deleted {
-                document: id.to_string(),
-            },
-        )
+    async fn delete(&self, id: &DocumentId) -> Result<()> {
+        let mut open = self.0.write().await;
+        open.memory()?.delete(id).await?;
+        open.write(id, &Line::Delete)
+    }
+
+    async fn meta(&self, id: &DocumentId) -> Result<DocumentMeta> {
+        self.0.read().await.memory()?.meta(id).await
+    }
+
+    async fn tail(&self, id: &DocumentId, after: Seq, max: usize) -> Result<Tail> {
+        self.0.read().await.memory()?.tail(id, after, max).await
+    }
+
+    async fn snapshot(&self, id: &DocumentId) -> Result<Option<Snapshot>> {
+        self.0.read().await.memory()?.snapshot(id).await
+    }
+
+    async fn list(&self, after: Option<&DocumentId>, limit: usize) -> Result<Vec<DocumentMeta>> {
+        self.0.read().await.memory()?.list(after, limit).await
+    }
+
+    async fn heads(&self, ids: &[DocumentId]) -> Result<Vec<Option<Seq>>> {
+        self.0.read().await.memory()?.heads(ids).await
+    }
+
+    async fn origins(&self, id: &DocumentId, of: &[OriginId]) -> Result<Vec<Option<OriginEntry>>> {
+        self.0.read().await.memory()?.origins(id, of).await
     }
 
     fn durability(&self) -> Durability {
         Durability::Synced
     }
-
-    async fn meta(&self, id: &DocumentId) -> Result<DocumentMeta, RegistryError> {
-        self.read().await?.meta(id).await
-    }
-
-    async fn tail(&self, id: &DocumentId, after: Seq, max: usize) -> Result<Tail, RegistryError> {
-        self.read().await?.tail(id, after, max).await
-    }
-
-    async fn snapshot(&self, id: &DocumentId) -> Result<Option<Snapshot>, RegistryError> {
-        self.read().await?.snapshot(id).await
-    }
-
-    async fn list(
-        &self,
-        after: Option<&DocumentId>,
-        n: usize,
-    ) -> Result<Vec<DocumentMeta>, RegistryError> {
-        self.read().await?.list(after, n).await
-    }
-
-    async fn heads(&self, ids: &[DocumentId]) -> Result<Vec<Option<Seq>>, RegistryError> {
-        self.read().await?.heads(ids).await
-    }
-
-    async fn origins(
-        &self,
-        id: &DocumentId,
-        origins: &[OriginId],
-    ) -> Result<Vec<Option<OriginEntry>>, RegistryError> {
-        self.read().await?.origins(id, origins).await
-    }
 }
 
-/// Does again what a line tells of. Each was done before, so it can be done again.
-async fn replay(
-    documents: &MemoryRegistry,
-    line: Line,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    match line {
-        Line::Created {
-            document,
-            engine,
-            epoch,
-            mode,
-            snapshot,
-        } => {
-            let engine = EngineId::new(engine).ok_or("no engine")?;
-            let mut new = NewDocument::new(DocumentId::new(document)?, engine, Epoch(epoch));
-            new.mode = *MODES.get(mode).ok_or("no such mode")?;
-            new.snapshot = snapshot
-                .map(|(seq, digest, bytes)| Snapshot::new(Seq(seq), Digest(digest), bytes.into()));
-            documents.create(new).await?;
-        }
-        Line::Appended {
-            document,
-            epoch,
-            changes,
-        } => {
-            let changes = changes.into_iter().map(|(origin, number, user, bytes)| {
-                NewChange::new(
-                    ChangeId {
-                        origin: OriginId(origin),
-                        number,
-                    },
-                    User::new(user),
-                    bytes.into(),
-                )
-            });
-            let document = DocumentId::new(document)?;
-            let outcomes = documents
-                .append(&document, Epoch(epoch), None, changes.collect())
-                .await?;
-            if !outcomes
-                .iter()
-                .all(|outcome| matches!(outcome, Outcome::At(_)))
-            {
-                return Err(
-                    format!("{document} cannot have had these changes: {outcomes:?}").into(),
-                );
-            }
-        }
-        Line::Compacted {
-            document,
-            epoch,
-            snapshot: (seq, digest, bytes),
-            keep_after,
-        } => {
-            let snapshot = Snapshot::new(Seq(seq), Digest(digest), bytes.into());
-            documents
-                .compact(
-                    &DocumentId::new(document)?,
-                    Epoch(epoch),
-                    snapshot,
-                    Seq(keep_after),
-                )
-                .await?;
-        }
-        Line::Deleted { document } => documents.delete(&DocumentId::new(document)?).await?,
-    }
-    Ok(())
+fn is_at(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::At(_))
 }
 
 fn state(snapshot: Snapshot) -> State {
     (snapshot.seq.0, snapshot.digest.0, snapshot.bytes.into())
 }
 
-fn closed() -> RegistryError {
-    RegistryError::Unavailable {
-        retry_after: None,
-        source: Some("a write failed: open it again".into()),
-    }
+fn snapshot((seq, digest, bytes): State) -> Snapshot {
+    Snapshot::new(Seq(seq), Digest(digest), bytes.into())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn fields(change: &NewChange) -> Change {
+    let (id, user) = (change.id, change.user.id.to_string());
+    (id.origin.0, id.number, user, change.bytes.to_vec())
+}
 
-    #[tokio::test]
-    async fn after_a_failed_write_it_answers_nothing_until_opened_again() {
-        // A handle that can only read: every write to it fails.
-        let journal = File::open(std::env::current_exe().unwrap()).unwrap();
-        let documents = MemoryRegistry::new();
-        let registry = FileRegistry(RwLock::new(Some(Open { documents, journal })));
-        let id = DocumentId::new("notes").unwrap();
-        let new = || NewDocument::new(id.clone(), EngineId::YRS, Epoch(7));
-        let failed = registry.create(new()).await;
-        assert!(
-            matches!(failed, Err(RegistryError::Unknown { .. })),
-            "{failed:?}"
-        );
-        for refused in [registry.create(new()).await, registry.meta(&id).await] {
-            assert!(
-                matches!(refused, Err(RegistryError::Unavailable { .. })),
-                "{refused:?}"
-            );
-        }
-    }
+fn change((origin, number, user, bytes): Change) -> NewChange {
+    let origin = OriginId(origin);
+    NewChange::new(ChangeId { origin, number }, User::new(user), bytes.into())
 }

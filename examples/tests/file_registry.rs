@@ -5,7 +5,6 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sync_examples::file_registry::FileRegistry;
@@ -13,10 +12,10 @@ use sync_server::registry::*;
 
 const EPOCH: Epoch = Epoch(7);
 
-/// The path of a journal, which goes away with the test.
-struct Journal(PathBuf);
+/// A directory, which goes away with the test.
+struct Directory(PathBuf);
 
-impl Journal {
+impl Directory {
     fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -27,19 +26,24 @@ impl Journal {
         FileRegistry::open(&self.0).await.unwrap()
     }
 
+    /// The file of the `n`th document, from 1.
+    fn file(&self, n: usize) -> PathBuf {
+        self.0.join(n.to_string())
+    }
+
     fn write_at_the_end(&self, bytes: &[u8]) {
         OpenOptions::new()
             .append(true)
-            .open(&self.0)
+            .open(self.file(1))
             .unwrap()
             .write_all(bytes)
             .unwrap();
     }
 }
 
-impl Drop for Journal {
+impl Drop for Directory {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -71,23 +75,19 @@ async fn append(registry: &FileRegistry, numbers: std::ops::RangeInclusive<u64>)
         .unwrap()
 }
 
-/// Scenario 62: a custom registry passes the conformance suite.
+/// Scenario 62: a custom registry passes the conformance suite, opened again and again, and cut short wherever it waits.
 #[tokio::test]
 async fn it_keeps_every_promise() {
-    let journals = Mutex::new(Vec::new());
-    let open = || async {
-        let journal = Journal::new();
-        let registry = journal.open().await;
-        journals.lock().unwrap().push(journal);
-        registry
-    };
-    conformance::run(open).await.unwrap();
+    let open = async |directory: &Directory| directory.open().await;
+    conformance::run_with_crashes(async || Directory::new(), open)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn everything_is_there_again_after_opening() {
-    let journal = Journal::new();
-    let registry = journal.open().await;
+    let directory = Directory::new();
+    let registry = directory.open().await;
     create(&registry, "notes").await;
     create(&registry, "gone").await;
     append(&registry, 1..=5).await;
@@ -115,7 +115,7 @@ async fn everything_is_there_again_after_opening() {
     let before = answers(&registry).await;
     drop(registry);
 
-    let registry = journal.open().await;
+    let registry = directory.open().await;
     assert_eq!(answers(&registry).await, before);
     let gone = registry.meta(&id("gone")).await;
     assert!(matches!(gone, Err(RegistryError::Deleted)), "{gone:?}");
@@ -124,11 +124,16 @@ async fn everything_is_there_again_after_opening() {
 
 #[tokio::test]
 async fn a_document_that_started_with_a_snapshot_does_so_again() {
-    let journal = Journal::new();
+    let directory = Directory::new();
     let mut document = NewDocument::new(id("notes"), EngineId::YRS, EPOCH);
     document.snapshot = Some(Snapshot::new(Seq(9), Digest(u64::MAX), "restored".into()));
-    let meta = journal.open().await.create(document.clone()).await.unwrap();
-    let registry = journal.open().await;
+    let meta = directory
+        .open()
+        .await
+        .create(document.clone())
+        .await
+        .unwrap();
+    let registry = directory.open().await;
     assert_eq!(registry.meta(&id("notes")).await.unwrap(), meta);
     assert_eq!(
         registry.snapshot(&id("notes")).await.unwrap(),
@@ -138,29 +143,72 @@ async fn a_document_that_started_with_a_snapshot_does_so_again() {
 
 #[tokio::test]
 async fn a_line_cut_off_by_a_crash_was_never_answered_and_goes_away() {
-    let journal = Journal::new();
-    let registry = journal.open().await;
+    let directory = Directory::new();
+    let registry = directory.open().await;
     create(&registry, "notes").await;
     append(&registry, 1..=2).await;
     drop(registry);
-    journal.write_at_the_end(br#"{"Appended":{"document":"no"#);
+    directory.write_at_the_end(br#"{"Append":[7,[[1"#);
 
-    let registry = journal.open().await;
+    let registry = directory.open().await;
     assert_eq!(append(&registry, 3..=3).await, [Outcome::At(Seq(3))]);
     drop(registry);
-    assert_eq!(
-        journal.open().await.meta(&id("notes")).await.unwrap().head,
-        Seq(3)
-    );
+    let registry = directory.open().await;
+    assert_eq!(registry.meta(&id("notes")).await.unwrap().head, Seq(3));
 }
 
 #[tokio::test]
-async fn a_damaged_journal_is_an_error_and_not_an_empty_registry() {
-    for damage in ["not json", r#"{"Deleted":{"document":"missing"}}"#] {
-        let journal = Journal::new();
-        create(&journal.open().await, "notes").await;
-        journal.write_at_the_end(damage.as_bytes());
-        journal.write_at_the_end(b"\n");
-        assert!(FileRegistry::open(&journal.0).await.is_err(), "{damage}");
+async fn a_document_whose_first_line_was_cut_off_was_never_created() {
+    let directory = Directory::new();
+    create(&directory.open().await, "notes").await;
+    fs::write(directory.file(1), br#"{"Create":["no"#).unwrap();
+    let registry = directory.open().await;
+    let missing = registry.meta(&id("notes")).await;
+    assert!(
+        matches!(missing, Err(RegistryError::NotFound)),
+        "{missing:?}"
+    );
+    create(&registry, "notes").await;
+    append(&registry, 1..=2).await;
+    drop(registry);
+    let registry = directory.open().await;
+    assert_eq!(registry.meta(&id("notes")).await.unwrap().head, Seq(2));
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_an_error_and_not_a_document_that_lacks_something() {
+    let create_again = r#"{"Create":["notes","yrs",7,0,null]}"#;
+    let skipped = r#"{"Append":[7,[[1,9,"ada",[]]]]}"#;
+    let stale = r#"{"Append":[8,[[1,1,"ada",[]]]]}"#;
+    for damage in ["not json", create_again, skipped, stale] {
+        let directory = Directory::new();
+        create(&directory.open().await, "notes").await;
+        directory.write_at_the_end(damage.as_bytes());
+        directory.write_at_the_end(b"\n");
+        assert!(FileRegistry::open(&directory.0).await.is_err(), "{damage}");
+    }
+}
+
+#[tokio::test]
+async fn after_a_failed_write_it_answers_nothing_until_opened_again() {
+    let directory = Directory::new();
+    let registry = directory.open().await;
+    create(&registry, "notes").await;
+    // No file can be written there.
+    fs::rename(directory.file(1), directory.0.join("moved")).unwrap();
+    fs::create_dir(directory.file(1)).unwrap();
+    let document = id("notes");
+    let append = || registry.append(&document, EPOCH, None, vec![change(1)]);
+    let failed = append().await;
+    assert!(
+        matches!(failed, Err(RegistryError::Unknown { .. })),
+        "{failed:?}"
+    );
+    let (refused, read) = (append().await, registry.meta(&document).await);
+    for refused in [refused.map(drop), read.map(drop)] {
+        assert!(
+            matches!(refused, Err(RegistryError::Unavailable { .. })),
+            "{refused:?}"
+        );
     }
 }

@@ -34,6 +34,42 @@ pub enum EpochMode {
     Discard = 3,
 }
 
+impl EpochMode {
+    /// Its number, as on the wire and in what registries store.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::New => 0,
+            Self::Merge => 1,
+            Self::Rebase => 2,
+            Self::Discard => 3,
+        }
+    }
+
+    /// The mode of this number.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::New),
+            1 => Some(Self::Merge),
+            2 => Some(Self::Rebase),
+            3 => Some(Self::Discard),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for EpochMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::New => "new",
+            Self::Merge => "merge",
+            Self::Rebase => "rebase",
+            Self::Discard => "discard",
+        })
+    }
+}
+
 /// Position of a change in a document's log, from 1. As a position, 0 is "nothing yet".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Seq(pub u64);

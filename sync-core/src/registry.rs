@@ -285,3 +285,22 @@ pub enum RegistryError {
         what: String,
     },
 }
+
+impl RegistryError {
+    /// Nothing was done, for this reason; the same call may succeed later.
+    #[must_use]
+    pub fn unavailable(source: impl Into<BoxError>) -> Self {
+        Self::Unavailable {
+            retry_after: None,
+            source: Some(source.into()),
+        }
+    }
+
+    /// The call may have been carried out, or not, for this reason.
+    #[must_use]
+    pub fn unknown(source: impl Into<BoxError>) -> Self {
+        Self::Unknown {
+            source: Some(source.into()),
+        }
+    }
+}

@@ -1,9 +1,10 @@
-//! A server whose documents are in a file, by a registry of its own: `examples/src/file_registry.rs`.
+//! A server whose documents are in files, by a registry of its own: `examples/src/file_registry.rs`.
 //!
-//!     cargo run -p sync-examples --bin custom_registry -- documents.journal
+//!     cargo run -p sync-examples --bin custom_registry -- documents
 //!     cargo run -p sync-examples --bin custom_registry -- --check
 //!
-//! With `--check` it serves nobody, and holds the registry to a registry's promises instead.
+//! The first keeps documents in a directory of that name. With `--check` it serves nobody, and holds the registry to a
+//! registry's promises instead.
 
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
@@ -16,15 +17,15 @@ use sync_server::registry::conformance;
 use sync_server::{Anonymous, Server};
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     match std::env::args().nth(1).as_deref() {
         Some("--check") => check().await,
         Some(path) if !path.starts_with('-') => serve(path).await,
-        _ => Err("usage: custom_registry JOURNAL | --check".into()),
+        _ => Err("usage: custom_registry DIRECTORY | --check".into()),
     }
 }
 
-async fn serve(path: &str) -> Result<(), Box<dyn Error>> {
+async fn serve(path: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
     let registry = FileRegistry::open(path).await?;
     let server = Server::builder(registry, Anonymous::read_write()).build()?;
     let listener = server.listen_websocket("127.0.0.1:8080").await?;
@@ -32,26 +33,21 @@ async fn serve(path: &str) -> Result<(), Box<dyn Error>> {
     Ok(listener.wait().await?)
 }
 
-async fn check() -> Result<(), Box<dyn Error>> {
+async fn check() -> Result<(), Box<dyn Error + Send + Sync>> {
     let directory =
-        Directory(std::env::temp_dir().join(format!("journals-{}", std::process::id())));
-    std::fs::create_dir(&directory.0)?;
-    let n_opened = Cell::new(0);
-    // The suite takes an empty registry for each promise.
+        Directory(std::env::temp_dir().join(format!("custom-registry-{}", std::process::id())));
+    let n_places = Cell::new(0);
+    // The suite takes an empty place for each promise, and opens the registry there again and again.
+    let place = async || {
+        n_places.set(n_places.get() + 1);
+        directory.0.join(n_places.get().to_string())
+    };
     #[expect(
         clippy::expect_used,
         reason = "a directory that takes no files is no fault of the registry"
     )]
-    let report = conformance::run(|| {
-        n_opened.set(n_opened.get() + 1);
-        let path = directory.0.join(n_opened.get().to_string());
-        async {
-            FileRegistry::open(path)
-                .await
-                .expect("a journal can be made")
-        }
-    });
-    for promise in report.await?.kept {
+    let open = async |place: &PathBuf| FileRegistry::open(place).await.expect("files can be made");
+    for promise in conformance::run_with_crashes(place, open).await?.kept {
         println!("kept: {promise}");
     }
     Ok(())

@@ -271,9 +271,7 @@ impl<R> FaultyRegistry<R> {
             drop(call.await);
         }
         self.crashed.send_replace(true);
-        Err(RegistryError::Unknown {
-            source: Some(injected()),
-        })
+        Err(RegistryError::unknown(injected()))
     }
 
     fn fail_read(&self, call: Call) -> Result<(), RegistryError> {
@@ -323,9 +321,7 @@ impl<R: ServerRegistry> ServerRegistry for FaultyRegistry<R> {
         let outcomes = self.write(append).await;
         self.after_commit.pass().await;
         if lost {
-            Err(RegistryError::Unknown {
-                source: Some(injected()),
-            })
+            Err(RegistryError::unknown(injected()))
         } else {
             outcomes
         }
@@ -477,10 +473,7 @@ fn take(n: &mut usize) -> bool {
 }
 
 fn unavailable() -> RegistryError {
-    RegistryError::Unavailable {
-        retry_after: None,
-        source: Some(injected()),
-    }
+    RegistryError::unavailable(injected())
 }
 
 fn injected() -> BoxError {

@@ -90,10 +90,9 @@ impl Shared {
                 return Ok(committed);
             }
         }
-        Err(FoldError::Registry(RegistryError::Unavailable {
-            retry_after: None,
-            source: Some("the log keeps being compacted".into()),
-        }))
+        Err(FoldError::Registry(RegistryError::unavailable(
+            "the log keeps being compacted",
+        )))
     }
 
     /// `None` if somebody else compacted the log meanwhile.

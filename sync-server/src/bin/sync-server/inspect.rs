@@ -148,7 +148,7 @@ fn summary(info: &DocumentInfo) -> serde_json::Value {
         "id": meta.id.as_str(),
         "engine": meta.engine.as_str(),
         "epoch": meta.epoch.to_string(),
-        "mode": mode_name(meta.mode),
+        "mode": meta.mode.to_string(),
         "deleted": info.is_deleted,
         "damaged": info.damaged,
         "head": meta.head.0,
@@ -164,15 +164,6 @@ fn summary(info: &DocumentInfo) -> serde_json::Value {
 
 fn digest(digest: u64) -> String {
     format!("{digest:016x}")
-}
-
-const fn mode_name(mode: EpochMode) -> &'static str {
-    match mode {
-        EpochMode::New => "new",
-        EpochMode::Merge => "merge",
-        EpochMode::Rebase => "rebase",
-        EpochMode::Discard => "discard",
-    }
 }
 
 /// All of a document, and what is wrong with it.
@@ -220,11 +211,7 @@ fn show(directory: &Path, id: &DocumentId, as_json: bool) -> Result<(), Failure>
     } else {
         line(format_args!("id        {:?}", meta.id.as_str()))?;
         line(format_args!("engine    {}", meta.engine))?;
-        line(format_args!(
-            "epoch     {} ({})",
-            meta.epoch,
-            mode_name(meta.mode)
-        ))?;
+        line(format_args!("epoch     {} ({})", meta.epoch, meta.mode))?;
         line(format_args!(
             "head      {}, digest {}",
             meta.head,

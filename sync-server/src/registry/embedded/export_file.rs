@@ -20,13 +20,12 @@
 use std::io::{self, Read, Write};
 
 use bytes::{Bytes, BytesMut};
-use sync_core::history::{Digest, Epoch, Seq};
+use sync_core::history::{Digest, Epoch, EpochMode, Seq};
 use sync_core::ids::{DocumentId, EngineId, OriginId, User};
 
 use super::export::Export;
 use super::plan::segments;
 use super::row::{Stored, check, decode, put_len, take_len};
-use super::schema::{mode, mode_column};
 use crate::registry::{DocumentMeta, NewChange, OriginEntry, Snapshot};
 
 const MAGIC: &[u8; 8] = b"SYNCDOC\n";
@@ -78,7 +77,7 @@ pub(super) fn write(export: &Export, mut out: impl Write) -> io::Result<()> {
     let meta = &export.meta;
     put_str(&mut bytes, meta.id.as_str());
     put_str(&mut bytes, meta.engine.as_str());
-    bytes.extend(u8::try_from(mode_column(meta.mode)));
+    bytes.push(meta.mode.code());
     let (start, end) = (meta.log_start, meta.head);
     put_numbers(
         &mut bytes,
@@ -249,10 +248,10 @@ fn damaged(position: u64) -> ExportError {
 fn document(rest: &mut &[u8]) -> Option<Export> {
     let id = DocumentId::new(take_str(rest)?).ok()?;
     let engine = EngineId::new(take_str(rest)?.to_owned())?;
-    let (tag, after) = rest.split_first()?;
+    let (mode, after) = rest.split_first()?;
     *rest = after;
     let [epoch, head, digest, log_start, start_digest] = numbers(rest)?;
-    let mut meta = DocumentMeta::new(id, engine, Epoch(epoch), mode((*tag).into())?);
+    let mut meta = DocumentMeta::new(id, engine, Epoch(epoch), EpochMode::from_code(*mode)?);
     meta.head = Seq(head);
     meta.digest = Digest(digest);
     meta.log_start = Seq(log_start);

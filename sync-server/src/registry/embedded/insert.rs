@@ -5,7 +5,7 @@ use rusqlite::params;
 use super::index::Standing;
 use super::plan::{Compaction, Segment};
 use super::row::check;
-use super::schema::{mode_column, seq_column, signed};
+use super::schema::{seq_column, signed};
 use super::writer::{Engine, PAGE};
 use crate::registry::{RegistryError, Snapshot};
 
@@ -33,7 +33,7 @@ impl Engine {
                     meta.id.as_str(),
                     meta.engine.as_str(),
                     signed(meta.epoch.0),
-                    mode_column(meta.mode),
+                    meta.mode.code(),
                     head,
                     signed(meta.digest.0),
                     log_start,

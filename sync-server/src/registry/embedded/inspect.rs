@@ -199,10 +199,9 @@ impl Reader {
                 return Ok(export);
             }
         }
-        Err(RegistryError::Unavailable {
-            retry_after: None,
-            source: Some("the document keeps being compacted".into()),
-        })
+        Err(RegistryError::unavailable(
+            "the document keeps being compacted",
+        ))
     }
 
     /// `None` if the document was compacted or replaced meanwhile.

@@ -207,10 +207,8 @@ impl EmbeddedRegistry {
         existing: Existing,
     ) -> Result<DocumentMeta, RegistryError> {
         let mut epoch = [0; 8];
-        getrandom::fill(&mut epoch).map_err(|error| RegistryError::Unavailable {
-            retry_after: None,
-            source: Some(error.to_string().into()),
-        })?;
+        getrandom::fill(&mut epoch)
+            .map_err(|error| RegistryError::unavailable(error.to_string()))?;
         let export = export.under(Epoch(u64::from_le_bytes(epoch)), mode);
         self.put(export, existing).await
     }

@@ -240,9 +240,7 @@ impl Reader {
                 })
                 .map_err(|error| shared.not_copied(error))?;
             // SQLite syncs only when all is copied, which the writer then would have to wait for.
-            directory.sync().map_err(|error| RegistryError::Unknown {
-                source: Some(Box::new(error)),
-            })?;
+            directory.sync().map_err(RegistryError::unknown)?;
             let count = |pages: i64| u64::try_from(pages).unwrap_or_default();
             Ok((count(pages), count(pages - copied)))
         };

@@ -389,10 +389,7 @@ pub(super) fn failed(error: rusqlite::Error) -> RegistryError {
             what: error.to_string(),
         }
     } else {
-        RegistryError::Unavailable {
-            retry_after: None,
-            source: Some(Box::new(error)),
-        }
+        RegistryError::unavailable(error)
     }
 }
 
@@ -428,23 +425,8 @@ pub(super) fn seq_column(seq: Seq) -> Result<i64, RegistryError> {
     })
 }
 
-pub(super) fn mode_column(mode: EpochMode) -> i64 {
-    match mode {
-        EpochMode::New => 0,
-        EpochMode::Merge => 1,
-        EpochMode::Rebase => 2,
-        EpochMode::Discard => 3,
-    }
-}
-
 pub(super) fn mode(column: i64) -> Option<EpochMode> {
-    match column {
-        0 => Some(EpochMode::New),
-        1 => Some(EpochMode::Merge),
-        2 => Some(EpochMode::Rebase),
-        3 => Some(EpochMode::Discard),
-        _ => None,
-    }
+    EpochMode::from_code(column.try_into().ok()?)
 }
 
 pub(super) fn engine(name: String) -> Option<EngineId> {

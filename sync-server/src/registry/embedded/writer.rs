@@ -475,10 +475,7 @@ impl BlockingRegistry for Engine {
                 let error = self.broken.take().unwrap_or(rusqlite::Error::InvalidQuery);
                 self.is_usable = error.sqlite_error_code() == Some(ErrorCode::DiskFull);
                 self.roll_back();
-                return Err(RegistryError::Unavailable {
-                    retry_after: None,
-                    source: Some(Box::new(error)),
-                });
+                return Err(RegistryError::unavailable(error));
             }
         };
         if self.in_transaction {
@@ -525,10 +522,7 @@ impl BlockingRegistry for Engine {
 
 /// What an append is told in a transaction that cannot be committed any more.
 fn broken() -> RegistryError {
-    RegistryError::Unavailable {
-        retry_after: None,
-        source: Some("a write before this one failed".into()),
-    }
+    RegistryError::unavailable("a write before this one failed")
 }
 
 /// Writes a document's staged changes; nothing if there are none.

@@ -378,10 +378,7 @@ impl<B: BlockingRegistry> GroupCommit<B> {
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || run(&shared))
-            .map_err(|error| RegistryError::Unavailable {
-                retry_after: None,
-                source: Some(Box::new(error)),
-            })?;
+            .map_err(RegistryError::unavailable)?;
         lock(&self.threads).push(thread);
         Ok(())
     }
@@ -559,10 +556,7 @@ impl<B: BlockingRegistry> ServerRegistry for GroupCommit<B> {
                     end(&shared, threads);
                     let _ = done.send(());
                 });
-            waiting.map_err(|error| RegistryError::Unavailable {
-                retry_after: None,
-                source: Some(Box::new(error)),
-            })?;
+            waiting.map_err(RegistryError::unavailable)?;
             // Dropped without an answer only if the thread panicked, and nothing is open then either.
             let _ = ended.await;
         }
@@ -575,24 +569,18 @@ fn received<T>(
     answer: Result<Result<T, RegistryError>, oneshot::error::RecvError>,
 ) -> Result<T, RegistryError> {
     answer.unwrap_or_else(|_| {
-        Err(RegistryError::Unknown {
-            source: Some("the registry stopped before it answered".into()),
-        })
+        Err(RegistryError::unknown(
+            "the registry stopped before it answered",
+        ))
     })
 }
 
 fn refused(why: &str) -> RegistryError {
-    RegistryError::Unavailable {
-        retry_after: None,
-        source: Some(format!("the registry has to be opened again: {why}").into()),
-    }
+    RegistryError::unavailable(format!("the registry has to be opened again: {why}"))
 }
 
 fn stopped() -> RegistryError {
-    RegistryError::Unavailable {
-        retry_after: None,
-        source: Some("the registry has been closed".into()),
-    }
+    RegistryError::unavailable("the registry has been closed")
 }
 
 /// What the locks here guard is whole after every statement, whoever panicked.
