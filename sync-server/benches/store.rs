@@ -1,13 +1,14 @@
 //! Durable appends: `EmbeddedRegistry` next to a plain file with one `fdatasync` for everybody who waits.
 //!
 //! ```text
-//! cargo bench -p sync-server --bench store -- [SECONDS] [DIRECTORY]
+//! cargo bench -p sync-server --bench store -- [SECONDS] [ROUNDS] [DIRECTORY]
 //! ```
 //!
 //! 256 tasks append one random change of 200 bytes each to a random document and wait for the answer before the next.
 //! Of 10,000 documents each has 8 of the tasks as its authors, of 100 all.
-//! Both stores are measured in the same run, in turn. Then a journal of 1 GB is opened. DIRECTORY should be on the disk
-//! in question; it is emptied.
+//! Both stores are measured for SECONDS in turn, ROUNDS times, so that a machine with other things to do disturbs both;
+//! medians of the rounds' ratios say how they compare. `CPU` is that of the whole process, tasks included, for each
+//! append. Then a journal of 1 GB is opened, ROUNDS times. DIRECTORY should be on the disk in question; what is in it goes.
 
 #![allow(
     clippy::unwrap_used,
@@ -160,20 +161,34 @@ impl Store for Embedded {
     }
 }
 
+#[derive(Clone)]
 struct Figures {
     per_second: f64,
     p50: f64,
     p99: f64,
     p999: f64,
     worst: f64,
+    /// Microseconds of all threads for each append; 0 where the system does not say.
+    processor: f64,
 }
 
 /// So many runs before this one: each has origins of its own, so that nothing is a repeat.
 static RUNS: AtomicU64 = AtomicU64::new(1);
 
+/// Processor time of this process so far.
+fn processor_time() -> Duration {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // After the name, which may hold anything: user and system time, in hundredths of a second.
+    let after = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = after.split_whitespace().skip(11).take(2);
+    let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 10)
+}
+
 async fn measure(store: Arc<dyn Store>, documents: usize, time: Duration) -> Figures {
     let begin = Instant::now() + time / 5;
     let end = begin + time;
+    let processor = processor_time();
     let first = u128::from(RUNS.fetch_add(1, Ordering::Relaxed)) << 64;
     let tasks: Vec<_> = (0..WRITERS)
         .map(|writer| {
@@ -182,32 +197,37 @@ async fn measure(store: Arc<dyn Store>, documents: usize, time: Duration) -> Fig
                 let mut rng = Rng::new(writer + 1);
                 let mut numbers = vec![0_u64; documents];
                 let mut took = Vec::with_capacity(1 << 16);
+                let mut appends = 0_u64;
                 let bytes: Vec<u8> = (0..PAYLOAD + 1_000)
                     .map(|_| rng.next_u64().to_le_bytes()[0])
                     .collect();
                 let bytes = Bytes::from(bytes);
                 loop {
-                    let document = if documents < WRITERS as usize {
-                        (rng.next_u64() % documents as u64) as usize
+                    // Which of those that it writes to.
+                    let (own, document) = if documents < WRITERS as usize {
+                        let document = (rng.next_u64() % documents as u64) as usize;
+                        (document, document)
                     } else {
                         let group = writer as usize / AUTHORS;
                         let groups = WRITERS as usize / AUTHORS;
                         let of_group = (documents - group).div_ceil(groups) as u64;
-                        group + (rng.next_u64() % of_group) as usize * groups
+                        let own = (rng.next_u64() % of_group) as usize;
+                        (own, group + own * groups)
                     };
-                    numbers[document] += 1;
+                    numbers[own] += 1;
                     let id = ChangeId {
                         origin: OriginId(first | writer),
-                        number: numbers[document],
+                        number: numbers[own],
                     };
                     let at = (rng.next_u64() % 1_000) as usize;
                     let user = User::new("a-user-of-this-server");
                     let change = NewChange::new(id, user, bytes.slice(at..at + PAYLOAD));
                     let asked = Instant::now();
                     if asked >= end {
-                        return took;
+                        return (took, appends);
                     }
                     store.append(document, change).await;
+                    appends += 1;
                     if asked >= begin {
                         took.push(asked.elapsed().as_micros() as u32);
                     }
@@ -216,9 +236,13 @@ async fn measure(store: Arc<dyn Store>, documents: usize, time: Duration) -> Fig
         })
         .collect();
     let mut took = Vec::new();
+    let mut appends = 0;
     for task in tasks {
-        took.extend(task.await.unwrap());
+        let (of_task, n) = task.await.unwrap();
+        took.extend(of_task);
+        appends += n;
     }
+    let processor = processor_time().saturating_sub(processor);
     took.sort_unstable();
     let at = |part: f64| f64::from(took[((took.len() - 1) as f64 * part) as usize]) / 1_000.0;
     Figures {
@@ -227,67 +251,107 @@ async fn measure(store: Arc<dyn Store>, documents: usize, time: Duration) -> Fig
         p99: at(0.99),
         p999: at(0.999),
         worst: at(1.0),
+        processor: processor.as_secs_f64() * 1e6 / appends as f64,
     }
 }
 
-fn show(what: &str, figures: &Figures, plain: Option<&Figures>) {
-    let ratio = plain.map_or(String::new(), |plain| {
-        format!(
-            "   {:.2} of the plain file, p99 {:.1} times its",
-            figures.per_second / plain.per_second,
-            figures.p99 / plain.p99
-        )
-    });
+fn show(what: &str, figures: &Figures) {
     println!(
-        "{what:<28} {:>9.0}/s  p50 {:>6.2}  p99 {:>6.2}  p99.9 {:>6.2}  worst {:>6.1} ms{ratio}",
-        figures.per_second, figures.p50, figures.p99, figures.p999, figures.worst
+        "{what:<26} {:>8.0}/s  p50 {:>5.2}  p99 {:>5.2}  p99.9 {:>6.2}  worst {:>5.1} ms  CPU {:>4.2} us",
+        figures.per_second,
+        figures.p50,
+        figures.p99,
+        figures.p999,
+        figures.worst,
+        figures.processor
     );
 }
 
-async fn compare(directory: &Path, documents: usize, time: Duration) {
+fn median(rounds: &[(Figures, Figures)], of: impl Fn(&(Figures, Figures)) -> f64) -> f64 {
+    let mut all: Vec<_> = rounds.iter().map(of).collect();
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
+}
+
+/// The median round, figure by figure; of the stalls the worst.
+fn medians(
+    rounds: &[(Figures, Figures)],
+    which: impl Fn(&(Figures, Figures)) -> &Figures,
+) -> Figures {
+    let of = |figure: fn(&Figures) -> f64| median(rounds, |round| figure(which(round)));
+    Figures {
+        per_second: of(|figures| figures.per_second),
+        p50: of(|figures| figures.p50),
+        p99: of(|figures| figures.p99),
+        p999: of(|figures| figures.p999),
+        worst: rounds
+            .iter()
+            .map(|round| which(round).worst)
+            .fold(0.0, f64::max),
+        processor: of(|figures| figures.processor),
+    }
+}
+
+async fn compare(directory: &Path, documents: usize, time: Duration, rounds: usize) {
     let fresh = |name: &str| {
         let path = directory.join(name);
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).unwrap();
         path
     };
-    let path = fresh("plain").join("log");
-    let plain = measure(Arc::new(PlainFile::create(&path)), documents, time).await;
-    show(&format!("plain file, {documents} docs"), &plain, None);
-    fresh("plain");
-    let path = fresh("embedded");
-    let store = Arc::new(Embedded::create(&path, documents, EmbeddedOptions::default()).await);
-    let embedded = measure(store.clone(), documents, time).await;
-    show(
-        &format!("embedded, {documents} docs"),
-        &embedded,
-        Some(&plain),
+    let mut measured = Vec::new();
+    for _ in 0..rounds {
+        let path = fresh("plain").join("log");
+        let plain = measure(Arc::new(PlainFile::create(&path)), documents, time).await;
+        fresh("plain");
+        show(&format!("plain file, {documents} docs"), &plain);
+        let path = fresh("embedded");
+        let store = Arc::new(Embedded::create(&path, documents, EmbeddedOptions::default()).await);
+        let embedded = measure(store.clone(), documents, time).await;
+        store.registry.close().await.unwrap();
+        fresh("embedded");
+        show(&format!("embedded, {documents} docs"), &embedded);
+        measured.push((plain, embedded));
+    }
+    println!("medians of {rounds} rounds:");
+    show("  plain file", &medians(&measured, |round| &round.0));
+    show("  embedded", &medians(&measured, |round| &round.1));
+    println!(
+        "  embedded has {:.2} of the plain file's appends, {:.1} times its p99\n",
+        median(&measured, |(plain, ours)| ours.per_second
+            / plain.per_second),
+        median(&measured, |(plain, ours)| ours.p99 / plain.p99)
     );
-    store.registry.close().await.unwrap();
-    fresh("embedded");
 }
 
-async fn reopen(directory: &Path) {
+async fn reopen(directory: &Path, rounds: usize) {
     let path = directory.join("reopen");
     let _ = fs::remove_dir_all(&path);
     let options = EmbeddedOptions::default().fold_bytes(u64::MAX);
     let store = Arc::new(Embedded::create(&path, 1_000, options.clone()).await);
-    let database = path.join("sync.db");
-    let mut length = 0;
-    while length < 1 << 30 {
-        measure(store.clone(), 1_000, Duration::from_secs(2)).await;
-        length = fs::metadata(&database).unwrap().len();
+    let length = || fs::metadata(path.join("sync.db")).unwrap().len();
+    while length() < 1 << 30 {
+        measure(store.clone(), 1_000, Duration::from_millis(250)).await;
     }
     store.registry.close().await.unwrap();
     drop(store);
-    let opening = Instant::now();
-    let registry = EmbeddedRegistry::open_with(&path, options).unwrap();
+    let mut took: Vec<_> = (0..rounds)
+        .map(|_| {
+            let opening = Instant::now();
+            let registry = EmbeddedRegistry::open_with(&path, options.clone()).unwrap();
+            let took = opening.elapsed().as_millis();
+            drop(registry);
+            took
+        })
+        .collect();
+    took.sort_unstable();
     println!(
-        "opening a journal of {} MB: {} ms",
-        length >> 20,
-        opening.elapsed().as_millis()
+        "opening a journal of {} MB: {} ms, median of {rounds} between {} and {}",
+        length() >> 20,
+        took[rounds / 2],
+        took[0],
+        took[rounds - 1]
     );
-    drop(registry);
     fs::remove_dir_all(path).unwrap();
 }
 
@@ -301,15 +365,23 @@ async fn main() {
     let mut given = arguments
         .iter()
         .filter(|argument| !argument.starts_with("--"));
-    let seconds: f64 = given.next().map_or(5.0, |seconds| seconds.parse().unwrap());
+    let seconds: f64 = given.next().map_or(2.0, |seconds| seconds.parse().unwrap());
+    let rounds: usize = given.next().map_or(5, |rounds| rounds.parse().unwrap());
+    let rounds = rounds.max(1);
     let directory = given.next().map_or_else(
         || std::env::temp_dir().join(format!("sync-store-bench-{}", std::process::id())),
         PathBuf::from,
     );
     fs::create_dir_all(&directory).unwrap();
     for documents in [100, 10_000] {
-        compare(&directory, documents, Duration::from_secs_f64(seconds)).await;
+        compare(
+            &directory,
+            documents,
+            Duration::from_secs_f64(seconds),
+            rounds,
+        )
+        .await;
     }
-    reopen(&directory).await;
+    reopen(&directory, rounds).await;
     let _ = fs::remove_dir(&directory);
 }
