@@ -155,8 +155,9 @@ impl<B> Queue<B> {
         drop(dropped);
     }
 
-    /// The next batch, once there is one and it is time for it. `true` with one that is a chore. `None`: stopped.
-    pub(super) fn take(&self, pace: Option<Pace>) -> Option<(VecDeque<Work<B>>, bool)> {
+    /// The next batch, once there is one and it is time for it, and what may join it: nothing joins a step of tidying up.
+    /// `None`: stopped.
+    pub(super) fn take(&self, pace: Option<Pace>) -> Option<(VecDeque<Work<B>>, Option<Room>)> {
         let mut state = lock(&self.state);
         loop {
             state.wake_at = 0;
@@ -168,7 +169,7 @@ impl<B> Queue<B> {
             if (is_idle || yields)
                 && let Some((_, chore)) = state.chores.pop_front()
             {
-                return Some((VecDeque::from([chore]), true));
+                return Some((VecDeque::from([chore]), None));
             }
             if state.works.is_empty() && !state.chores.is_empty() {
                 // Those who were answered just now may call again.
@@ -193,7 +194,8 @@ impl<B> Queue<B> {
             }
             let wait = self.wait_for_company(pace, state.works.len());
             if wait.is_zero() || state.is_stopped {
-                return Some((self.batch(&mut state.works), false));
+                let mut room = self.room();
+                return Some((room.take(&mut state.works), Some(room)));
             }
             state.wake_at = ENOUGH;
             state = self
@@ -214,19 +216,43 @@ impl<B> Queue<B> {
         interval.saturating_sub(pace.began.elapsed())
     }
 
-    fn batch(&self, works: &mut VecDeque<Work<B>>) -> VecDeque<Work<B>> {
-        let mut bytes = 0;
+    /// What has been queued since the batch was taken, as far as there is room: those who were answered last call again
+    /// while others are staged, and one sync does for all.
+    pub(super) fn take_more(&self, room: &mut Room) -> VecDeque<Work<B>> {
+        if room.calls == 0 || room.bytes == 0 {
+            return VecDeque::new();
+        }
+        room.take(&mut lock(&self.state).works)
+    }
+
+    fn room(&self) -> Room {
+        Room {
+            calls: self.options.calls_max.max(1),
+            bytes: self.options.bytes_max.max(1),
+        }
+    }
+}
+
+/// What a commit may take yet.
+#[derive(Debug)]
+pub(super) struct Room {
+    calls: usize,
+    bytes: usize,
+}
+
+impl Room {
+    fn take<B>(&mut self, works: &mut VecDeque<Work<B>>) -> VecDeque<Work<B>> {
         let mut calls = 0;
-        for work in works.iter().take(self.options.calls_max.max(1)) {
+        for work in works.iter().take(self.calls) {
             calls += 1;
-            bytes += match work {
-                Work::Append { bytes, .. } => *bytes,
-                Work::Call(_) => 0,
-            };
-            if bytes >= self.options.bytes_max {
+            if let Work::Append { bytes, .. } = work {
+                self.bytes = self.bytes.saturating_sub(*bytes);
+            }
+            if self.bytes == 0 {
                 break;
             }
         }
+        self.calls -= calls;
         let rest = works.split_off(calls);
         std::mem::replace(works, rest)
     }

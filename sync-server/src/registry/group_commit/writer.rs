@@ -42,7 +42,8 @@ impl<B: BlockingRegistry> Drop for Ending<'_, B> {
 
 fn write<B: BlockingRegistry>(shared: &Shared<B>, mut engine: B) {
     let mut pace: Option<Pace> = None;
-    while let Some((mut batch, is_chore)) = shared.queue.take(pace) {
+    while let Some((mut batch, mut room)) = shared.queue.take(pace) {
+        let is_chore = room.is_none();
         while !batch.is_empty() {
             let began = Instant::now();
             let mut staged = Vec::with_capacity(batch.len());
@@ -50,6 +51,11 @@ fn write<B: BlockingRegistry>(shared: &Shared<B>, mut engine: B) {
                 staged.push(stage(shared, &mut engine, work));
                 if staged.len() % 64 == 0 && began.elapsed() >= STAGING_MAX {
                     break;
+                }
+                if batch.is_empty()
+                    && let Some(room) = &mut room
+                {
+                    batch = shared.queue.take_more(room);
                 }
             }
             let calls = staged.len();
