@@ -11,7 +11,10 @@ use super::{DocumentMeta, NewChange, NewDocument, OriginEntry, Outcome, Registry
 /// What the rules of [`append`] ask of a document, and tell it. Whatever must be read for that has been read before:
 /// nothing here fails, so that a call is carried out wholly or not at all.
 pub(super) trait Log {
-    fn meta(&self) -> &DocumentMeta;
+    fn epoch(&self) -> Epoch;
+
+    /// The last sequence.
+    fn head(&self) -> Seq;
 
     /// What the table that decides duplicates knows of an origin.
     fn entry(&self, origin: OriginId) -> Option<&OriginEntry>;
@@ -30,8 +33,8 @@ pub(super) fn append(
     expect: Option<Seq>,
     changes: Vec<NewChange>,
 ) -> Result<Vec<Outcome>, RegistryError> {
-    fence(log.meta(), epoch)?;
-    let head = log.meta().head;
+    fence(log.epoch(), epoch)?;
+    let head = log.head();
     if expect.is_some_and(|expect| expect != head) {
         return Err(RegistryError::Conflict { head });
     }
@@ -117,7 +120,7 @@ pub(super) fn compacts(
     keep_after: Seq,
     digest_at: impl FnOnce(Seq) -> Result<Option<Digest>, RegistryError>,
 ) -> Result<bool, RegistryError> {
-    fence(meta, epoch)?;
+    fence(meta.epoch, epoch)?;
     refuse_if(seq == Seq::ZERO, "no snapshot stands at sequence 0")?;
     refuse_if(seq > meta.head, "the snapshot is beyond the head")?;
     refuse_if(
@@ -135,13 +138,11 @@ pub(super) fn compacts(
     Ok(true)
 }
 
-pub(super) const fn fence(meta: &DocumentMeta, epoch: Epoch) -> Result<(), RegistryError> {
-    if epoch.0 == meta.epoch.0 {
+const fn fence(current: Epoch, epoch: Epoch) -> Result<(), RegistryError> {
+    if epoch.0 == current.0 {
         Ok(())
     } else {
-        Err(RegistryError::Fenced {
-            current: meta.epoch,
-        })
+        Err(RegistryError::Fenced { current })
     }
 }
 

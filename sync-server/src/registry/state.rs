@@ -170,8 +170,12 @@ impl DocumentState {
 }
 
 impl Log for DocumentState {
-    fn meta(&self) -> &DocumentMeta {
-        &self.meta
+    fn epoch(&self) -> Epoch {
+        self.meta.epoch
+    }
+
+    fn head(&self) -> Seq {
+        self.meta.head
     }
 
     fn entry(&self, origin: OriginId) -> Option<&OriginEntry> {

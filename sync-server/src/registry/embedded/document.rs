@@ -1,311 +1,222 @@
-//! One document as it will be after the next commit.
+//! One document: what is committed, for everybody, and what is staged, for the writer.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::collections::VecDeque;
 
-use bytes::Bytes;
-use rusqlite::Connection;
-use sync_core::history::Seq;
-use sync_core::ids::{ChangeId, OriginId};
+use sync_core::history::{Digest, Seq};
 
-use super::index::{Published, RowRef, Standing, lock};
-use super::origins;
-use super::rows::{log_row_before, read_journal};
-use crate::registry::rules::Log;
-use crate::registry::{DocumentMeta, NewChange, OriginEntry, RegistryError, StoredChange};
+use super::entries::Entries;
+use super::index::Journal;
+use super::repeats::Repeats;
+use super::staged::Staged;
+use crate::registry::{DocumentMeta, RegistryError};
 
-/// One document as it will be after the next commit.
+/// A document as far as it is kept in memory.
+///
+/// The writer stages under the same lock under which others read, but touches nothing that they read before the commit.
 #[derive(Debug)]
 pub(super) struct Document {
     pub(super) standing: Standing,
-    pub(super) published: Option<Arc<Mutex<Published>>>,
-    /// Entries of the table that decides duplicates: those that have been asked for, and those that changes have changed.
-    pub(super) origins: HashMap<OriginId, OriginEntry>,
-    /// What of the table `origins` has.
-    known: Known,
-    /// Changes after the last commit's head.
-    pub(super) changes: Vec<NewChange>,
-    pub(super) is_staged: bool,
-    /// More has changed than there are `changes`.
-    pub(super) is_changed: bool,
-    repeats: Option<Box<Repeats>>,
+    /// Its rows in the journal, those after `standing.folded`, contiguous.
+    pub(super) rows: VecDeque<RowRef>,
+    /// Entries of the origin table as of the last commit; `known` says which.
+    pub(super) origins: Entries,
+    pub(super) known: Known,
+    /// Why the document is refused, if it is.
+    pub(super) damaged: Option<String>,
+    /// What the next commit adds: the writer's alone.
+    pub(super) staged: Option<Box<Staged>>,
+    /// Where changes stand, once somebody has repeated one: the writer's alone.
+    pub(super) repeats: Option<Box<Repeats>>,
 }
 
+/// Where a document stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub(super) doc: i64,
+    pub(super) meta: DocumentMeta,
+    /// Digest at `meta.log_start`.
+    pub(super) start_digest: Digest,
+    /// Everything through this sequence is in `log`, or before the log.
+    pub(super) folded: Seq,
+    pub(super) snapshot: Option<i64>,
+    pub(super) is_deleted: bool,
+}
+
+/// Which entries of the origin table are in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Known {
+pub(super) enum Known {
+    /// None yet, although rows in the journal have changed some.
+    Nothing,
+    /// Those at least that rows in the journal have changed.
+    Journal,
+    /// These, and what has been asked for: there are too many to keep them all.
+    Some,
     /// Everything: another origin is not in the table.
     All,
-    /// It has not been looked at.
-    Unread,
-    /// Too much to keep all of it.
-    Some,
 }
 
-/// Where changes stand, once somebody has repeated one.
-#[derive(Debug)]
-struct Repeats {
-    stands: HashMap<ChangeId, Seq>,
-    /// Everything from here on is in `stands`.
-    from: Seq,
-    /// The bytes that the present call is compared with.
-    bytes: HashMap<ChangeId, Bytes>,
+impl Known {
+    /// What is known of a document once the entries are that its rows in the journal have changed.
+    fn of_journal(standing: &Standing) -> Self {
+        // Entries are written when rows are folded, or dropped.
+        if standing.folded == Seq::ZERO {
+            Self::All
+        } else {
+            Self::Journal
+        }
+    }
+}
+
+/// One row of the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RowRef {
+    pub(super) row: i64,
+    pub(super) seq: Seq,
+    pub(super) n: u32,
+    pub(super) bytes: u32,
+}
+
+impl RowRef {
+    pub(super) fn last(self) -> Seq {
+        // `n` is at least 1.
+        self.seq.plus(u64::from(self.n.saturating_sub(1)))
+    }
 }
 
 impl Document {
-    /// A document that is not in the database yet.
+    /// A document without rows in the journal.
     pub(super) fn new(standing: Standing) -> Self {
         Self {
+            known: Known::of_journal(&standing),
             standing,
-            published: None,
-            origins: HashMap::new(),
-            known: Known::All,
-            changes: Vec::new(),
-            is_staged: false,
-            is_changed: false,
+            rows: VecDeque::new(),
+            origins: Entries::default(),
+            damaged: None,
+            staged: None,
             repeats: None,
         }
     }
 
-    /// A document that is in the database, with the entries that its rows in the journal have changed.
-    pub(super) fn loaded(
-        standing: Standing,
-        published: Option<Arc<Mutex<Published>>>,
-        origins: HashMap<OriginId, OriginEntry>,
-    ) -> Self {
-        // Entries are written when rows are folded, or dropped.
-        let known = if standing.folded == Seq::ZERO {
-            Known::All
-        } else {
-            Known::Unread
-        };
-        Self {
-            published,
-            origins,
-            known,
-            ..Self::new(standing)
+    pub(super) fn check(&self) -> Result<(), RegistryError> {
+        match &self.damaged {
+            None => Ok(()),
+            Some(what) => Err(RegistryError::Damaged { what: what.clone() }),
         }
     }
 
-    /// Forgets what deletion forgets.
-    pub(super) fn clear(&mut self) {
-        self.changes.clear();
-        self.origins.clear();
-        self.repeats = None;
+    /// As it will stand after the next commit, but for the head and its digest.
+    pub(super) fn next(&self) -> &Standing {
+        let staged = self.staged.as_ref();
+        staged
+            .and_then(|staged| staged.changed.as_ref())
+            .unwrap_or(&self.standing)
     }
 
-    /// What was staged is committed.
-    pub(super) fn settle(&mut self) {
-        self.changes.clear();
-        self.is_staged = false;
-        self.is_changed = false;
-        if let Some(repeats) = &mut self.repeats {
-            repeats.bytes.clear();
+    /// As it will stand after the next commit.
+    pub(super) fn upcoming(&self) -> Standing {
+        let mut standing = self.next().clone();
+        if let Some(staged) = &self.staged {
+            standing.meta.head = staged.head;
+            standing.meta.digest = staged.digest;
         }
+        standing
     }
 
-    /// The sequence of the first staged change.
-    pub(super) fn first_staged(&self) -> Seq {
-        let staged = u64::try_from(self.changes.len()).unwrap_or(u64::MAX);
-        Seq(self.standing.meta.head.0.saturating_sub(staged)).next()
+    /// Takes the entries that its rows in the journal have changed.
+    pub(super) fn learn(&mut self, origins: Entries) {
+        self.origins = origins;
+        self.known = Known::of_journal(&self.standing);
     }
 
-    /// Reads whatever the rules will ask for, so that nothing fails half-way.
-    pub(super) fn prepare(
+    /// Bytes of its rows.
+    pub(super) fn bytes(&self) -> u64 {
+        self.rows.iter().map(|row| u64::from(row.bytes)).sum()
+    }
+
+    /// The rows that hold what comes after a sequence.
+    pub(super) fn rows_after(&self, after: Seq) -> impl Iterator<Item = RowRef> + '_ {
+        let skip = self.rows.partition_point(|row| row.last() <= after);
+        self.rows.iter().skip(skip).copied()
+    }
+
+    /// Forgets the rows through a sequence. Returns their bytes.
+    pub(super) fn drop_rows(&mut self, through: Seq) -> u64 {
+        let mut bytes = 0;
+        while let Some(row) = self.rows.front().filter(|row| row.last() <= through) {
+            bytes += u64::from(row.bytes);
+            self.rows.pop_front();
+        }
+        bytes
+    }
+
+    /// Shows everybody what was staged, and has been committed with this row. Returns what it was staged in, for another.
+    pub(super) fn publish(
         &mut self,
-        connection: &Connection,
-        changes: &[NewChange],
-    ) -> Result<(), RegistryError> {
-        if self.known != Known::All {
-            self.read_origins(connection, changes)?;
-        }
-        let is_repeat = |change: &&NewChange| {
-            let entry = self.origins.get(&change.id.origin);
-            entry.is_some_and(|entry| change.id.number <= entry.last)
-        };
-        let repeated: Vec<_> = changes
-            .iter()
-            .filter(is_repeat)
-            .map(|change| change.id)
-            .collect();
-        if repeated.is_empty() && !repeats_itself(changes) {
-            return Ok(());
-        }
-        let first = self.first_staged();
-        let repeats = self.repeats.get_or_insert_with(|| {
-            let staged = self.changes.iter().zip(0..);
-            Box::new(Repeats {
-                stands: staged
-                    .map(|(change, offset)| (change.id, first.plus(offset)))
-                    .collect(),
-                from: first,
-                bytes: HashMap::new(),
-            })
-        });
-        let rows = Rows {
-            connection,
-            standing: &self.standing,
-            published: self.published.as_ref(),
-        };
-        repeats.look_up(&rows, &repeated, first)
-    }
-
-    fn read_origins(
-        &mut self,
-        connection: &Connection,
-        changes: &[NewChange],
-    ) -> Result<(), RegistryError> {
-        /// Entries that are kept, if there are no more: a row each to read, once.
-        const ORIGINS: usize = 1_000;
-        let doc = self.standing.doc;
-        for change in changes {
-            let origin = change.id.origin;
-            if self.origins.contains_key(&origin) {
-                continue;
-            }
-            if self.known == Known::Unread {
-                let read = origins::read_some(connection, doc, ORIGINS + 1)?;
-                self.known = if read.len() <= ORIGINS {
-                    Known::All
-                } else {
-                    Known::Some
-                };
-                for entry in read {
-                    // What is here already is newer.
-                    self.origins.entry(entry.origin).or_insert(entry);
-                }
-            }
-            if self.known == Known::Some
-                && !self.origins.contains_key(&origin)
-                && let Some(entry) = origins::find(connection, doc, origin)?
-            {
-                self.origins.insert(origin, entry);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Whether changes of one call may repeat one of it.
-fn repeats_itself(changes: &[NewChange]) -> bool {
-    let mut seen = HashMap::new();
-    changes.len() > 1
-        && changes.iter().any(|change| {
-            seen.insert(change.id.origin, change.id.number)
-                .is_some_and(|before| before >= change.id.number)
-        })
-}
-
-impl Log for Document {
-    fn meta(&self) -> &DocumentMeta {
-        &self.standing.meta
-    }
-
-    fn entry(&self, origin: OriginId) -> Option<&OriginEntry> {
-        self.origins.get(&origin)
-    }
-
-    fn find(&self, id: ChangeId) -> Option<(Seq, &Bytes)> {
-        let repeats = self.repeats.as_ref()?;
-        let seq = *repeats.stands.get(&id)?;
-        if let Some(offset) = seq.0.checked_sub(self.first_staged().0) {
-            let change = self.changes.get(usize::try_from(offset).ok()?)?;
-            return Some((seq, &change.bytes));
-        }
-        if seq <= self.standing.meta.log_start {
-            return None;
-        }
-        Some((seq, repeats.bytes.get(&id)?))
-    }
-
-    fn commit(&mut self, change: NewChange) -> Seq {
-        let meta = &mut self.standing.meta;
-        meta.head = meta.head.next();
-        meta.digest = meta.digest.with(change.id.number, &change.bytes);
-        let seq = meta.head;
-        let origin = change.id.origin;
-        let entry = self
-            .origins
-            .entry(origin)
-            .or_insert_with(|| OriginEntry::new(origin, change.user.clone(), 0, seq));
-        entry.last = change.id.number;
-        entry.seq = seq;
-        if let Some(repeats) = &mut self.repeats {
-            repeats.stands.insert(change.id, seq);
-        }
-        self.changes.push(change);
-        seq
-    }
-}
-
-impl Repeats {
-    /// Finds where changes stand, and their bytes: backwards from the end, for what is repeated is mostly recent. What
-    /// was read on the way is remembered, so that nobody makes the writer read all of it again and again.
-    fn look_up(
-        &mut self,
-        rows: &Rows<'_>,
-        repeated: &[ChangeId],
-        first_staged: Seq,
-    ) -> Result<(), RegistryError> {
-        let log_start = rows.standing.meta.log_start;
-        let mut read: Vec<StoredChange> = Vec::new();
-        for id in repeated {
-            while !self.stands.contains_key(id) && self.from > log_start.next() {
-                read = rows.before(self.from)?;
-                let stands = read.iter().map(|change| (change.id, change.seq));
-                self.stands.extend(stands);
-                self.from = read.first().map_or(Seq::ZERO, |change| change.seq);
-            }
-            let Some(seq) = self.stands.get(id).copied() else {
-                continue;
+        row: Option<RowRef>,
+        journal: &mut Journal,
+    ) -> Option<Box<Staged>> {
+        let mut staged = self.staged.take()?;
+        let before = self.rows.front().map(|row| row.row);
+        if let Some(standing) = staged.changed.take() {
+            self.standing = standing;
+            let through = if self.standing.is_deleted {
+                self.origins = Entries::default();
+                self.repeats = None;
+                Seq(u64::MAX)
+            } else {
+                self.standing.folded
             };
-            if seq >= first_staged || seq <= log_start {
-                continue;
-            }
-            if !read.iter().any(|change| change.seq == seq) {
-                read = rows.before(seq.next())?;
-            }
-            if let Some(change) = read.iter().find(|change| change.seq == seq) {
-                self.bytes.insert(*id, change.bytes.clone());
+            journal.bytes = journal.bytes.saturating_sub(self.drop_rows(through));
+            for origin in staged.evicted.drain(..) {
+                self.origins.forget(origin, self.standing.meta.log_start);
             }
         }
-        Ok(())
+        self.standing.meta.head = staged.head;
+        self.standing.meta.digest = staged.digest;
+        for entry in staged.origins.iter() {
+            self.origins
+                .advance(entry.origin, &entry.user, entry.last, entry.seq);
+        }
+        if let Some(row) = row {
+            journal.bytes += u64::from(row.bytes);
+            journal.last_row = row.row;
+            self.rows.push_back(row);
+        }
+        let after = self.rows.front().map(|row| row.row);
+        if before != after {
+            if let Some(before) = before {
+                journal.oldest.remove(&before);
+            }
+            if let Some(after) = after {
+                let id = self.standing.meta.id.clone();
+                journal.oldest.insert(after, id);
+            }
+        }
+        if let Some(repeats) = &mut self.repeats {
+            repeats.settle();
+        }
+        staged.clear();
+        Some(staged)
     }
-}
 
-/// The committed rows of a document, from the end.
-struct Rows<'a> {
-    connection: &'a Connection,
-    standing: &'a Standing,
-    published: Option<&'a Arc<Mutex<Published>>>,
-}
-
-impl Rows<'_> {
-    /// The changes of the row that ends, or is cut, just before a sequence.
-    fn before(&self, before: Seq) -> Result<Vec<StoredChange>, RegistryError> {
-        let doc = self.standing.doc;
-        let last = Seq(before.0.saturating_sub(1));
-        let entries = match self.in_journal(last) {
-            Some(row) => read_journal(self.connection, doc, row)?,
-            None => log_row_before(self.connection, doc, before)?,
-        };
-        let changes: Vec<_> = entries
-            .into_iter()
-            .flatten()
-            .map(|entry| entry.change)
-            .filter(|change| change.seq < before)
-            .collect();
-        if changes.last().is_some_and(|change| change.seq == last) {
-            Ok(changes)
-        } else {
-            Err(RegistryError::Damaged {
-                what: format!("the change at sequence {last} is missing"),
-            })
+    /// Takes its rows out of the account: a new history has its place.
+    pub(super) fn leave(&self, journal: &mut Journal) {
+        if self.damaged.is_some() {
+            // Its rows were taken out when that was noticed.
+            let doc = self.standing.doc;
+            journal.damaged.retain(|damaged| *damaged != doc);
+            return;
+        }
+        journal.bytes = journal.bytes.saturating_sub(self.bytes());
+        if let Some(first) = self.rows.front() {
+            journal.oldest.remove(&first.row);
         }
     }
 
-    fn in_journal(&self, seq: Seq) -> Option<RowRef> {
-        let published = lock(self.published?);
-        let at = published.rows.partition_point(|row| row.last() < seq);
-        published.rows.get(at).copied().filter(|row| row.seq <= seq)
+    /// Takes back what is staged.
+    pub(super) fn roll_back(&mut self) {
+        self.staged = None;
+        // It may have what was staged.
+        self.repeats = None;
     }
 }

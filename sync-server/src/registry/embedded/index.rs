@@ -1,22 +1,22 @@
-//! What is committed, as far as it is kept in memory: the documents with rows in the journal.
+//! The documents that are kept in memory: those with rows in the journal, and others that were written to lately.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::Connection;
 use sync_core::history::{Digest, Seq};
-use sync_core::ids::{DocumentId, OriginId};
+use sync_core::ids::DocumentId;
 
-use super::schema::{Directory, engine, epoch, failed, mode, unsigned};
-use crate::registry::{DocumentMeta, OriginEntry, RegistryError};
+use super::document::{Document, Known, RowRef, Standing};
+use super::schema::{Directory, unsigned};
+use super::standing::standing_of;
 
-/// What everybody but the writer sees. A document that is in here is as it says; one that is not has no rows in the
-/// journal and is as the database says. The writer changes it only after a commit.
+/// A document that is in here is as it says; one that is not has no rows in the journal and is as the database says.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    documents: RwLock<HashMap<DocumentId, Arc<Mutex<Published>>>>,
+    documents: RwLock<HashMap<DocumentId, Arc<Mutex<Document>>>>,
     pub(super) journal: Mutex<Journal>,
     /// Pages written since the last pass of a checkpoint began, about.
     pub(super) wal_pages: AtomicU64,
@@ -46,89 +46,8 @@ impl Journal {
     }
 }
 
-/// Where a document stands, and its rows in the journal.
-#[derive(Debug, Clone)]
-pub(super) struct Published {
-    pub(super) standing: Standing,
-    /// Those after `standing.folded`, contiguous.
-    pub(super) rows: VecDeque<RowRef>,
-    /// Entries of the origin table that `rows` have changed; `None` if they have not been read yet.
-    pub(super) origins: Option<HashMap<OriginId, OriginEntry>>,
-    /// Why the document is refused, if it is.
-    pub(super) damaged: Option<String>,
-}
-
-/// Where a document stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Standing {
-    pub(super) doc: i64,
-    pub(super) meta: DocumentMeta,
-    /// Digest at `meta.log_start`.
-    pub(super) start_digest: Digest,
-    /// Everything through this sequence is in `log`, or before the log.
-    pub(super) folded: Seq,
-    pub(super) snapshot: Option<i64>,
-    pub(super) is_deleted: bool,
-}
-
-/// One row of the journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct RowRef {
-    pub(super) row: i64,
-    pub(super) seq: Seq,
-    pub(super) n: u32,
-    pub(super) bytes: u32,
-}
-
-impl RowRef {
-    pub(super) fn last(self) -> Seq {
-        // `n` is at least 1.
-        self.seq.plus(u64::from(self.n.saturating_sub(1)))
-    }
-}
-
-impl Published {
-    /// As the database has it, without rows in the journal.
-    pub(super) fn new(standing: Standing) -> Self {
-        Self {
-            standing,
-            rows: VecDeque::new(),
-            origins: Some(HashMap::new()),
-            damaged: None,
-        }
-    }
-
-    pub(super) fn check(&self) -> Result<(), RegistryError> {
-        match &self.damaged {
-            None => Ok(()),
-            Some(what) => Err(RegistryError::Damaged { what: what.clone() }),
-        }
-    }
-
-    /// Bytes of its rows.
-    pub(super) fn bytes(&self) -> u64 {
-        self.rows.iter().map(|row| u64::from(row.bytes)).sum()
-    }
-
-    /// The rows that hold what comes after a sequence.
-    pub(super) fn rows_after(&self, after: Seq) -> impl Iterator<Item = RowRef> + '_ {
-        let skip = self.rows.partition_point(|row| row.last() <= after);
-        self.rows.iter().skip(skip).copied()
-    }
-
-    /// Forgets the rows through a sequence. Returns their bytes.
-    pub(super) fn drop_rows(&mut self, through: Seq) -> u64 {
-        let mut bytes = 0;
-        while let Some(row) = self.rows.front().filter(|row| row.last() <= through) {
-            bytes += u64::from(row.bytes);
-            self.rows.pop_front();
-        }
-        bytes
-    }
-}
-
 impl Index {
-    pub(super) fn get(&self, document: &DocumentId) -> Option<Arc<Mutex<Published>>> {
+    pub(super) fn get(&self, document: &DocumentId) -> Option<Arc<Mutex<Document>>> {
         self.documents
             .read()
             .unwrap_or_else(PoisonError::into_inner)
@@ -136,36 +55,64 @@ impl Index {
             .cloned()
     }
 
-    pub(super) fn insert(&self, document: DocumentId, published: Arc<Mutex<Published>>) {
+    pub(super) fn insert(&self, id: DocumentId, document: Arc<Mutex<Document>>) {
         self.documents
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(document, published);
+            .insert(id, document);
     }
 
-    pub(super) fn remove(&self, document: &DocumentId) {
-        self.documents
+    /// Forgets documents that are as the database says, if there are more than so many. The writer's to call.
+    pub(super) fn forget_idle(&self, documents_max: usize) {
+        let in_journal = self.journal().oldest.len();
+        let mut documents = self
+            .documents
             .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(document);
+            .unwrap_or_else(PoisonError::into_inner);
+        if documents.len() <= in_journal + documents_max {
+            return;
+        }
+        documents.retain(|_, document| {
+            let document = lock(document);
+            document.staged.is_some() || !document.rows.is_empty() || document.damaged.is_some()
+        });
     }
 
     pub(super) fn journal(&self) -> MutexGuard<'_, Journal> {
         lock(&self.journal)
     }
 
-    /// Refuses a document from now on.
-    pub(super) fn refuse(&self, published: &Mutex<Published>, what: String) {
+    /// Refuses a document from now on, unless it has been replaced.
+    pub(super) fn refuse(&self, found: &Arc<Mutex<Document>>, what: String) {
+        let id = lock(found).standing.meta.id.clone();
+        // Nothing is replaced while this is locked.
         let mut journal = self.journal();
-        let mut published = lock(published);
-        tracing::error!(document = %published.standing.meta.id, %what, "a stored document is damaged");
-        if published.damaged.replace(what).is_none() {
-            journal.damaged.push(published.standing.doc);
-            journal.bytes = journal.bytes.saturating_sub(published.bytes());
-            if let Some(first) = published.rows.front() {
+        let present = self.get(&id);
+        if !present.is_some_and(|present| Arc::ptr_eq(&present, found)) {
+            return;
+        }
+        let mut document = lock(found);
+        tracing::error!(document = %id, %what, "a stored document is damaged");
+        if document.damaged.replace(what).is_none() {
+            journal.damaged.push(document.standing.doc);
+            journal.bytes = journal.bytes.saturating_sub(document.bytes());
+            if let Some(first) = document.rows.front() {
                 journal.oldest.remove(&first.row);
             }
         }
+    }
+
+    /// Shows a document that is new, perhaps in the place of another one.
+    pub(super) fn introduce(
+        &self,
+        id: DocumentId,
+        document: Arc<Mutex<Document>>,
+        journal: &mut Journal,
+    ) {
+        if let Some(replaced) = self.get(&id) {
+            lock(&replaced).leave(journal);
+        }
+        self.insert(id, document);
     }
 
     /// Reads the journal, as it was left: on several threads if it is long.
@@ -292,107 +239,30 @@ fn read_piece(
 }
 
 /// A document with what the journal has of it.
-fn with_rows(standing: Standing, read: Rows) -> Published {
-    let mut published = Published::new(standing);
-    if published.standing.is_deleted {
-        return published;
+fn with_rows(standing: Standing, read: Rows) -> Document {
+    let mut document = Document::new(standing);
+    if document.standing.is_deleted {
+        return document;
     }
-    published.rows = read.rows;
-    published.drop_rows(published.standing.folded);
-    let Some(last) = published.rows.back() else {
-        return published;
+    document.rows = read.rows;
+    document.drop_rows(document.standing.folded);
+    let Some(last) = document.rows.back() else {
+        return document;
     };
-    published.standing.meta.head = last.last();
-    published.standing.meta.digest = read.digest;
-    published.origins = None;
-    let mut next = published.standing.folded.next();
-    for row in &published.rows {
+    document.standing.meta.head = last.last();
+    document.standing.meta.digest = read.digest;
+    document.known = Known::Nothing;
+    let mut next = document.standing.folded.next();
+    for row in &document.rows {
         // The first may have been folded, or dropped, in part.
         let follows = row.seq == next || (row.seq < next && next <= row.last());
         if !follows {
-            published.damaged = Some(format!("changes are missing before sequence {}", row.seq));
+            document.damaged = Some(format!("changes are missing before sequence {}", row.seq));
             break;
         }
         next = row.last().next();
     }
-    published
-}
-
-const STANDING: &str = "SELECT doc, id, engine, epoch, mode, head, digest, log_start, start_digest, \
-     snapshot, snapshot_seq, deleted FROM documents";
-
-/// A document as the database has it.
-pub(super) fn find(
-    connection: &Connection,
-    document: &DocumentId,
-) -> Result<Option<Standing>, RegistryError> {
-    connection
-        .prepare_cached(&format!("{STANDING} WHERE id = ?1"))
-        .and_then(|mut statement| {
-            statement
-                .query_row([document.as_str()], standing)
-                .optional()
-        })
-        .map_err(failed)
-        .map(|found| found.map(|(_, standing)| standing))
-}
-
-fn standing_of(
-    connection: &Connection,
-    doc: i64,
-) -> Result<Option<(DocumentId, Standing)>, rusqlite::Error> {
-    connection
-        .prepare_cached(&format!("{STANDING} WHERE doc = ?1"))?
-        .query_row([doc], standing)
-        .optional()
-}
-
-/// Documents after an id, in the order of ids.
-pub(super) fn list(
-    connection: &Connection,
-    after: Option<&DocumentId>,
-    limit: usize,
-) -> Result<Vec<(DocumentId, Standing)>, RegistryError> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    // No id is empty.
-    let after = after.map_or("", DocumentId::as_str);
-    connection
-        .prepare_cached(&format!("{STANDING} WHERE id > ?1 ORDER BY id LIMIT ?2"))
-        .and_then(|mut statement| {
-            statement
-                .query_map(params![after, limit], standing)?
-                .collect()
-        })
-        .map_err(failed)
-}
-
-fn standing(row: &Row<'_>) -> Result<(DocumentId, Standing), rusqlite::Error> {
-    let unreadable = |column| rusqlite::Error::IntegralValueOutOfRange(column, 0);
-    let id = DocumentId::new(row.get::<_, String>(1)?).map_err(|_| unreadable(1))?;
-    let mut meta = DocumentMeta::new(
-        id.clone(),
-        engine(row.get(2)?).ok_or_else(|| unreadable(2))?,
-        epoch(row.get(3)?),
-        mode(row.get(4)?).ok_or_else(|| unreadable(4))?,
-    );
-    let seq = |column| Ok::<_, rusqlite::Error>(Seq(unsigned(row.get(column)?)));
-    let digest = |column| Ok::<_, rusqlite::Error>(Digest(unsigned(row.get(column)?)));
-    meta.head = seq(5)?;
-    meta.digest = digest(6)?;
-    meta.log_start = seq(7)?;
-    meta.snapshot_seq = seq(10)?;
-    if meta.log_start > meta.head || meta.log_start > meta.snapshot_seq {
-        return Err(unreadable(7));
-    }
-    let standing = Standing {
-        doc: row.get(0)?,
-        folded: meta.head,
-        meta,
-        start_digest: digest(8)?,
-        snapshot: row.get(9)?,
-        is_deleted: row.get(11)?,
-    };
-    Ok((id, standing))
+    document
 }
 
 /// What the locks here guard is whole whenever they are let go: nothing that can fail comes between.

@@ -2,7 +2,7 @@
 
 use rusqlite::params;
 
-use super::index::Standing;
+use super::document::Standing;
 use super::plan::{Compaction, Segment};
 use super::row::check;
 use super::schema::{seq_column, signed};

@@ -10,10 +10,13 @@ use sync_core::history::Seq;
 use sync_core::ids::DocumentId;
 
 use super::EmbeddedOptions;
+use super::document::Standing;
 use super::export::Export;
-use super::index::{Index, Standing, find, list, lock};
-use super::reader::{Reader, last_of_each};
+use super::index::{Index, lock};
+use super::planning::last_of_each;
+use super::reader::Reader;
 use super::schema::{Directory, OpenError, failed, opening, seq_column};
+use super::standing::{find, list};
 use super::writer::Shared;
 use crate::registry::{DocumentMeta, NewChange, RegistryError};
 
@@ -143,10 +146,10 @@ impl Inspector {
         let (standing, journal_bytes, damaged) = match self.reader.shared.index.get(&stored.meta.id)
         {
             None => (stored, 0, None),
-            Some(published) => {
-                let published = lock(&published);
-                let (bytes, damaged) = (published.bytes(), published.damaged.clone());
-                (published.standing.clone(), bytes, damaged)
+            Some(found) => {
+                let found = lock(&found);
+                let (bytes, damaged) = (found.bytes(), found.damaged.clone());
+                (found.standing.clone(), bytes, damaged)
             }
         };
         let mut info = DocumentInfo {

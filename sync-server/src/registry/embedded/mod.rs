@@ -1,6 +1,8 @@
 //! Documents in a directory, with SQLite.
 
+mod commit;
 mod document;
+mod entries;
 mod export;
 mod export_file;
 mod index;
@@ -8,11 +10,15 @@ mod insert;
 mod inspect;
 mod origins;
 mod plan;
+mod planning;
 mod reader;
+mod repeats;
 mod replace;
 mod row;
 mod rows;
 mod schema;
+mod staged;
+mod standing;
 mod steps;
 mod writer;
 

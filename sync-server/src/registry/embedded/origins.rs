@@ -1,12 +1,11 @@
 //! The table that decides duplicates, on disk.
 
-use std::collections::HashMap;
-
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use sync_core::history::Seq;
 use sync_core::ids::{OriginId, User};
 
-use super::index::RowRef;
+use super::document::RowRef;
+use super::entries::Entries;
 use super::rows::read_journal;
 use super::schema::{failed, unsigned};
 use crate::registry::{OriginEntry, RegistryError};
@@ -54,8 +53,8 @@ pub(super) fn changed_by(
     connection: &Connection,
     doc: i64,
     rows: &[RowRef],
-) -> Result<HashMap<OriginId, OriginEntry>, RegistryError> {
-    let mut origins = HashMap::new();
+) -> Result<Entries, RegistryError> {
+    let mut origins = Entries::default();
     for row in rows {
         let entries =
             read_journal(connection, doc, *row)?.ok_or_else(|| RegistryError::Damaged {
@@ -63,10 +62,7 @@ pub(super) fn changed_by(
             })?;
         for entry in entries {
             let change = entry.change;
-            origins.insert(
-                change.id.origin,
-                OriginEntry::new(change.id.origin, entry.user, change.id.number, change.seq),
-            );
+            origins.advance(change.id.origin, &entry.user, change.id.number, change.seq);
         }
     }
     Ok(origins)

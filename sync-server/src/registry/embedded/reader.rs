@@ -1,43 +1,30 @@
-//! Reads beside the writer, and prepares its longer work.
+//! Reads beside the writer.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension};
 use sync_core::history::{Digest, Epoch, Seq};
 use sync_core::ids::{DocumentId, OriginId};
 
-use super::index::{Standing, find, list, lock};
+use super::document::{Known, Standing};
+use super::entries::Entries;
+use super::index::lock;
 use super::origins as stored;
-use super::plan::{Compaction, FoldedDocument, Plan, segments};
-use super::row::{Entry, check};
+use super::plan::Plan;
+use super::row::check;
 use super::rows::{Found, Page, View, digest_before};
 use super::schema::{failed, unsigned};
+use super::standing::{find, list};
 use super::writer::Shared;
 use crate::registry::group_commit::{BlockingReader, Patience};
-use crate::registry::{DocumentMeta, OriginEntry, RegistryError, Snapshot, Tail, origins, rules};
-
-/// Bytes of journal rows that are folded in one step.
-const FOLD_BYTES: usize = 256 << 10;
-/// Documents in one step: each touches some pages of its own.
-const FOLD_DOCUMENTS: usize = 48;
-/// Rows of the journal that are deleted in one step.
-const TRIM_ROWS: i64 = 1_000;
-/// How long tidying up waits for an idle moment.
-const PATIENCE: Duration = Duration::from_millis(100);
-/// Pages of the write-ahead log that the writer may be left to copy.
-const PAGES_LEFT: u64 = 50;
-/// Passes to get there, if appends are quicker than the disk.
-const PASSES_MAX: usize = 4;
+use crate::registry::{DocumentMeta, OriginEntry, RegistryError, Snapshot, Tail};
 
 /// A connection that sees what is committed.
 #[derive(Debug)]
 pub(super) struct Reader {
     pub(super) connection: Connection,
     /// For checkpoints, once one is due.
-    writing: Option<Connection>,
+    pub(super) writing: Option<Connection>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -57,7 +44,7 @@ impl Reader {
     /// The document as it stands, with its rows after a sequence.
     pub(super) fn view(&self, document: &DocumentId, after: Seq) -> Result<View, RegistryError> {
         let view = match self.shared.index.get(document) {
-            Some(published) => View::new(&lock(&published), after)?,
+            Some(found) => View::new(&lock(&found), after)?,
             None => {
                 let found = find(&self.connection, document)?;
                 View::folded(found.ok_or(RegistryError::NotFound)?)
@@ -107,62 +94,35 @@ impl Reader {
         }
     }
 
-    /// The digest at a sequence, of a log that holds it.
-    fn digest_at(
-        &mut self,
-        document: &DocumentId,
-        seq: Seq,
-    ) -> Result<Option<Digest>, RegistryError> {
-        Ok(match self.tail(document, seq, 0)? {
-            Tail::Changes { digest, .. } => Some(digest),
-            Tail::Compacted { .. } | Tail::BeyondHead { .. } => None,
-        })
-    }
-
-    /// The whole table that decides duplicates.
-    pub(super) fn origin_table(
+    /// The document's number, and what `f` makes of the entries that its rows in the journal have changed. There may be
+    /// more, but none that is older than the database's.
+    pub(super) fn changed_origins<T>(
         &self,
         document: &DocumentId,
-    ) -> Result<HashMap<OriginId, OriginEntry>, RegistryError> {
-        let (doc, changed) = self.changed_origins(document)?;
-        let stored = stored::read_some(&self.connection, doc, usize::MAX)?;
-        let mut entries: HashMap<OriginId, OriginEntry> = stored
-            .into_iter()
-            .map(|entry| (entry.origin, entry))
-            .collect();
-        entries.extend(changed);
-        Ok(entries)
-    }
-
-    /// The document's number, and the entries that its rows in the journal have changed.
-    fn changed_origins(
-        &self,
-        document: &DocumentId,
-    ) -> Result<(i64, HashMap<OriginId, OriginEntry>), RegistryError> {
-        let Some(published) = self.shared.index.get(document) else {
-            return Ok((
-                self.view(document, Seq(u64::MAX))?.standing.doc,
-                HashMap::new(),
-            ));
+        f: impl Fn(&Entries) -> T,
+    ) -> Result<(i64, T), RegistryError> {
+        let Some(found) = self.shared.index.get(document) else {
+            let doc = self.view(document, Seq(u64::MAX))?.standing.doc;
+            return Ok((doc, f(&Entries::default())));
         };
         loop {
-            let (standing, rows) = {
-                let published = lock(&published);
-                published.check()?;
-                if published.standing.is_deleted {
+            let (doc, folded, rows) = {
+                let found = lock(&found);
+                found.check()?;
+                let standing = &found.standing;
+                if standing.is_deleted {
                     return Err(RegistryError::Deleted);
                 }
-                let doc = published.standing.doc;
-                if let Some(origins) = &published.origins {
-                    return Ok((doc, origins.clone()));
+                if found.known != Known::Nothing {
+                    return Ok((standing.doc, f(&found.origins)));
                 }
-                let rows: Vec<_> = published.rows.iter().copied().collect();
-                (published.standing.clone(), rows)
+                let rows: Vec<_> = found.rows.iter().copied().collect();
+                (standing.doc, standing.folded, rows)
             };
-            match stored::changed_by(&self.connection, standing.doc, &rows) {
-                Ok(origins) => return Ok((standing.doc, origins)),
+            match stored::changed_by(&self.connection, doc, &rows) {
+                Ok(origins) => return Ok((doc, f(&origins))),
                 // Unless they were folded in between.
-                Err(error) if lock(&published).standing.folded == standing.folded => {
+                Err(error) if lock(&found).standing.folded == folded => {
                     return Err(error);
                 }
                 Err(_) => {}
@@ -222,105 +182,6 @@ impl Reader {
             Err(damaged())
         }
     }
-
-    /// Copies what the write-ahead log has gained into the database, beside the writer. Whether the log is so long that it
-    /// should begin again.
-    fn checkpoint(&mut self, thorough: bool) -> Result<bool, RegistryError> {
-        self.shared.index.wal_pages.store(0, Ordering::Relaxed);
-        let connection = match &mut self.writing {
-            Some(connection) => connection,
-            none @ None => none.insert(self.shared.directory.writing().map_err(failed)?),
-        };
-        let shared = &self.shared;
-        let directory = &shared.directory;
-        let pass = || -> Result<(u64, u64), RegistryError> {
-            let (pages, copied): (i64, i64) = connection
-                .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-                    Ok((row.get(1)?, row.get(2)?))
-                })
-                .map_err(|error| shared.not_copied(error))?;
-            // SQLite syncs only when all is copied, which the writer then would have to wait for.
-            directory.sync().map_err(RegistryError::unknown)?;
-            let count = |pages: i64| u64::try_from(pages).unwrap_or_default();
-            Ok((count(pages), count(pages - copied)))
-        };
-        let (pages, mut left) = pass()?;
-        if !thorough && pages < self.shared.options.checkpoint_pages {
-            return Ok(false);
-        }
-        // Each pass leaves what was written meanwhile, which is less each time.
-        for _ in 0..PASSES_MAX {
-            if left <= PAGES_LEFT {
-                break;
-            }
-            left = pass()?.1;
-        }
-        Ok(true)
-    }
-
-    /// The next documents of the journal, as rows of the log.
-    fn fold(&self) -> Result<Vec<FoldedDocument>, RegistryError> {
-        let ids: Vec<DocumentId> = {
-            let journal = self.shared.index.journal();
-            journal
-                .oldest
-                .values()
-                .take(FOLD_DOCUMENTS)
-                .cloned()
-                .collect()
-        };
-        let mut folded = Vec::new();
-        let mut room = FOLD_BYTES;
-        for document in ids {
-            let Some(published) = self.shared.index.get(&document) else {
-                continue;
-            };
-            let after = {
-                let published = lock(&published);
-                if published.damaged.is_some() || published.standing.is_deleted {
-                    continue;
-                }
-                published.standing.folded
-            };
-            let (view, page) = match self.page(&document, after, room, |_| true) {
-                Err(RegistryError::Damaged { what }) => {
-                    self.shared.index.refuse(&published, what);
-                    continue;
-                }
-                // Deleted in between.
-                Err(RegistryError::Deleted) => continue,
-                read => read?,
-            };
-            let entries = page.map(|page| page.entries).unwrap_or_default();
-            let Some(last) = entries.last() else {
-                continue;
-            };
-            let bytes: usize = entries.iter().map(|entry| entry.change.bytes.len()).sum();
-            folded.push(FoldedDocument {
-                doc: view.standing.doc,
-                after,
-                through: last.change.seq,
-                digest: last.change.digest,
-                segments: segments(&entries),
-                origins: last_of_each(&entries),
-                document,
-            });
-            match room.checked_sub(bytes) {
-                Some(left) if left > 0 => room = left,
-                _ => break,
-            }
-        }
-        Ok(folded)
-    }
-}
-
-pub(super) fn last_of_each(entries: &[Entry]) -> Vec<OriginEntry> {
-    let mut origins = HashMap::new();
-    for Entry { change, user } in entries {
-        let entry = OriginEntry::new(change.id.origin, user.clone(), change.id.number, change.seq);
-        origins.insert(change.id.origin, entry);
-    }
-    origins.into_values().collect()
 }
 
 fn missing(seq: Seq) -> RegistryError {
@@ -406,7 +267,7 @@ impl BlockingReader for Reader {
             after = Some(last.clone());
             for (id, stored) in found {
                 let standing = match self.shared.index.get(&id) {
-                    Some(published) => lock(&published).standing.clone(),
+                    Some(found) => lock(&found).standing.clone(),
                     None => stored,
                 };
                 if !standing.is_deleted {
@@ -435,17 +296,14 @@ impl BlockingReader for Reader {
         origins: &[OriginId],
     ) -> Result<Vec<Option<OriginEntry>>, RegistryError> {
         // First what is newer: it may be folded in between.
-        let (doc, mut changed) = self.changed_origins(document)?;
-        let mut entries = Vec::with_capacity(origins.len());
-        for origin in origins {
-            entries.push(match changed.get(origin) {
-                Some(entry) => Some(entry.clone()),
-                None => {
-                    let found = stored::find(&self.connection, doc, *origin)?;
-                    changed.extend(found.clone().map(|entry| (*origin, entry)));
-                    found
-                }
-            });
+        let (doc, mut entries) = self.changed_origins(document, |changed| {
+            let changed = origins.iter().map(|origin| changed.get(*origin).cloned());
+            changed.collect::<Vec<_>>()
+        })?;
+        for (origin, entry) in origins.iter().zip(&mut entries) {
+            if entry.is_none() {
+                *entry = stored::find(&self.connection, doc, *origin)?;
+            }
         }
         Ok(entries)
     }
@@ -457,69 +315,10 @@ impl BlockingReader for Reader {
         snapshot: Snapshot,
         keep_after: Seq,
     ) -> Result<Option<Plan>, RegistryError> {
-        let standing = self.view(document, Seq(u64::MAX))?.standing;
-        let stands = (snapshot.seq, snapshot.digest);
-        let compacts = rules::compacts(&standing.meta, epoch, stands, keep_after, |seq| {
-            self.digest_at(document, seq)
-        })?;
-        if !compacts {
-            return Ok(None);
-        }
-        let (mut start_digest, mut evicted) = (standing.start_digest, Vec::new());
-        if keep_after > standing.meta.log_start {
-            // Another compaction may have been quicker: then this one drops nothing.
-            if let Some(digest) = self.digest_at(document, keep_after)? {
-                start_digest = digest;
-                evicted = origins::evicted(self.origin_table(document)?.values(), keep_after);
-            }
-        }
-        Ok(Some(Plan::Compact(Compaction {
-            document: document.clone(),
-            doc: standing.doc,
-            epoch,
-            snapshot,
-            keep_after,
-            start_digest,
-            evicted,
-            number: None,
-            next: 0,
-        })))
+        self.compaction(document, epoch, snapshot, keep_after)
     }
 
     fn plan_upkeep(&mut self, thorough: bool) -> Result<Option<(Plan, Patience)>, RegistryError> {
-        let options = self.shared.options.clone();
-        let index = &self.shared.index;
-        let pages = index.wal_pages.load(Ordering::Relaxed);
-        if (pages >= options.pass_pages() || (thorough && pages > 0))
-            && self.checkpoint(thorough)?
-        {
-            // What was written during the last pass is left for the writer: it can be sure that nothing follows.
-            return Ok(Some((Plan::RestartLog, Duration::ZERO)));
-        }
-        let index = &self.shared.index;
-        let (bytes, first, needed) = {
-            let journal = index.journal();
-            (journal.bytes, journal.first_row, journal.needed())
-        };
-        if needed - first >= TRIM_ROWS || (thorough && needed > first) {
-            let through = (first + TRIM_ROWS).min(needed) - 1;
-            let trim = Plan::Trim {
-                from: first,
-                through,
-            };
-            return Ok(Some((trim, PATIENCE)));
-        }
-        if bytes >= options.fold_bytes || (thorough && bytes > 0) {
-            let folded = self.fold()?;
-            if !folded.is_empty() {
-                let is_urgent = bytes >= options.fold_bytes.saturating_mul(32);
-                let patience = if is_urgent { Duration::ZERO } else { PATIENCE };
-                return Ok(Some((Plan::Fold(folded), patience)));
-            }
-        }
-        if index.has_garbage.load(Ordering::Relaxed) {
-            return Ok(Some((Plan::Purge, PATIENCE)));
-        }
-        Ok(None)
+        self.upkeep(thorough)
     }
 }

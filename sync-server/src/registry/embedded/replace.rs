@@ -1,15 +1,15 @@
 //! A new history in the place of a document's old one.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use sync_core::ids::DocumentId;
 
-use super::document::Document;
+use super::document::{Document, Standing};
 use super::export::Export;
-use super::index::{Published, Standing, find, lock};
+use super::index::lock;
 use super::plan::segments;
 use super::schema::seq_column;
+use super::standing::find;
 use super::writer::Engine;
 use crate::registry::rules::refuse_if;
 use crate::registry::{DocumentMeta, RegistryError};
@@ -50,14 +50,16 @@ impl Engine {
                 "a new history needs a new epoch",
             )?;
         }
-        let (old, published) = old.unzip();
-        if let Some(old) = old {
+        if let Some((old, document)) = old {
             self.write(|connection| {
                 connection.execute("DELETE FROM documents WHERE doc = ?1", [old.doc])
             })?;
             self.throw_away(Some(old.doc), None, None)?;
             if old.snapshot.is_some() {
                 self.throw_away(None, None, old.snapshot)?;
+            }
+            if let Some(document) = document {
+                lock(&document).roll_back();
             }
         }
         let standing = Standing {
@@ -71,26 +73,22 @@ impl Engine {
         self.insert_document(&standing, new.snapshot.as_ref())?;
         self.write_log(standing.doc, &segments(&new.entries()))?;
         self.write_origins(standing.doc, &new.origins)?;
-        let document = Document::loaded(standing, published.flatten(), HashMap::new());
-        self.put(meta.id.clone(), document);
+        self.introduce(standing);
         Ok(meta)
     }
 
-    /// A document as it stands, also a deleted or damaged one.
+    /// A document as it will stand, also a deleted or damaged one, and where it is in memory.
     #[expect(clippy::type_complexity, reason = "two things found in three places")]
     fn present(
         &mut self,
-        document: &DocumentId,
-    ) -> Result<Option<(Standing, Option<Arc<Mutex<Published>>>)>, RegistryError> {
-        if let Some(found) = self.in_memory(document) {
-            let found = lock(&found);
-            return Ok(Some((found.standing.clone(), found.published.clone())));
+        id: &DocumentId,
+    ) -> Result<Option<(Standing, Option<Arc<Mutex<Document>>>)>, RegistryError> {
+        let created = self.created.get(id).cloned();
+        if let Some(found) = created.or_else(|| self.shared.index.get(id)) {
+            let standing = lock(&found).upcoming();
+            return Ok(Some((standing, Some(found))));
         }
-        if let Some(published) = self.shared.index.get(document) {
-            let standing = lock(&published).standing.clone();
-            return Ok(Some((standing, Some(published))));
-        }
-        let found = self.read(|connection| find(connection, document))?;
+        let found = self.read(|connection| find(connection, id))?;
         Ok(found.map(|standing| (standing, None)))
     }
 }

@@ -32,13 +32,13 @@ pub(super) struct Entry {
     pub(super) user: User,
 }
 
-/// Writes a row's value into `out`, in place of what is there.
+/// Writes a row's value behind what is in `out`. Returns how many bytes it has.
 pub(super) fn encode<'a>(
     out: &mut Vec<u8>,
     first: Seq,
     parts: impl Iterator<Item = Part<'a>> + Clone,
-) {
-    out.clear();
+) -> usize {
+    let start = out.len();
     // Few origins write between two commits: a search of a short list costs less than a map.
     let mut authors: Vec<(OriginId, &User)> = Vec::new();
     let author = |authors: &[(OriginId, &User)], id: ChangeId| {
@@ -63,8 +63,9 @@ pub(super) fn encode<'a>(
     for part in parts {
         out.extend_from_slice(part.bytes);
     }
-    let check = check(first, out);
+    let check = check(first, out.get(start..).unwrap_or_default());
     out.extend_from_slice(&check);
+    out.len().saturating_sub(start)
 }
 
 /// A row as it is stored.

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 use sync_core::history::{Digest, Seq};
 
-use super::index::{Published, RowRef, Standing};
+use super::document::{Document, RowRef, Standing};
 use super::row::{Entry, Stored, decode};
 use super::schema::{failed, seq_column, unsigned};
 use crate::registry::{RegistryError, StoredChange};
@@ -22,10 +22,10 @@ pub(super) struct View {
 
 impl View {
     /// The first of the rows after a sequence.
-    pub(super) fn new(published: &Published, after: Seq) -> Result<Self, RegistryError> {
-        published.check()?;
-        let rows: Vec<_> = published.rows_after(after).take(VIEW_ROWS).collect();
-        let standing = published.standing.clone();
+    pub(super) fn new(document: &Document, after: Seq) -> Result<Self, RegistryError> {
+        document.check()?;
+        let rows: Vec<_> = document.rows_after(after).take(VIEW_ROWS).collect();
+        let standing = document.standing.clone();
         let through = rows.last().map_or(standing.folded, |row| row.last());
         Ok(Self {
             standing,

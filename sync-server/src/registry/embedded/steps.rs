@@ -1,6 +1,6 @@
 //! What the writer does besides appending: compaction, and tidying up, in small steps.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,8 @@ use rusqlite::{OptionalExtension, params};
 use sync_core::history::{Digest, Seq};
 use sync_core::ids::OriginId;
 
-use super::index::{Standing, lock};
+use super::document::Standing;
+use super::index::lock;
 use super::plan::{Compaction, FoldedDocument, Plan};
 use super::schema::{failed, seq_column, signed};
 use super::writer::Engine;
@@ -22,7 +23,7 @@ impl Engine {
         &mut self,
         mut plan: Compaction,
     ) -> Result<Option<Plan>, RegistryError> {
-        let standing = lock(&*self.load_live(&plan.document)?).standing.clone();
+        let standing = lock(&*self.load_live(&plan.document)?).upcoming();
         let stands = (plan.snapshot.seq, plan.snapshot.digest);
         if standing.doc != plan.doc {
             return Err(RegistryError::Fenced {
@@ -55,10 +56,7 @@ impl Engine {
     /// The step that counts: the snapshot and the log's start change together.
     fn finish_compaction(&mut self, plan: Compaction) -> Result<Plan, RegistryError> {
         let document = self.load_live(&plan.document)?;
-        let (mut standing, published) = {
-            let document = lock(&document);
-            (document.standing.clone(), document.published.clone())
-        };
+        let mut standing = lock(&document).upcoming();
         let replaced = standing.snapshot.replace(plan.number());
         standing.meta.snapshot_seq = plan.snapshot.seq;
         let mut evicted = Vec::new();
@@ -70,15 +68,15 @@ impl Engine {
             evicted.clone_from(&plan.evicted);
             if plan.keep_after > standing.folded {
                 // These rows are dropped before they were folded; what they did to origins stays.
-                standing.folded = plan.keep_after;
-                let origins = published.and_then(|published| lock(&published).origins.clone());
-                let dropped = |entry: &OriginEntry| entry.seq <= plan.keep_after;
+                let unwritten = standing.folded.next()..=plan.keep_after;
+                let document = lock(&document);
+                let origins = document.origins.iter();
                 unfolded.extend(
                     origins
-                        .into_iter()
-                        .flat_map(HashMap::into_values)
-                        .filter(dropped),
+                        .filter(|entry| unwritten.contains(&entry.seq))
+                        .cloned(),
                 );
+                standing.folded = plan.keep_after;
             }
         }
         let doc = plan.doc;
@@ -91,19 +89,10 @@ impl Engine {
         if replaced.is_some() {
             self.throw_away(None, None, replaced)?;
         }
-        {
-            let mut document = lock(&document);
-            document.standing = standing;
-            document.is_changed = true;
-            for origin in &evicted {
-                // Unless it has written since.
-                let entry = document.origins.get(origin);
-                if entry.is_some_and(|entry| entry.seq <= plan.keep_after) {
-                    document.origins.remove(origin);
-                }
-            }
-        }
-        self.stage(&document);
+        self.stage(&document, |staged| {
+            staged.changed = Some(standing);
+            staged.evicted.extend(&evicted);
+        });
         Ok(Plan::Evict {
             doc,
             origins: evicted,
@@ -121,7 +110,7 @@ impl Engine {
             let Some(document) = self.load(&fold.document)? else {
                 continue;
             };
-            let mut standing = lock(&document).standing.clone();
+            let mut standing = lock(&document).upcoming();
             if standing.doc != fold.doc || standing.is_deleted || standing.folded != fold.after {
                 // Compacted, replaced or deleted in between.
                 continue;
@@ -131,12 +120,7 @@ impl Engine {
             self.write_log(doc, &fold.segments)?;
             self.write_origins(doc, &fold.origins)?;
             self.write_head(doc, fold.through, fold.digest)?;
-            {
-                let mut document = lock(&document);
-                document.standing = standing;
-                document.is_changed = true;
-            }
-            self.stage(&document);
+            self.stage(&document, |staged| staged.changed = Some(standing));
             if began.elapsed() >= STEP && !folded.is_empty() {
                 return Ok(Some(Plan::Fold(folded)));
             }
@@ -336,5 +320,18 @@ impl Engine {
             origins: rest,
             through,
         }))
+    }
+
+    /// Finishes a checkpoint. Most of it was done beside the writer. What is left must find nobody writing.
+    pub(super) fn restart_log(&mut self) -> Result<(), RegistryError> {
+        if self.in_transaction {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        self.read(|connection| {
+            connection
+                .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+                .map_err(|error| shared.not_copied(error))
+        })
     }
 }

@@ -1,28 +1,29 @@
-//! The writer: one transaction per commit.
+//! The writer: what it has open, and its transaction.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, Statement, params};
+use rusqlite::{Connection, ErrorCode};
 use sync_core::BoxError;
 use sync_core::history::{Epoch, Seq};
 use sync_core::ids::DocumentId;
 
 use super::EmbeddedOptions;
-use super::document::Document;
-use super::index::{Index, Journal, Published, RowRef, Standing, find, lock};
+use super::document::{Document, Known, Standing};
+use super::index::{Index, lock};
 use super::origins::changed_by;
 use super::plan::Plan;
 use super::reader::Reader;
-use super::row::{Part, encode};
-use super::schema::{Directory, failed, seq_column, signed};
+use super::schema::{Directory, failed, seq_column};
+use super::staged::{Draft, Staged};
+use super::standing::find;
 use crate::registry::group_commit::BlockingRegistry;
 use crate::registry::rules;
 use crate::registry::{DocumentMeta, Durability, NewChange, NewDocument, Outcome, RegistryError};
 
-/// Documents that the writer remembers although nothing of them is in the journal.
+/// Documents that are remembered although nothing of them is in the journal.
 const IDLE_DOCUMENTS_MAX: usize = 10_000;
 
 /// Bytes of a page of the database.
@@ -64,20 +65,23 @@ impl Shared {
 pub(super) struct Engine {
     pub(super) connection: Connection,
     pub(super) shared: Arc<Shared>,
-    /// Documents as they will be after the next commit.
-    documents: HashMap<DocumentId, Arc<Mutex<Document>>>,
-    /// Those with something staged.
-    staged: Vec<Arc<Mutex<Document>>>,
+    /// Documents with something staged.
+    pub(super) batch: Vec<Arc<Mutex<Document>>>,
+    /// Those of them that nobody else knows yet, by name: the index may have what they replace.
+    pub(super) created: HashMap<DocumentId, Arc<Mutex<Document>>>,
+    /// To be used again, for a commit has many.
+    #[expect(clippy::vec_box, reason = "documents hold boxes")]
+    pub(super) spare: Vec<Box<Staged>>,
     pub(super) in_transaction: bool,
     /// What has failed in this transaction, so that it cannot be committed.
-    broken: Option<rusqlite::Error>,
-    is_usable: bool,
-    next_row: i64,
+    pub(super) broken: Option<rusqlite::Error>,
+    pub(super) is_usable: bool,
+    pub(super) next_row: i64,
     next_doc: i64,
     next_snapshot: i64,
     /// Pages that this transaction writes, about.
     pub(super) pages: u64,
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
 }
 
 impl Engine {
@@ -106,8 +110,9 @@ impl Engine {
         Ok(Self {
             connection,
             shared,
-            documents: HashMap::new(),
-            staged: Vec::new(),
+            batch: Vec::new(),
+            created: HashMap::new(),
+            spare: Vec::new(),
             in_transaction: false,
             broken: None,
             is_usable: true,
@@ -144,12 +149,17 @@ impl Engine {
         })
     }
 
-    /// After a read failed: SQLite may have ended the transaction.
+    /// Reads what is committed, and what this transaction has written.
     pub(super) fn read<T>(
         &mut self,
         f: impl FnOnce(&Connection) -> Result<T, RegistryError>,
     ) -> Result<T, RegistryError> {
         let result = f(&self.connection);
+        self.after_read(result)
+    }
+
+    /// After a read failed: SQLite may have ended the transaction.
+    fn after_read<T>(&mut self, result: Result<T, RegistryError>) -> Result<T, RegistryError> {
         if result.is_err() && self.in_transaction && self.connection.is_autocommit() {
             self.broken.get_or_insert(rusqlite::Error::InvalidQuery);
         }
@@ -159,39 +169,35 @@ impl Engine {
     /// Finds a document, in memory or in the database. Deleted ones too.
     pub(super) fn load(
         &mut self,
-        document: &DocumentId,
+        id: &DocumentId,
     ) -> Result<Option<Arc<Mutex<Document>>>, RegistryError> {
-        if let Some(found) = self.documents.get(document) {
-            return Ok(Some(Arc::clone(found)));
+        if let Some(created) = self.created.get(id) {
+            return Ok(Some(Arc::clone(created)));
         }
-        let loaded = if let Some(published) = self.shared.index.get(document) {
-            let (standing, unread) = {
-                let published = lock(&published);
-                published.check()?;
-                let unread = published.origins.is_none();
-                let rows = published.rows.iter().filter(|_| unread);
-                (
-                    published.standing.clone(),
-                    rows.copied().collect::<Vec<_>>(),
-                )
-            };
-            if !unread.is_empty() {
-                let doc = standing.doc;
-                let origins = self.read(|connection| changed_by(connection, doc, &unread))?;
-                lock(&published).origins = Some(origins);
-            }
-            let origins = lock(&published).origins.clone().unwrap_or_default();
-            Document::loaded(standing, Some(published), origins)
-        } else {
-            let Some(standing) = self.read(|connection| find(connection, document))? else {
+        let Some(found) = self.shared.index.get(id) else {
+            let Some(standing) = self.read(|connection| find(connection, id))? else {
                 return Ok(None);
             };
-            Document::loaded(standing, None, HashMap::new())
+            self.shared.index.forget_idle(IDLE_DOCUMENTS_MAX);
+            // What this transaction has changed of a document is staged too, and then the index has it.
+            let found = Arc::new(Mutex::new(Document::new(standing)));
+            self.shared.index.insert(id.clone(), Arc::clone(&found));
+            return Ok(Some(found));
         };
-        self.forget_some();
-        let loaded = Arc::new(Mutex::new(loaded));
-        self.documents.insert(document.clone(), Arc::clone(&loaded));
-        Ok(Some(loaded))
+        let unread = {
+            let document = lock(&found);
+            document.check()?;
+            let is_unread = document.known == Known::Nothing;
+            is_unread.then(|| {
+                let rows: Vec<_> = document.rows.iter().copied().collect();
+                (document.standing.doc, rows)
+            })
+        };
+        if let Some((doc, rows)) = unread {
+            let origins = self.read(|connection| changed_by(connection, doc, &rows))?;
+            lock(&found).learn(origins);
+        }
+        Ok(Some(found))
     }
 
     /// The number of a new document. None is given twice, whatever fails.
@@ -208,140 +214,50 @@ impl Engine {
         number
     }
 
-    /// A document that is in memory, as it will be after the next commit.
-    pub(super) fn in_memory(&self, document: &DocumentId) -> Option<Arc<Mutex<Document>>> {
-        self.documents.get(document).cloned()
-    }
-
-    /// Puts a document in the place of what is known under its name, to be committed.
-    pub(super) fn put(&mut self, id: DocumentId, mut document: Document) {
-        document.is_changed = true;
-        let slot = match self.documents.get(&id) {
-            Some(slot) => {
-                let mut old = lock(slot);
-                document.is_staged = old.is_staged;
-                *old = document;
-                Arc::clone(slot)
-            }
-            None => {
-                let slot = Arc::new(Mutex::new(document));
-                self.documents.insert(id, Arc::clone(&slot));
-                slot
-            }
-        };
-        self.stage(&slot);
+    /// Stages a document that is new, perhaps in the place of another one.
+    pub(super) fn introduce(&mut self, standing: Standing) {
+        let id = standing.meta.id.clone();
+        let document = Arc::new(Mutex::new(Document::new(standing)));
+        self.stage(&document, |_| ());
+        self.created.insert(id, document);
     }
 
     pub(super) fn load_live(
         &mut self,
-        document: &DocumentId,
+        id: &DocumentId,
     ) -> Result<Arc<Mutex<Document>>, RegistryError> {
-        let found = self.load(document)?.ok_or(RegistryError::NotFound)?;
-        if lock(&found).standing.is_deleted {
+        let found = self.load(id)?.ok_or(RegistryError::NotFound)?;
+        if lock(&found).next().is_deleted {
             return Err(RegistryError::Deleted);
         }
         Ok(found)
     }
 
-    /// Keeps the memory for documents that nobody writes to within bounds.
-    fn forget_some(&mut self) {
-        let in_journal = self.shared.index.journal().oldest.len();
-        if self.documents.len() <= in_journal + IDLE_DOCUMENTS_MAX {
-            return;
-        }
-        let index = &self.shared.index;
-        self.documents.retain(|id, document| {
-            let document = lock(document);
-            let published = document.published.as_ref();
-            let has_rows = published.is_some_and(|published| !lock(published).rows.is_empty());
-            let is_kept = document.is_staged || has_rows;
-            if !is_kept {
-                index.remove(id);
-            }
-            is_kept
-        });
+    /// Takes what is staged of a document out of it, to be put back by the caller.
+    fn take_staged(
+        &mut self,
+        found: &Arc<Mutex<Document>>,
+        document: &mut Document,
+    ) -> Box<Staged> {
+        document.staged.take().unwrap_or_else(|| {
+            self.batch.push(Arc::clone(found));
+            let mut staged = self.spare.pop().unwrap_or_default();
+            staged.begin(&document.standing);
+            staged
+        })
     }
 
-    /// Notes that a document has something to commit.
-    pub(super) fn stage(&mut self, document: &Arc<Mutex<Document>>) {
-        if !std::mem::replace(&mut lock(document).is_staged, true) {
-            self.staged.push(Arc::clone(document));
-        }
-    }
-
-    /// Writes the staged changes of all documents to the journal: a row for each document, in the order of `staged`.
-    fn write_journal(&mut self) -> Result<Vec<Option<RowRef>>, RegistryError> {
-        let staged = std::mem::take(&mut self.staged);
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let mut next_row = self.next_row;
-        let mut rows = Vec::with_capacity(staged.len());
-        let has_changes = staged
-            .iter()
-            .any(|document| !lock(document).changes.is_empty());
-        let written = if has_changes {
-            self.write(|connection| {
-                let mut insert = connection
-                    .prepare_cached("INSERT INTO journal VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-                for document in &staged {
-                    rows.push(insert_row(
-                        &mut insert,
-                        &lock(document),
-                        &mut next_row,
-                        &mut buffer,
-                    )?);
-                }
-                Ok(())
-            })
-        } else {
-            rows.resize(staged.len(), None);
-            Ok(())
-        };
-        self.staged = staged;
-        self.buffer = buffer;
-        self.next_row = next_row;
-        let bytes: u64 = rows.iter().flatten().map(|row| u64::from(row.bytes)).sum();
-        if has_changes {
-            self.pages += bytes / PAGE + 2;
-        }
-        written.map(|()| rows)
-    }
-
-    /// Shows readers what has been committed.
-    fn publish(&mut self, rows: Vec<Option<RowRef>>) {
-        let index = &self.shared.index;
-        let mut journal = index.journal();
-        for (staged, row) in self.staged.drain(..).zip(rows) {
-            let mut document = lock(&staged);
-            let document = &mut *document;
-            if let Some(published) = &document.published {
-                publish(document, row, &mut lock(published), &mut journal);
-            } else {
-                let mut published = Published::new(document.standing.clone());
-                publish(document, row, &mut published, &mut journal);
-                let published = Arc::new(Mutex::new(published));
-                index.insert(document.standing.meta.id.clone(), Arc::clone(&published));
-                document.published = Some(published);
-            }
-            document.settle();
-        }
-        drop(journal);
-        index
-            .wal_pages
-            .fetch_add(std::mem::take(&mut self.pages), Ordering::Relaxed);
-    }
-
-    /// Takes everything back that is staged.
-    fn roll_back(&mut self) {
-        for document in self.staged.drain(..) {
-            // Read again from what is committed when it is needed.
-            self.documents.remove(&lock(&document).standing.meta.id);
-        }
-        self.pages = 0;
-        if self.in_transaction && !self.connection.is_autocommit() {
-            self.is_usable &= self.connection.execute_batch("ROLLBACK").is_ok();
-        }
-        self.in_transaction = false;
-        self.next_row = self.shared.index.journal().last_row + 1;
+    /// Changes what is staged of a document.
+    pub(super) fn stage<T>(
+        &mut self,
+        found: &Arc<Mutex<Document>>,
+        f: impl FnOnce(&mut Staged) -> T,
+    ) -> T {
+        let mut document = lock(found);
+        let mut staged = self.take_staged(found, &mut document);
+        let result = f(&mut staged);
+        document.staged = Some(staged);
+        result
     }
 }
 
@@ -371,11 +287,11 @@ impl BlockingRegistry for Engine {
         if let Some(found) = self.load(&document.id)? {
             let Standing {
                 meta, is_deleted, ..
-            } = &lock(&found).standing;
-            return if *is_deleted {
+            } = lock(&found).upcoming();
+            return if is_deleted {
                 Err(RegistryError::Deleted)
             } else {
-                Ok(meta.clone())
+                Ok(meta)
             };
         }
         let meta = rules::created(&document)?;
@@ -388,9 +304,7 @@ impl BlockingRegistry for Engine {
             meta: meta.clone(),
         };
         self.insert_document(&standing, document.snapshot.as_ref())?;
-        let created = Arc::new(Mutex::new(Document::new(standing)));
-        self.documents.insert(document.id, Arc::clone(&created));
-        self.stage(&created);
+        self.introduce(standing);
         Ok(meta)
     }
 
@@ -405,22 +319,23 @@ impl BlockingRegistry for Engine {
             return Err(broken());
         }
         let found = self.load_live(document)?;
-        let mut staged = lock(&found);
-        let before = staged.standing.meta.head;
-        seq_column(before.plus(u64::try_from(changes.len()).unwrap_or(u64::MAX)))?;
-        self.read(|connection| staged.prepare(connection, &changes))?;
-        let outcomes = rules::append(&mut *staged, epoch, expect, changes)?;
-        let has_more = staged.standing.meta.head > before;
-        drop(staged);
-        if has_more {
-            self.stage(&found);
-        }
-        Ok(outcomes)
+        let mut document = lock(&found);
+        let mut staged = self.take_staged(&found, &mut document);
+        let n = u64::try_from(changes.len()).unwrap_or(u64::MAX);
+        let result = seq_column(staged.head.plus(n)).and_then(|_| {
+            let mut draft = Draft {
+                document: &mut document,
+                staged: &mut staged,
+            };
+            draft.append(&self.connection, epoch, expect, changes)
+        });
+        document.staged = Some(staged);
+        self.after_read(result)
     }
 
     fn delete(&mut self, document: &DocumentId) -> Result<(), RegistryError> {
         let found = self.load(document)?.ok_or(RegistryError::NotFound)?;
-        let mut standing = lock(&found).standing.clone();
+        let mut standing = lock(&found).upcoming();
         if standing.is_deleted {
             return Ok(());
         }
@@ -431,13 +346,10 @@ impl BlockingRegistry for Engine {
         if snapshot.is_some() {
             self.throw_away(None, None, snapshot)?;
         }
-        {
-            let mut found = lock(&found);
-            found.standing = standing;
-            found.is_changed = true;
-            found.clear();
-        }
-        self.stage(&found);
+        self.stage(&found, |staged| {
+            staged.changed = Some(standing);
+            staged.clear();
+        });
         Ok(())
     }
 
@@ -452,56 +364,12 @@ impl BlockingRegistry for Engine {
             Plan::Fold(folded) => self.fold(folded),
             Plan::Trim { from, through } => self.trim(from, through).map(|()| None),
             Plan::Purge => self.purge().map(|()| None),
-            Plan::RestartLog => {
-                // Most of it was done beside the writer. What is left must find nobody writing.
-                if !self.in_transaction {
-                    let shared = Arc::clone(&self.shared);
-                    self.read(|connection| {
-                        connection
-                            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
-                            .map_err(|error| shared.not_copied(error))
-                    })?;
-                }
-                Ok(None)
-            }
+            Plan::RestartLog => self.restart_log().map(|()| None),
         }
     }
 
     fn commit(&mut self) -> Result<(), RegistryError> {
-        let rows = match self.write_journal() {
-            Ok(rows) if self.broken.is_none() => rows,
-            Ok(_) | Err(_) => {
-                // Nothing was synced, so that taking it back is enough where SQLite says that it can.
-                let error = self.broken.take().unwrap_or(rusqlite::Error::InvalidQuery);
-                self.is_usable = error.sqlite_error_code() == Some(ErrorCode::DiskFull);
-                self.roll_back();
-                return Err(RegistryError::unavailable(error));
-            }
-        };
-        if self.in_transaction {
-            let committed = self
-                .connection
-                .prepare_cached("COMMIT")
-                .and_then(|mut commit| commit.execute([]));
-            if let Err(error) = committed {
-                // A full disk has not taken the frame that ends the transaction, so that it never was one. With any other
-                // error that frame may be in the log, and what is in the log may not be on the disk.
-                self.is_usable = error.sqlite_error_code() == Some(ErrorCode::DiskFull);
-                self.roll_back();
-                let source = Some(Box::new(error).into());
-                return Err(if self.is_usable {
-                    RegistryError::Unavailable {
-                        retry_after: None,
-                        source,
-                    }
-                } else {
-                    RegistryError::Unknown { source }
-                });
-            }
-            self.in_transaction = false;
-        }
-        self.publish(rows);
-        Ok(())
+        self.commit_batch()
     }
 
     fn is_usable(&self) -> bool {
@@ -523,97 +391,4 @@ impl BlockingRegistry for Engine {
 /// What an append is told in a transaction that cannot be committed any more.
 fn broken() -> RegistryError {
     RegistryError::unavailable("a write before this one failed")
-}
-
-/// Writes a document's staged changes; nothing if there are none.
-fn insert_row(
-    insert: &mut Statement<'_>,
-    document: &Document,
-    next_row: &mut i64,
-    buffer: &mut Vec<u8>,
-) -> Result<Option<RowRef>, rusqlite::Error> {
-    // A call has as many as its bytes allow; a commit is bounded in calls.
-    let n = u32::try_from(document.changes.len()).unwrap_or(u32::MAX);
-    if n == 0 {
-        return Ok(None);
-    }
-    let seq = document.first_staged();
-    let parts = document.changes.iter().map(|change| Part {
-        id: change.id,
-        user: &change.user,
-        bytes: &change.bytes,
-    });
-    encode(buffer, seq, parts);
-    let row = *next_row;
-    insert.execute(params![
-        row,
-        document.standing.doc,
-        signed(seq.0),
-        n,
-        signed(document.standing.meta.digest.0),
-        &buffer[..]
-    ])?;
-    *next_row += 1;
-    Ok(Some(RowRef {
-        row,
-        seq,
-        n,
-        bytes: u32::try_from(buffer.len()).unwrap_or(u32::MAX),
-    }))
-}
-
-/// Shows readers what of a document has been committed.
-fn publish(
-    document: &Document,
-    row: Option<RowRef>,
-    published: &mut Published,
-    journal: &mut Journal,
-) {
-    let before = published.rows.front().map(|row| row.row);
-    if document.is_changed {
-        let is_replaced = published.standing.doc != document.standing.doc;
-        if is_replaced && published.damaged.take().is_some() {
-            // Its rows were taken out of the account when that was noticed.
-            let doc = published.standing.doc;
-            journal.damaged.retain(|damaged| *damaged != doc);
-            published.rows.clear();
-        }
-        published.standing = document.standing.clone();
-        let through = if is_replaced || document.standing.is_deleted {
-            Seq(u64::MAX)
-        } else {
-            document.standing.folded
-        };
-        let dropped = published.drop_rows(through);
-        journal.bytes = journal.bytes.saturating_sub(dropped);
-        if is_replaced {
-            published.origins = Some(HashMap::new());
-        } else if let Some(origins) = &mut published.origins {
-            origins.retain(|_, entry| entry.seq > through);
-        }
-    }
-    if let Some(row) = row {
-        journal.bytes += u64::from(row.bytes);
-        journal.last_row = row.row;
-        published.rows.push_back(row);
-        published.standing.meta.head = document.standing.meta.head;
-        published.standing.meta.digest = document.standing.meta.digest;
-        if let Some(origins) = &mut published.origins {
-            for change in &document.changes {
-                if let Some(entry) = document.origins.get(&change.id.origin) {
-                    origins.insert(change.id.origin, entry.clone());
-                }
-            }
-        }
-    }
-    let after = published.rows.front().map(|row| row.row);
-    if before != after {
-        if let Some(before) = before {
-            journal.oldest.remove(&before);
-        }
-        if let Some(after) = after {
-            let id = document.standing.meta.id.clone();
-            journal.oldest.insert(after, id);
-        }
-    }
 }
