@@ -8,6 +8,7 @@
 )]
 
 mod e2e;
+mod registries;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -289,9 +290,12 @@ async fn a_document_that_is_not_for_this_user_says_so_and_keeps_what_was_written
 
 // ---- scenario 83: what cannot be answered now is no answer
 
-/// Scenario 83, authorization.
-#[tokio::test(start_paused = true)]
-async fn authorization_that_fails_or_hangs_takes_nothing_from_an_outbox() {
+registries! {
+    /// Scenario 83, authorization.
+    authorization_that_fails_or_hangs_takes_nothing_from_an_outbox => failing_authorization
+}
+
+async fn failing_authorization() {
     for how in [Trouble::Unavailable, Trouble::Refused, Trouble::Silent] {
         let (world, office) = world().await;
         office.set(|rules| rules.may = vec![how; 3]);
@@ -315,9 +319,12 @@ async fn authorization_that_fails_or_hangs_takes_nothing_from_an_outbox() {
     }
 }
 
-/// Scenario 83, authentication.
-#[tokio::test(start_paused = true)]
-async fn authentication_that_fails_or_hangs_takes_nothing_from_an_outbox() {
+registries! {
+    /// Scenario 83, authentication.
+    authentication_that_fails_or_hangs_takes_nothing_from_an_outbox => failing_authentication
+}
+
+async fn failing_authentication() {
     for how in [Trouble::Unavailable, Trouble::Silent, Trouble::Refused] {
         let (world, office) = world().await;
         office.set(|rules| rules.who = vec![how; 2]);
@@ -343,9 +350,12 @@ async fn authentication_that_fails_or_hangs_takes_nothing_from_an_outbox() {
     }
 }
 
-/// Scenario 83, storage.
-#[tokio::test(start_paused = true)]
-async fn storage_that_fails_loses_answers_or_hangs_takes_nothing_from_an_outbox() {
+registries! {
+    /// Scenario 83, storage.
+    storage_that_fails_loses_answers_or_hangs_takes_nothing_from_an_outbox => failing_storage
+}
+
+async fn failing_storage() {
     type Fault = (&'static str, fn(&World));
     let faults: [Fault; 5] = [
         ("appends fail", |world| world.faults.fail_appends(4)),

@@ -8,6 +8,7 @@
 )]
 
 mod e2e;
+mod registries;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

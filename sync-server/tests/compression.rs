@@ -7,6 +7,7 @@
 )]
 
 mod e2e;
+mod registries;
 
 use e2e::tap::{Seen, Tap, Way};
 use e2e::{Over, World, content, push, text, until, within};

@@ -9,6 +9,7 @@
 
 mod e2e;
 mod embedded;
+mod registries;
 
 use std::fs;
 use std::path::Path;

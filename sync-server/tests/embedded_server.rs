@@ -4,6 +4,7 @@
 
 mod e2e;
 mod embedded;
+mod registries;
 
 use std::path::Path;
 use std::time::Duration;

@@ -8,6 +8,7 @@
 )]
 
 mod e2e;
+mod registries;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -434,7 +435,7 @@ async fn a_server_tells_of_a_documents_life_once_and_in_order() {
     let old = world.registry.meta(&notes()).await.unwrap().epoch;
     let mut restored = NewDocument::new(notes(), EngineId::YRS, Epoch(99));
     restored.mode = EpochMode::Merge;
-    world.registry.replace(restored, Vec::new()).unwrap();
+    world.registry.replace(restored, Vec::new()).await.unwrap();
     push(&document, " two");
     within("saved", document.saved()).await.unwrap();
     told!(events, E::HistoryReplaced { document, epoch }

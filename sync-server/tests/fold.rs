@@ -10,6 +10,7 @@
 mod common;
 mod e2e;
 mod embedded;
+mod registries;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use common::{Peer, document, event};
 use e2e::tap::Way;
 use e2e::{Over, World, content, get, map, push, set, text, within};
+use registries::{Registry, registry};
 use sync_client::transport::memory::MemoryNetwork;
 use sync_client::yrs::{Text, WriteTxn};
 use sync_client::{Client, LwwMap, Typed, Yrs};
@@ -25,8 +27,8 @@ use sync_core::engine::{Document, Engine, ReplicaSeed};
 use sync_core::events::Events;
 use sync_core::wire::Message;
 use sync_server::registry::{
-    Call, ChangeId, DocumentMeta, EmbeddedRegistry, EngineId, Epoch, FaultyRegistry,
-    MemoryRegistry, NewChange, NewDocument, OriginId, Seq, ServerRegistry, User,
+    Call, ChangeId, DocumentMeta, EmbeddedRegistry, EngineId, Epoch, FaultyRegistry, NewChange,
+    NewDocument, OriginId, Seq, ServerRegistry, User,
 };
 use sync_server::{
     Anonymous, EngineError, FoldError, Folder, Server, ServerEvent, ValidateLimits, Validator,
@@ -89,9 +91,12 @@ async fn type_all(document: &sync_client::DocumentHandle<Yrs>, what: &str) {
     }
 }
 
-/// Scenario 21: the log is folded by the server itself.
-#[tokio::test(start_paused = true)]
-async fn who_joins_after_a_fold_gets_the_snapshot_and_the_rest() {
+registries! {
+    /// Scenario 21: the log is folded by the server itself.
+    who_joins_after_a_fold_gets_the_snapshot_and_the_rest => join_after_fold
+}
+
+async fn join_after_fold() {
     let world = world(10, 0).await;
     let mut events = world.server.events();
     let ada = world.client();
@@ -177,9 +182,12 @@ async fn a_log_is_folded_by_its_bytes_and_not_before_it_is_as_long_as_the_snapsh
     }
 }
 
-/// Scenario 64.
-#[tokio::test(start_paused = true)]
-async fn removals_after_a_fold_take_effect_everywhere() {
+registries! {
+    /// Scenario 64.
+    removals_after_a_fold_take_effect_everywhere => removals
+}
+
+async fn removals() {
     let world = world(4, 0).await;
     let mut events = world.server.events();
     let ada = world.client();
@@ -218,9 +226,12 @@ async fn removals_after_a_fold_take_effect_everywhere() {
     assert_eq!(last.read(left), ["c", "d", "e", "f"]);
 }
 
-/// Scenario 64, with texts.
-#[tokio::test(start_paused = true)]
-async fn deletions_in_texts_after_a_fold_take_effect_everywhere() {
+registries! {
+    /// Scenario 64, with texts.
+    deletions_in_texts_after_a_fold_take_effect_everywhere => deletions
+}
+
+async fn deletions() {
     let world = world(5, 0).await;
     let mut events = world.server.events();
     let ada = world.client();
@@ -251,9 +262,12 @@ async fn deletions_in_texts_after_a_fold_take_effect_everywhere() {
     assert_eq!(content(&last), "234abc");
 }
 
-/// Scenario 65.
-#[tokio::test(start_paused = true)]
-async fn edits_older_than_the_snapshot_come_in_and_newer_values_stay() {
+registries! {
+    /// Scenario 65.
+    edits_older_than_the_snapshot_come_in_and_newer_values_stay => older_edits
+}
+
+async fn older_edits() {
     let world = world(4, 0).await;
     let mut events = world.server.events();
     let (ada, bob) = (world.client(), world.client());
@@ -282,9 +296,12 @@ async fn edits_older_than_the_snapshot_come_in_and_newer_values_stay() {
     }
 }
 
-/// Scenario 66: the server has never heard of either type.
-#[tokio::test(start_paused = true)]
-async fn a_server_that_does_not_know_the_types_loses_nothing_of_them() {
+registries! {
+    /// Scenario 66: the server has never heard of either type.
+    a_server_that_does_not_know_the_types_loses_nothing_of_them => unknown_types
+}
+
+async fn unknown_types() {
     type Numbers = Typed<LwwMap<(u8, u8), Vec<bool>>>;
     let world = world(4, 0).await;
     let mut events = world.server.events();
@@ -317,9 +334,12 @@ async fn a_server_that_does_not_know_the_types_loses_nothing_of_them() {
     );
 }
 
-/// Scenario 67: two servers fold one document at once.
-#[tokio::test(start_paused = true)]
-async fn two_servers_that_fold_at_once_lose_nothing_of_either() {
+registries! {
+    /// Scenario 67: two servers fold one document at once.
+    two_servers_that_fold_at_once_lose_nothing_of_either => two_folds
+}
+
+async fn two_folds() {
     let world = world(10, 0).await;
     let other = Server::builder(world.faults.clone(), Anonymous::read_write())
         .fold_after(10, usize::MAX)
@@ -392,7 +412,7 @@ async fn a_log_that_cannot_be_read_is_not_compacted() {
     assert!(!compacts(&world.faults));
 }
 
-fn compacts(faults: &FaultyRegistry<Arc<MemoryRegistry>>) -> bool {
+fn compacts(faults: &FaultyRegistry<Arc<Registry>>) -> bool {
     let calls = faults.calls();
     calls
         .iter()
@@ -501,8 +521,8 @@ impl Folder for Lines {
     }
 }
 
-fn lines(changes: u64) -> (Server, Arc<MemoryRegistry>) {
-    let registry = Arc::new(MemoryRegistry::new());
+fn lines(changes: u64) -> (Server, Arc<Registry>) {
+    let registry = registry();
     let server = common::builder(Arc::clone(&registry))
         .engine(Lines)
         .fold_after(changes, usize::MAX)
@@ -513,9 +533,12 @@ fn lines(changes: u64) -> (Server, Arc<MemoryRegistry>) {
     (server, registry)
 }
 
-/// Scenario 48: what a slow reader still needs is kept for it.
-#[tokio::test(start_paused = true)]
-async fn a_reader_behind_the_ring_is_sent_changes_however_often_the_log_is_folded() {
+registries! {
+    /// Scenario 48: what a slow reader still needs is kept for it.
+    a_reader_behind_the_ring_is_sent_changes_however_often_the_log_is_folded => reader_behind_the_ring
+}
+
+async fn reader_behind_the_ring() {
     let (server, registry) = lines(50);
     let mut events = server.events();
     let mut slow = Peer::connect_with(&server, 9, 1024);
@@ -574,9 +597,12 @@ async fn a_fold_that_panics_is_a_fold_that_failed() {
     assert_eq!(folded(&mut events).await.0, 2);
 }
 
-/// An open that began before a compaction and is answered after it.
-#[tokio::test(start_paused = true)]
-async fn who_is_joining_while_the_log_is_compacted_gets_everything() {
+registries! {
+    /// An open that began before a compaction and is answered after it.
+    who_is_joining_while_the_log_is_compacted_gets_everything => join_while_compacting
+}
+
+async fn join_while_compacting() {
     let world = world(5, 0).await;
     let mut events = world.server.events();
     let ada = world.client();
@@ -637,7 +663,7 @@ async fn a_folded_log_on_the_disk_is_all_there_after_a_restart() {
 /// Relays never fold: the server does not know what their changes mean.
 #[tokio::test(start_paused = true)]
 async fn opaque_documents_are_not_folded() {
-    let registry = Arc::new(FaultyRegistry::new(Arc::new(MemoryRegistry::new())));
+    let registry = Arc::new(FaultyRegistry::new(registry()));
     let server = common::builder(Arc::clone(&registry))
         .fold_after(2, 2)
         .build()

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod e2e;
+mod registries;
 mod world;
 
 use std::collections::BTreeSet;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 mod e2e;
+mod registries;
 
 use std::future::IntoFuture;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod common;
+mod registries;
 
 use std::sync::Arc;
 use std::time::Duration;

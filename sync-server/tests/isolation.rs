@@ -8,6 +8,7 @@
 )]
 
 mod e2e;
+mod registries;
 
 use std::time::Duration;
 
@@ -68,7 +69,7 @@ async fn nothing_shows(world: World) {
     );
     let mut other = NewDocument::new(id(A), EngineId::YRS, Epoch(7));
     other.mode = EpochMode::Discard;
-    world.registry.replace(other, Vec::new()).unwrap();
+    world.registry.replace(other, Vec::new()).await.unwrap();
     push(&a, "fenced");
     until(&a, "empty again", |a, state| {
         state.is_caught_up() && content(a).is_empty()
@@ -169,9 +170,12 @@ async fn recipients_that_break_or_stop_reading_keep_nothing_from_the_others() {
 
 // ---- documents that nobody has open
 
-/// Scenario 59, from the clients' side.
-#[tokio::test(start_paused = true)]
-async fn a_document_that_was_unloaded_meanwhile_goes_on_where_it_was_and_one_in_use_never_is() {
+registries! {
+    /// Scenario 59, from the clients' side.
+    a_document_that_was_unloaded_meanwhile_goes_on_where_it_was_and_one_in_use_never_is => unloaded
+}
+
+async fn unloaded() {
     let world = World::memory().await;
     let mut events = world.server.events();
     let (ann, tap) = world.tapped();
@@ -214,9 +218,13 @@ fn unloads(events: &mut sync_client::Events<ServerEvent>) -> usize {
         .count()
 }
 
-/// Scenario 59: clients come and go while the room does.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_come_and_go_while_the_room_unloads_lose_and_double_nothing() {
+registries! {
+    on_threads
+    /// Scenario 59: clients come and go while the room does.
+    clients_that_come_and_go_while_the_room_unloads_lose_and_double_nothing => coming_and_going
+}
+
+async fn coming_and_going() {
     let at_once = |builder: sync_server::ServerBuilder| builder.unload_after(Duration::ZERO);
     let world = World::with(Over::Memory, at_once).await;
     let rounds = |client: Client, name: &'static str| async move {
@@ -243,9 +251,12 @@ async fn clients_that_come_and_go_while_the_room_unloads_lose_and_double_nothing
 
 // ---- documents that an application closes and opens again
 
-/// Scenario 32, within one process.
-#[tokio::test(start_paused = true)]
-async fn a_document_that_is_closed_and_opened_again_goes_on_where_it_was() {
+registries! {
+    /// Scenario 32, within one process.
+    a_document_that_is_closed_and_opened_again_goes_on_where_it_was => closed_and_opened
+}
+
+async fn closed_and_opened() {
     for with_store in [false, true] {
         let world = World::memory().await;
         let mut builder = world.builder();
@@ -275,9 +286,12 @@ async fn a_document_that_is_closed_and_opened_again_goes_on_where_it_was() {
     }
 }
 
-/// Scenario 79: the application had closed the document when the answer came.
-#[tokio::test(start_paused = true)]
-async fn what_is_refused_after_a_document_was_closed_waits_for_its_next_opening() {
+registries! {
+    /// Scenario 79: the application had closed the document when the answer came.
+    what_is_refused_after_a_document_was_closed_waits_for_its_next_opening => refused_after_close
+}
+
+async fn refused_after_close() {
     for with_store in [false, true] {
         let mut limits = sync_server::Limits::default();
         limits.change_bytes_max = 1_000;

@@ -9,6 +9,7 @@
 
 mod common;
 mod e2e;
+mod registries;
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -16,14 +17,15 @@ use std::sync::Mutex;
 use common::Peer;
 use e2e::tap::{Tap, Way};
 use e2e::{World, content, push, text, until, until_status, within};
+use registries::registry;
 use sync_client::yrs::updates::decoder::Decode;
 use sync_client::yrs::{Doc, GetString, ReadTxn, StateVector, Text, Transact, Update};
 use sync_client::{Client, DocumentHandle, ErrorCode, OriginId, SaveError, Status, SyncPhase, Yrs};
 use sync_core::history::{Cursor, Digest};
 use sync_core::wire::{Continuation, Message, Reset};
 use sync_server::registry::{
-    ChangeId, DocumentId, EngineId, Epoch, EpochMode, FaultyRegistry, MemoryRegistry, NewChange,
-    NewDocument, RegistryError, Seq, ServerRegistry, Snapshot, StoredChange, User,
+    ChangeId, DocumentId, EngineId, Epoch, EpochMode, FaultyRegistry, NewChange, NewDocument,
+    RegistryError, Seq, ServerRegistry, Snapshot, StoredChange, User,
 };
 use sync_server::{Anonymous, Server};
 
@@ -50,6 +52,7 @@ async fn late_joiner(world: World) {
             NewDocument::new(notes(), EngineId::YRS, Epoch(7)),
             rows(OriginId(1), log),
         )
+        .await
         .unwrap();
 
     let client = world.client();
@@ -182,7 +185,7 @@ async fn local_state_of_an_older_epoch_and_the_servers_end_up_everywhere() {
     drop(txn);
     let mut restored = NewDocument::new(notes(), EngineId::YRS, Epoch(99));
     restored.mode = EpochMode::Merge;
-    world.registry.replace(restored, log).unwrap();
+    world.registry.replace(restored, log).await.unwrap();
 
     ann.connect();
     bob.connect();
@@ -219,9 +222,12 @@ enum Restored {
     Renamed,
 }
 
-/// Scenarios 24 and 78: the server's history is not the client's. One open, one reset, one reconciliation.
-#[tokio::test(start_paused = true)]
-async fn a_cursor_that_is_not_of_the_servers_history_is_reconciled_once_and_for_all() {
+registries! {
+    /// Scenarios 24 and 78: the server's history is not the client's. One open, one reset, one reconciliation.
+    a_cursor_that_is_not_of_the_servers_history_is_reconciled_once_and_for_all => other_history
+}
+
+async fn other_history() {
     for how in [Restored::Behind, Restored::Overtaken, Restored::Renamed] {
         let mut world = World::memory().await;
         let (ann, tap) = world.tapped();
@@ -496,7 +502,7 @@ async fn fold(world: &World, through: usize) -> Snapshot {
 
 /// Another registry in the place of the world's, with these rows only.
 async fn restore(world: &mut World, epoch: Epoch, log: &[StoredChange]) {
-    let registry = Arc::new(MemoryRegistry::new());
+    let registry = registry();
     let document = NewDocument::new(notes(), EngineId::YRS, epoch);
     registry.create(document).await.unwrap();
     let changes = log

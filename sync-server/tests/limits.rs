@@ -8,6 +8,7 @@
 )]
 
 mod e2e;
+mod registries;
 
 use e2e::{Over, World, append, content, get, map, push, set, text, until, until_status, within};
 use sync_client::yrs::{Text, Transact};

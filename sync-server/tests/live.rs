@@ -8,6 +8,7 @@
 )]
 
 mod e2e;
+mod registries;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

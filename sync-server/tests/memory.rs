@@ -9,6 +9,7 @@
 )]
 
 mod common;
+mod registries;
 
 use std::sync::Arc;
 use std::time::Duration;

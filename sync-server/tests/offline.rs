@@ -7,6 +7,7 @@
 )]
 
 mod e2e;
+mod registries;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -94,7 +95,7 @@ impl Drop for OnDisk {
     }
 }
 
-/// Runs a scenario in memory under virtual time, and with files and WebSockets.
+/// Runs a scenario in memory under virtual time, and with files at both ends and WebSockets between them.
 macro_rules! devices {
     ($(#[$doc:meta])* $name:ident => $scenario:ident) => {
         mod $name {
@@ -107,8 +108,11 @@ macro_rules! devices {
             $(#[$doc])*
             #[tokio::test]
             async fn on_disk() {
-                let world = super::World::new(super::Over::WebSocket).await;
-                super::$scenario(world, super::OnDisk::new()).await;
+                crate::registries::on_disk(async {
+                    let world = super::World::new(super::Over::WebSocket).await;
+                    super::$scenario(world, super::OnDisk::new()).await;
+                })
+                .await;
             }
         }
     };

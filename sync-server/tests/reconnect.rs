@@ -8,6 +8,7 @@
 )]
 
 mod e2e;
+mod registries;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use e2e::frames::{Peer, frame, hello, receive, rest, send, welcome};
 use e2e::tap::Way;
 use e2e::{Over, World, content, map, push, set, text, until, until_status, within};
+use registries::{Registry, registry};
 use sync_client::transport::memory::MemoryAcceptor;
 use sync_client::transport::{Dialer, WebSocketDialer};
 use sync_client::{
@@ -26,7 +28,7 @@ use sync_client::{
 };
 use sync_core::transport::Acceptor;
 use sync_core::wire::{ErrorMessage, Message, Reference};
-use sync_server::registry::{HoldPoint, MemoryRegistry};
+use sync_server::registry::HoldPoint;
 use sync_server::{Anonymous, CloseReason, Limits, Server, ServerEvent};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -403,7 +405,7 @@ async fn a_half_open_websocket_is_noticed() {
 /// Scenario 38: everything that the server was is gone from one moment to the next, except its registry.
 #[tokio::test]
 async fn a_killed_server_is_noticed_and_its_successor_found() {
-    let registry = Arc::new(MemoryRegistry::new());
+    let registry = registry();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let killable = Killable::start(Arc::clone(&registry), any);
     let address = killable.address;
@@ -730,7 +732,7 @@ struct Killable {
 }
 
 impl Killable {
-    fn start(registry: Arc<MemoryRegistry>, address: SocketAddr) -> Self {
+    fn start(registry: Arc<Registry>, address: SocketAddr) -> Self {
         let (kill, killed) = tokio::sync::oneshot::channel();
         let (tell, told) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {

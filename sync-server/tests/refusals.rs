@@ -8,6 +8,7 @@
 )]
 
 mod e2e;
+mod registries;
 mod world;
 
 use std::collections::BTreeSet;
@@ -374,9 +375,12 @@ async fn strict() -> e2e::World {
     e2e::World::with(e2e::Over::Memory, censored).await
 }
 
-/// Scenarios 46 and 79.
-#[tokio::test(start_paused = true)]
-async fn the_author_of_a_refused_text_learns_of_it_and_gets_everything_behind_it_back() {
+registries! {
+    /// Scenarios 46 and 79.
+    the_author_of_a_refused_text_learns_of_it_and_gets_everything_behind_it_back => refused_text
+}
+
+async fn refused_text() {
     let world = strict().await;
     let (ann, bob) = (world.client(), world.client());
     let (a, b) = (text(&ann, DOC).await, text(&bob, DOC).await);
@@ -437,9 +441,12 @@ async fn the_author_of_a_refused_text_learns_of_it_and_gets_everything_behind_it
     within("saved", a.saved()).await.unwrap();
 }
 
-/// Scenarios 46 and 79: where the engine can, what was behind is made again without the refused change.
-#[tokio::test(start_paused = true)]
-async fn what_stood_behind_a_refused_entry_of_a_map_is_saved_all_the_same() {
+registries! {
+    /// Scenarios 46 and 79: where the engine can, what was behind is made again without the refused change.
+    what_stood_behind_a_refused_entry_of_a_map_is_saved_all_the_same => refused_entry
+}
+
+async fn refused_entry() {
     let world = strict().await;
     let (ann, bob) = (world.client(), world.client());
     let (a, b) = (e2e::map(&ann, DOC).await, e2e::map(&bob, DOC).await);
@@ -463,10 +470,12 @@ async fn what_stood_behind_a_refused_entry_of_a_map_is_saved_all_the_same() {
     assert_eq!(a.refused().len(), 1);
 }
 
-/// Scenarios 46 and 79, offline: refused after the connection is made.
-#[tokio::test(start_paused = true)]
-async fn whoever_waits_offline_for_a_change_that_will_be_refused_is_told_after_the_connection_is_made()
- {
+registries! {
+    /// Scenarios 46 and 79, offline: refused after the connection is made.
+    whoever_waits_offline_for_a_change_that_will_be_refused_is_told_after_the_connection_is_made => refused_later
+}
+
+async fn refused_later() {
     let world = strict().await;
     world.network.set_online(false);
     let ann = world.client();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "scenarios are plain async functions")]
 
 mod e2e;
+mod registries;
 
 use std::time::Duration;
 

@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod common;
+mod registries;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::*;
+use registries::registry;
 use sync_core::error::ErrorCode;
 use sync_core::history::Seq;
 use sync_core::ids::EngineId;
@@ -18,7 +20,7 @@ use sync_core::transport::memory::{MemoryNetwork, MemoryTransport, pair};
 use sync_core::transport::{Dialer, PeerInfo, Transport, TransportError};
 use sync_core::wire::*;
 use sync_server::registry::{FaultyRegistry, HoldPoint, ServerRegistry, Tail};
-use sync_server::{CloseReason, MemoryRegistry, Server, ServerEvent};
+use sync_server::{CloseReason, Server, ServerEvent};
 
 /// Scenario 31.
 #[tokio::test(start_paused = true)]
@@ -131,10 +133,13 @@ async fn a_recipient_that_fails_keeps_nothing_from_the_others() {
     assert_eq!(ada.quiet().await, None);
 }
 
-/// Scenario 59.
-#[tokio::test(start_paused = true)]
-async fn an_idle_room_unloads_and_comes_back_as_it_was_and_a_busy_one_stays() {
-    let registry = Arc::new(FaultyRegistry::new(MemoryRegistry::new()));
+registries! {
+    /// Scenario 59.
+    an_idle_room_unloads_and_comes_back_as_it_was_and_a_busy_one_stays => idle_and_busy
+}
+
+async fn idle_and_busy() {
+    let registry = Arc::new(FaultyRegistry::new(registry()));
     let server = builder(Arc::clone(&registry)).build().unwrap();
     let mut events = server.events();
     let mut ada = Peer::welcomed(&server, 1).await;
@@ -177,10 +182,14 @@ async fn an_idle_room_unloads_and_comes_back_as_it_was_and_a_busy_one_stays() {
     }
 }
 
-/// Scenario 59: never two live rooms of one document.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_thousand_joins_racing_unloads_meet_in_one_room_at_a_time() {
-    let registry = Arc::new(MemoryRegistry::new());
+registries! {
+    on_threads
+    /// Scenario 59: never two live rooms of one document.
+    a_thousand_joins_racing_unloads_meet_in_one_room_at_a_time => thousand_joins
+}
+
+async fn thousand_joins() {
+    let registry = registry();
     let server = builder(Arc::clone(&registry))
         .unload_after(Duration::ZERO)
         .build()
@@ -249,10 +258,13 @@ async fn join_and_leave(server: Server, origins: Range<u128>) {
     }
 }
 
-/// Scenario 44.
-#[tokio::test(start_paused = true)]
-async fn shutdown_drains_closes_every_session_with_a_code_and_loses_nothing() {
-    let registry = Arc::new(MemoryRegistry::new());
+registries! {
+    /// Scenario 44.
+    shutdown_drains_closes_every_session_with_a_code_and_loses_nothing => shutdown
+}
+
+async fn shutdown() {
+    let registry = registry();
     let server = builder(Arc::clone(&registry)).build().unwrap();
     let network = MemoryNetwork::new();
     let listener = server.listen(network.acceptor());
@@ -335,7 +347,7 @@ async fn a_dropped_connection_leaves_its_documents() {
 /// Scenario 72, the server's part.
 #[tokio::test(start_paused = true)]
 async fn every_event_is_told_once_with_its_data() {
-    let registry = Arc::new(FaultyRegistry::new(MemoryRegistry::new()));
+    let registry = Arc::new(FaultyRegistry::new(registry()));
     let server = builder(Arc::clone(&registry))
         .relay(EngineId::new("paper").unwrap())
         .build()

@@ -2,17 +2,19 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod common;
+mod registries;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use common::*;
+use registries::{Registry, registry};
 use sync_core::error::ErrorCode;
 use sync_core::history::Seq;
 use sync_core::ids::{EngineId, OriginId};
 use sync_core::wire::*;
 use sync_server::registry::{FaultyRegistry, HoldPoint, ServerRegistry, Snapshot, Tail};
-use sync_server::{EngineError, MemoryRegistry, Server, ValidateLimits, Validator};
+use sync_server::{EngineError, Server, ValidateLimits, Validator};
 
 /// Scenario 30.
 #[tokio::test(start_paused = true)]
@@ -38,8 +40,8 @@ async fn a_change_reaches_the_others_once_and_its_author_gets_an_ack() {
     assert_eq!((ada.quiet().await, bob.quiet().await), (None, None));
 }
 
-fn faulty() -> (Server, Arc<FaultyRegistry<MemoryRegistry>>) {
-    let registry = Arc::new(FaultyRegistry::new(MemoryRegistry::new()));
+fn faulty() -> (Server, Arc<FaultyRegistry<Arc<Registry>>>) {
+    let registry = Arc::new(FaultyRegistry::new(registry()));
     (builder(Arc::clone(&registry)).build().unwrap(), registry)
 }
 
@@ -121,9 +123,12 @@ async fn a_commit_of_unknown_outcome_is_settled_without_a_hole_or_a_repeat() {
     ada.push_acked(&doc, 3, "c").await;
 }
 
-/// Scenario 83, storage.
-#[tokio::test(start_paused = true)]
-async fn storage_that_fails_is_a_retry_and_never_a_refusal() {
+registries! {
+    /// Scenario 83, storage.
+    storage_that_fails_is_a_retry_and_never_a_refusal => failing_storage
+}
+
+async fn failing_storage() {
     let (server, registry) = faulty();
     let mut ada = Peer::welcomed(&server, 1).await;
     let doc = ada.open("notes").await;
@@ -175,7 +180,7 @@ impl Validator for NoBang {
 #[tokio::test(start_paused = true)]
 async fn a_bad_change_is_refused_by_number_and_what_came_before_it_stays() {
     for (bad, reason) in [("!", "malformed"), ("?", "panicked")] {
-        let registry = Arc::new(MemoryRegistry::new());
+        let registry = registry();
         let server = builder(Arc::clone(&registry))
             .engine(NoBang)
             .build()
@@ -301,10 +306,13 @@ async fn resuming_costs_what_was_missed_and_a_snapshot_only_where_the_log_has_go
     assert_eq!((doc.opened.next, doc.opened.epoch), (reset, epoch));
 }
 
-/// Scenario 48.
-#[tokio::test(start_paused = true)]
-async fn a_reader_that_stops_reading_costs_nobody_anything_and_catches_up_when_it_reads_again() {
-    let registry = Arc::new(MemoryRegistry::new());
+registries! {
+    /// Scenario 48.
+    a_reader_that_stops_reading_costs_nobody_anything_and_catches_up_when_it_reads_again => stopped_reader
+}
+
+async fn stopped_reader() {
+    let registry = registry();
     let server = builder(Arc::clone(&registry))
         .ring_bytes_max(64 * 1024)
         .build()
@@ -379,7 +387,7 @@ async fn pings_and_other_documents_are_served_between_the_pieces_of_a_large_one(
 /// Scenario 84.
 #[tokio::test(start_paused = true)]
 async fn a_used_id_with_other_bytes_is_refused_and_another_users_origin_is_not_taken() {
-    let registry = Arc::new(MemoryRegistry::new());
+    let registry = registry();
     let server = builder(Arc::clone(&registry)).build().unwrap();
     let mut ada = Peer::welcomed(&server, 1).await;
     let doc = ada.open("notes").await;
@@ -480,7 +488,7 @@ async fn clients_with_and_without_compression_share_a_document() {
 /// Scenario 47, the push window.
 #[tokio::test(start_paused = true)]
 async fn far_more_unacknowledged_bytes_than_the_window_end_the_session() {
-    let registry = Arc::new(FaultyRegistry::new(MemoryRegistry::new()));
+    let registry = Arc::new(FaultyRegistry::new(registry()));
     let mut limits = sync_server::Limits::default();
     limits.push_window_bytes = 10_000;
     limits.message_bytes_max = 100_000;

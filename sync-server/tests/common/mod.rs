@@ -21,7 +21,9 @@ use sync_core::transport::memory::{MemoryLink, MemoryTransport, pair};
 use sync_core::transport::{PeerInfo, Transport, TransportError};
 use sync_core::wire::*;
 use sync_server::registry::ServerRegistry;
-use sync_server::{Anonymous, MemoryRegistry, Server, ServerBuilder, ServerEvent};
+use sync_server::{Anonymous, Server, ServerBuilder, ServerEvent};
+
+use crate::registries::{Registry, registry};
 
 pub(crate) const CAPACITY: usize = 64 * 1024;
 
@@ -29,8 +31,8 @@ pub(crate) fn builder(registry: impl ServerRegistry) -> ServerBuilder {
     Server::builder(registry, Anonymous::read_write()).seed(1)
 }
 
-pub(crate) fn server() -> (Server, Arc<MemoryRegistry>) {
-    let registry = Arc::new(MemoryRegistry::new());
+pub(crate) fn server() -> (Server, Arc<Registry>) {
+    let registry = registry();
     (builder(Arc::clone(&registry)).build().unwrap(), registry)
 }
 

@@ -20,12 +20,12 @@ use sync_client::transport::WebSocketDialer;
 use sync_client::transport::memory::MemoryNetwork;
 use sync_client::yrs::{GetString, Text, TransactionMut, WriteTxn};
 use sync_client::{Client, ClientBuilder, DocumentHandle, LwwMap, Status, SyncState, Typed, Yrs};
-use sync_server::registry::{
-    DocumentId, FaultyRegistry, MemoryRegistry, Seq, ServerRegistry, StoredChange, Tail,
-};
+use sync_server::registry::{DocumentId, FaultyRegistry, Seq, ServerRegistry, StoredChange, Tail};
 use sync_server::{Anonymous, Auth, Listener, Server, ServerBuilder};
 
 use tap::Tap;
+
+use crate::registries::{Registry, registry};
 
 pub type Map = Typed<LwwMap<String, String>>;
 
@@ -36,7 +36,7 @@ pub enum Over {
     WebSocket,
 }
 
-/// Runs a scenario in memory under virtual time, and over real WebSockets.
+/// Runs a scenario in memory under virtual time, the same with a registry on disk, and over real WebSockets.
 #[macro_export]
 macro_rules! both {
     ($(#[$doc:meta])* $name:ident => $scenario:ident) => {
@@ -45,6 +45,15 @@ macro_rules! both {
             #[tokio::test(start_paused = true)]
             async fn in_memory() {
                 super::$scenario($crate::e2e::World::new($crate::e2e::Over::Memory).await).await;
+            }
+
+            $(#[$doc])*
+            #[tokio::test(start_paused = true)]
+            async fn on_disk() {
+                $crate::registries::on_disk(async {
+                    super::$scenario($crate::e2e::World::new($crate::e2e::Over::Memory).await).await;
+                })
+                .await;
             }
 
             $(#[$doc])*
@@ -59,9 +68,9 @@ macro_rules! both {
 pub struct World {
     pub server: Server,
     /// What the server has committed.
-    pub registry: Arc<MemoryRegistry>,
+    pub registry: Arc<Registry>,
     /// Between the server and the registry; passes everything on until told otherwise.
-    pub faults: Arc<FaultyRegistry<Arc<MemoryRegistry>>>,
+    pub faults: Arc<FaultyRegistry<Arc<Registry>>>,
     pub network: MemoryNetwork,
     over: Over,
     listener: Option<Listener>,
@@ -92,7 +101,7 @@ impl World {
         auth: Auth,
         configure: impl FnOnce(ServerBuilder) -> ServerBuilder,
     ) -> Self {
-        let registry = Arc::new(MemoryRegistry::new());
+        let registry = registry();
         let faults = Arc::new(FaultyRegistry::new(registry.clone()));
         let builder = Server::builder(faults.clone(), auth);
         let mut world = Self {
