@@ -105,7 +105,7 @@ fn broken_rules_are_refused_by_name() {
     let keys_twice = [1, 8, 0, 1, 7, 0, 0, 1, 7, 0];
     for (what, bytes) in [
         ("a change", vec![]),
-        ("a change's form", vec![3]),
+        ("a change's form", vec![5]),
         ("a commit number", commit(&[0], &stamp, &[])),
         ("a stamp's time", commit(&[1], &late, &[])),
         (
@@ -113,7 +113,7 @@ fn broken_rules_are_refused_by_name() {
             commit(&[1], &[1, 5, 0xff, 0xff, 0xff, 0xff, 0x7f], &[]),
         ),
         ("a node's kind", commit(&[1], &stamp, &[0, 0])),
-        ("a node's kind", commit(&[1], &stamp, &[2, 0])),
+        ("a node's kind", commit(&[1], &stamp, &[9, 0])),
         ("a node", commit(&[1], &stamp, &[1, 9, 0])),
         ("a stamp index", commit(&[1], &stamp, &[1, 4, 1, 1, 7, 0])),
         ("keys in ascending order", commit(&[1], &stamp, &keys_down)),
@@ -127,8 +127,8 @@ fn broken_rules_are_refused_by_name() {
             commit(&[1], &stamp, &[1, 5, 0, 2, 7, 7, 0]),
         ),
         (
-            "the end of the change",
-            commit(&[1], &stamp, &[1, 4, 0, 1, 7, 0, 0]),
+            "nodes in ascending order",
+            commit(&[1], &stamp, &[1, 4, 0, 1, 7, 0, 1, 0]),
         ),
         (
             "replica ids in ascending order",

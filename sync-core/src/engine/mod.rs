@@ -11,6 +11,7 @@ pub mod loro;
 #[cfg(any(test, feature = "test-suite"))]
 pub mod suite;
 pub mod typed;
+mod undo;
 #[cfg(feature = "yrs")]
 pub mod yrs;
 

@@ -5,14 +5,15 @@ use std::marker::PhantomData;
 
 use bytes::Bytes;
 
+use super::undo::{Direction, UndoStack};
 use super::{
     Document, Drained, Edited, Engine, EngineError, EngineEvent, Imported, ReplicaSeed, Source,
     ValidateLimits, Version, Wake,
 };
 use crate::ids::EngineId;
 use crate::mergeable::{
-    Change, Clock, DeltaWriter, Mergeable, ReplicaId, VersionVector, decode_version,
-    encode_version, validate,
+    Change, Clock, Content, DeltaWriter, Mergeable, Merged, Replica, ReplicaId, Slot,
+    VersionVector, decode_version, validate,
 };
 
 /// The engine value for documents that hold a `T`.
@@ -63,7 +64,7 @@ impl<T: Mergeable> Engine for Typed<T> {
         f: impl FnOnce(&T) -> R,
     ) -> Result<R, EngineError> {
         document.check_usable()?;
-        Ok(f(&document.value))
+        Ok(f(&document.replica.content.value))
     }
 
     /// Lends the value for one change: all mutations of the closure are stamped at its end and travel together.
@@ -81,14 +82,15 @@ impl<T: Mergeable> Engine for Typed<T> {
     ) -> Result<Edited<R>, EngineError> {
         document.check_usable()?;
         let mut lent = Lent {
-            digest: document.value.digest(),
+            digest: document.value().digest(),
             finished: false,
             document: &mut *document,
         };
-        let result = f(&mut lent.document.value);
+        let result = f(lent.document.value_mut());
         lent.finished = true;
         drop(lent);
         document.check_usable()?;
+        document.undo.begin();
         document.commit(bytes_max, result)
     }
 }
@@ -98,10 +100,9 @@ impl<T: Mergeable> Engine for Typed<T> {
 /// [`version`](Document::version) takes time in proportion to the number of replicas that ever wrote, not to the
 /// content.
 pub struct TypedDocument<T> {
-    value: T,
+    replica: Replica<Slot<T>>,
     clock: Clock,
-    /// The commits whose writes are in `value`, or were and are beaten by others that are.
-    version: VersionVector,
+    undo: UndoStack,
     /// A closure put another value in the place of ours.
     poisoned: bool,
     wake: Option<Wake>,
@@ -112,13 +113,77 @@ impl<T: Mergeable> TypedDocument<T> {
     fn new(seed: ReplicaSeed) -> Self {
         let [.., a, b, c, d, e, f, g, h] = seed.0.to_be_bytes();
         Self {
-            value: T::default(),
+            replica: Replica::default(),
             clock: Clock::new(ReplicaId(u64::from_be_bytes([a, b, c, d, e, f, g, h]))),
-            version: VersionVector::new(),
+            undo: UndoStack::default(),
             poisoned: false,
             wake: None,
             drained: Drained::default(),
         }
+    }
+
+    /// Keeps what it takes to undo the last `n` changes made here; none at first. In memory, and not larger than the
+    /// changes and what they replaced.
+    pub fn set_undo_max(&mut self, n: usize) {
+        self.undo.set_max(n);
+    }
+
+    /// Takes back the last change made here that has not been taken back, with a change of its own; what others have
+    /// written over since stays. Returns whether there was anything to take back.
+    ///
+    /// # Errors
+    /// [`EngineError::Poisoned`] if the document must be loaded afresh.
+    pub fn undo(&mut self, bytes_max: usize) -> Result<Edited<bool>, EngineError> {
+        self.take_back(Direction::Undo, bytes_max)
+    }
+
+    /// Takes back the last [`undo`](Self::undo), unless there has been another change since.
+    ///
+    /// # Errors
+    /// As [`undo`](Self::undo).
+    pub fn redo(&mut self, bytes_max: usize) -> Result<Edited<bool>, EngineError> {
+        self.take_back(Direction::Redo, bytes_max)
+    }
+
+    fn take_back(
+        &mut self,
+        direction: Direction,
+        bytes_max: usize,
+    ) -> Result<Edited<bool>, EngineError> {
+        self.check_usable()?;
+        while let Some(inverse) = self.undo.pop(direction) {
+            let inverse = Change::read_inverse(&inverse)?;
+            let none = VersionVector::new();
+            let context = inverse.context(&none, true);
+            if let Some(mut content) = inverse.content(&context) {
+                self.replica.content.value.revert(&mut content)?;
+            }
+            let n_before = self.drained.local.len();
+            let edited = self.commit(bytes_max, true)?;
+            // Where others have written over all of it, the change before it is what the user means.
+            if self.drained.local.len() > n_before || edited != Edited::Done(true) {
+                return Ok(edited);
+            }
+        }
+        Ok(Edited::Done(false))
+    }
+
+    /// Forgets what only a replica that lacks some of `horizon` would need. Under which conditions that may be done
+    /// says [`Mergeable::compact`].
+    ///
+    /// # Errors
+    /// [`EngineError::Incomplete`] if this one does; [`EngineError::Malformed`] if it is no version of such a document.
+    pub fn compact(&mut self, horizon: &Version) -> Result<(), EngineError> {
+        self.check_usable()?;
+        self.replica.compact(&decode_version(&horizon.0)?.0)
+    }
+
+    const fn value(&self) -> &T {
+        &self.replica.content.value
+    }
+
+    const fn value_mut(&mut self) -> &mut T {
+        &mut self.replica.content.value
     }
 
     const fn check_usable(&self) -> Result<(), EngineError> {
@@ -131,10 +196,10 @@ impl<T: Mergeable> TypedDocument<T> {
 
     /// Turns what is pending into a change, which is taken back if it is larger than `bytes_max`.
     fn commit<R>(&mut self, bytes_max: usize, result: R) -> Result<Edited<R>, EngineError> {
-        self.clock.tick(&self.version);
-        let mut out = DeltaWriter::new();
-        self.value.commit(&self.clock, &mut out);
-        self.value.discard();
+        self.clock.tick(&self.replica.version);
+        let mut out = DeltaWriter::of_commit(self.clock.dot().replica);
+        self.value().commit(&self.clock, &mut out);
+        self.value_mut().discard();
         if out.is_empty() {
             return Ok(Edited::Done(result));
         }
@@ -145,6 +210,9 @@ impl<T: Mergeable> TypedDocument<T> {
                 replaced: false,
             });
         }
+        if self.undo.is_on() {
+            self.undo.push(self.inverse(&change)?);
+        }
         self.apply(&change)?;
         self.clock.finish();
         self.drained.local.push(change);
@@ -152,17 +220,25 @@ impl<T: Mergeable> TypedDocument<T> {
         Ok(Edited::Done(result))
     }
 
-    /// Merges a change. Returns whether the content changed, and whether the version did.
-    fn apply(&mut self, change: &[u8]) -> Result<(bool, bool), EngineError> {
+    fn inverse(&self, change: &[u8]) -> Result<Bytes, EngineError> {
+        let none = VersionVector::new();
         let change = Change::read(change)?;
-        let content = change
-            .content()
-            .map_or(Ok(false), |mut content| self.value.apply(&mut content))?;
+        let context = change.context(&none, true);
+        let mut out = DeltaWriter::new();
+        if let Some(mut content) = change.content(&context) {
+            self.value().inverse(&mut content, &mut out)?;
+        }
+        Ok(out.into_state(&none, &none, &none))
+    }
+
+    /// Merges a change.
+    fn apply(&mut self, change: &[u8]) -> Result<Merged, EngineError> {
+        let change = Change::read(change)?;
+        let merged = self.replica.import(&change)?;
         for stamp in change.stamps() {
             self.clock.observe(stamp);
         }
-        let claims = change.claim(&mut self.version);
-        Ok((content, content || claims))
+        Ok(merged)
     }
 
     fn happened(&mut self, source: Source) {
@@ -173,19 +249,11 @@ impl<T: Mergeable> TypedDocument<T> {
             wake();
         }
     }
-
-    /// The whole state as a change.
-    fn state(&self) -> Bytes {
-        let none = VersionVector::new();
-        let mut out = DeltaWriter::new();
-        self.value.diff(&none, &mut out);
-        out.into_state(&none, &self.version)
-    }
 }
 
 impl<T: Mergeable> Document for TypedDocument<T> {
     fn version(&mut self) -> Version {
-        Version(encode_version(&self.version, self.value.digest()))
+        self.replica.version()
     }
 
     fn set_wake(&mut self, wake: Wake) {
@@ -202,11 +270,11 @@ impl<T: Mergeable> Document for TypedDocument<T> {
 
     fn import(&mut self, changes: &[Bytes]) -> Result<Imported, EngineError> {
         self.check_usable()?;
-        let (mut content, mut version) = (false, false);
+        let mut all = Merged::default();
         let mut outcome = Ok(());
         for change in changes {
             match self.apply(change) {
-                Ok(done) => (content, version) = (content || done.0, version || done.1),
+                Ok(merged) => all = all.or(merged),
                 Err(error) => {
                     outcome = Err(error);
                     break;
@@ -214,41 +282,32 @@ impl<T: Mergeable> Document for TypedDocument<T> {
             }
         }
         // What came before a refused change is there, so whoever watches is told.
-        if content {
+        if all.content {
             self.happened(Source::Remote);
         }
-        outcome.map(|()| Imported::new(version, false))
+        outcome.map(|()| Imported::new(all.version, self.replica.content.is_waiting()))
     }
 
     fn import_snapshot(&mut self, snapshot: &[u8]) -> Result<Imported, EngineError> {
         self.check_usable()?;
-        let (content, version) = self.apply(snapshot)?;
-        if content {
+        let merged = self.apply(snapshot)?;
+        if merged.content {
             self.happened(Source::Remote);
         }
-        Ok(Imported::new(version, false))
+        Ok(Imported::new(
+            merged.version,
+            self.replica.content.is_waiting(),
+        ))
     }
 
     fn since(&mut self, version: &Version) -> Result<Option<Bytes>, EngineError> {
         self.check_usable()?;
-        let (theirs, digest) = decode_version(&version.0)?;
-        if theirs == self.version {
-            // The same commits and another content: somebody used one dot for two changes. Only all of it helps.
-            return Ok((digest != self.value.digest()).then(|| self.state()));
-        }
-        let claims = self.version.minus(&theirs);
-        let mut out = DeltaWriter::new();
-        self.value.diff(&theirs, &mut out);
-        if claims.is_empty() && out.is_empty() {
-            return Ok(None);
-        }
-        let base = self.version.minus(&claims);
-        Ok(Some(out.into_state(&base, &claims)))
+        self.replica.since(version)
     }
 
     fn snapshot(&mut self) -> Result<Bytes, EngineError> {
         self.check_usable()?;
-        Ok(self.state())
+        Ok(self.replica.state())
     }
 
     fn is_poisoned(&self) -> bool {
@@ -271,9 +330,9 @@ struct Lent<'a, T: Mergeable> {
 
 impl<T: Mergeable> Drop for Lent<'_, T> {
     fn drop(&mut self) {
-        self.document.poisoned = self.document.value.digest() != self.digest;
+        self.document.poisoned = self.document.value().digest() != self.digest;
         if !self.finished {
-            self.document.value.discard();
+            self.document.value_mut().discard();
         }
     }
 }
@@ -300,10 +359,9 @@ impl<T> fmt::Debug for Typed<T> {
 
 impl<T: fmt::Debug> fmt::Debug for TypedDocument<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { value, version, .. } = self;
         f.debug_struct("TypedDocument")
-            .field("value", value)
-            .field("version", version)
+            .field("value", &self.replica.content.value)
+            .field("version", &self.replica.version)
             .finish_non_exhaustive()
     }
 }

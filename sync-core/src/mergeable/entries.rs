@@ -9,10 +9,8 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use twox_hash::XxHash3_64;
-
 use super::clock::Stamp;
-use super::{DeltaReader, DeltaWriter, VersionVector};
+use super::{DeltaReader, DeltaWriter, VersionVector, digest};
 use crate::engine::EngineError;
 
 /// The last write to a key: a value, or its removal, which is kept so that older writes stay beaten.
@@ -25,7 +23,7 @@ pub(super) struct Entry {
 impl Entry {
     /// The total order of writes: time, counter; at equal times an add beats a remove; then the replica. The rest
     /// only differs if somebody forged a stamp, and keeps even that the same everywhere.
-    fn order(&self, other: &Self) -> Ordering {
+    pub(super) fn order(&self, other: &Self) -> Ordering {
         let key = |entry: &Self| {
             let Stamp {
                 time,
@@ -40,29 +38,22 @@ impl Entry {
             .then_with(|| self.value.cmp(&other.value))
     }
 
-    /// Part of the digest: all that two replicas must agree on.
-    fn hash(&self, key: &[u8]) -> u64 {
-        let Stamp {
-            time,
-            counter,
-            replica,
-            number,
-        } = self.stamp;
-        let mut fixed = [0_u8; 29];
-        let fields = time.to_be_bytes().into_iter().chain(counter.to_be_bytes());
-        let fields = fields
-            .chain(replica.0.to_be_bytes())
-            .chain(number.to_be_bytes());
-        for (slot, byte) in fixed
-            .iter_mut()
-            .zip(fields.chain([u8::from(self.value.is_some())]))
-        {
-            *slot = byte;
+    /// Whether what its replica wrote here still stands, or stands again, because that replica took back a later write
+    /// of its own. Then what was there before may take its place; a write by anybody else stays.
+    pub(super) fn is_still(&self, held: Option<&Self>) -> bool {
+        match held {
+            Some(held) => self.stamp.replica == held.stamp.replica && self.value == held.value,
+            // A copy begins without removals.
+            None => self.value.is_none(),
         }
-        let hash = XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot(&fixed), key);
-        self.value
-            .as_ref()
-            .map_or(hash, |value| XxHash3_64::oneshot_with_seed(hash, value))
+    }
+
+    /// Part of the digest: all that two replicas must agree on. A removal counts nothing, so that it can be
+    /// reclaimed.
+    fn hash(&self, key: &[u8]) -> u64 {
+        self.value.as_ref().map_or(0, |value| {
+            digest::key_factor(key).wrapping_mul(digest::stamped(&self.stamp, value))
+        })
     }
 }
 
@@ -108,6 +99,12 @@ impl Entries {
         };
         self.digest = self.digest.wrapping_sub(old).wrapping_add(new);
         true
+    }
+
+    /// Forgets the removals of these commits.
+    pub(super) fn compact(&mut self, horizon: &VersionVector) {
+        self.entries
+            .retain(|_, entry| entry.value.is_some() || !horizon.contains(entry.stamp.dot()));
     }
 
     /// Writes the entries that a holder of `since` lacks.

@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
-use super::check::{DEPTH_MAX, check_value};
 use super::entries::{self, Entries};
-use super::{Clock, DeltaReader, DeltaWriter, Kind, Mergeable, VersionVector};
+use super::value::{decode, decode_key, encode_key, stored};
+use super::{
+    Clock, DeltaReader, DeltaWriter, Key, Kind, Mergeable, Value, ValueError, VersionVector,
+};
 use crate::engine::EngineError;
 
 /// A map in which the last write to a key wins: add, update and remove, from any number of replicas.
@@ -53,27 +51,6 @@ pub struct LwwMap<K, V> {
     shown: BTreeMap<K, V>,
     /// Written since the last commit, by encoded key.
     pending: BTreeMap<Box<[u8]>, Option<Box<[u8]>>>,
-}
-
-/// Why a key or value cannot be in a map. Nothing has been changed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ValueError {
-    /// Its `Serialize` failed.
-    #[error("the key or value does not serialise: {message}")]
-    NotSerializable {
-        /// What the serialiser said.
-        message: String,
-    },
-    /// It nests arrays and maps too deeply.
-    #[error("the key or value is nested more than {max} deep")]
-    TooDeep {
-        /// The limit.
-        max: u32,
-    },
-    /// Its `Deserialize` does not read what its `Serialize` wrote, or reads another key.
-    #[error("the key or value does not read back as it was written")]
-    NotReadable,
 }
 
 impl<K: Ord, V> LwwMap<K, V> {
@@ -121,11 +98,7 @@ impl<K: Ord, V> LwwMap<K, V> {
     }
 }
 
-impl<K, V> LwwMap<K, V>
-where
-    K: Serialize + DeserializeOwned + Ord + Clone,
-    V: Serialize + DeserializeOwned + Clone,
-{
+impl<K: Key, V: Value> LwwMap<K, V> {
     /// Adds a key, or gives it another value. Writing the value that is there is a write too.
     ///
     /// What the map shows from now on is the value as it reads back, which is what everybody else will see.
@@ -134,8 +107,7 @@ where
     /// [`ValueError`] if key or value cannot be stored.
     pub fn insert(&mut self, key: K, value: V) -> Result<(), ValueError> {
         let key_bytes = encode_key(&key)?;
-        let value_bytes = encode(&value)?;
-        let value = rmp_serde::from_slice(&value_bytes).map_err(|_| ValueError::NotReadable)?;
+        let (value_bytes, value) = stored(&value)?;
         self.shown.insert(key, value);
         self.pending.insert(key_bytes, Some(value_bytes));
         Ok(())
@@ -160,18 +132,14 @@ where
             .entries
             .get(key_bytes)
             .and_then(|entry| entry.value.as_deref());
-        match value.and_then(|value| rmp_serde::from_slice(value).ok()) {
+        match value.and_then(decode) {
             Some(value) => self.shown.insert(key, value),
             None => self.shown.remove(&key),
         };
     }
 }
 
-impl<K, V> Mergeable for LwwMap<K, V>
-where
-    K: Serialize + DeserializeOwned + Ord + Clone + Send + 'static,
-    V: Serialize + DeserializeOwned + Clone + Send + 'static,
-{
+impl<K: Key, V: Value> Mergeable for LwwMap<K, V> {
     const KIND: Kind = Kind::LwwMap;
 
     fn commit(&self, clock: &Clock, out: &mut DeltaWriter) {
@@ -194,7 +162,7 @@ where
         let mut changed = false;
         while !node.is_at_end() {
             let (key, entry) = entries::read(&mut node)?;
-            if self.entries.apply(key, entry) {
+            if !node.is_settled(entry.stamp.dot()) && self.entries.apply(key, entry) {
                 changed = true;
                 self.show(key);
             }
@@ -204,6 +172,56 @@ where
 
     fn diff(&self, since: &VersionVector, out: &mut DeltaWriter) {
         out.node(Self::KIND, |out| self.entries.diff(since, out));
+    }
+
+    fn inverse(
+        &self,
+        change: &mut DeltaReader<'_>,
+        out: &mut DeltaWriter,
+    ) -> Result<(), EngineError> {
+        let mut node = change.node(Self::KIND)?;
+        out.try_node(Self::KIND, |out| {
+            while !node.is_at_end() {
+                let (key, entry) = entries::read(&mut node)?;
+                entries::put(out, key, entry.stamp, entry.value.as_deref());
+                let before = self.entries.get(key);
+                out.optional_bytes(before.and_then(|held| held.value.as_deref()));
+            }
+            Ok(())
+        })
+    }
+
+    fn revert(&mut self, inverse: &mut DeltaReader<'_>) -> Result<(), EngineError> {
+        let mut node = inverse.node(Self::KIND)?;
+        while !node.is_at_end() {
+            let (key, written) = entries::read(&mut node)?;
+            let before = node.optional_bytes()?;
+            if !written.is_still(self.entries.get(key)) {
+                continue;
+            }
+            if let Some(key) = decode_key::<K>(key) {
+                match before.and_then(decode) {
+                    Some(value) => drop(self.shown.insert(key, value)),
+                    None => drop(self.shown.remove(&key)),
+                }
+            }
+            self.pending.insert(key.into(), before.map(Box::from));
+        }
+        Ok(())
+    }
+
+    fn copy_from(&mut self, other: &Self) {
+        for (key, value) in other {
+            // What is shown has been encoded before.
+            if let (Ok(key_bytes), Ok((value_bytes, value))) = (encode_key(key), stored(value)) {
+                self.shown.insert(key.clone(), value);
+                self.pending.insert(key_bytes, Some(value_bytes));
+            }
+        }
+    }
+
+    fn compact(&mut self, horizon: &VersionVector) {
+        self.entries.compact(horizon);
     }
 
     fn digest(&self) -> u64 {
@@ -233,51 +251,5 @@ impl<'a, K, V> IntoIterator for &'a LwwMap<K, V> {
 
     fn into_iter(self) -> Self::IntoIter {
         self.shown.iter()
-    }
-}
-
-fn encode<T: Serialize>(value: &T) -> Result<Box<[u8]>, ValueError> {
-    let bytes = rmp_serde::to_vec_named(value).map_err(|error| ValueError::NotSerializable {
-        message: error.to_string(),
-    })?;
-    match check_value(&bytes) {
-        Ok(()) => Ok(bytes.into()),
-        Err(EngineError::LimitExceeded { .. }) => Err(ValueError::TooDeep { max: DEPTH_MAX }),
-        // A `Serialize` that announces more or fewer items than it writes.
-        Err(_) => Err(ValueError::NotReadable),
-    }
-}
-
-fn encode_key<K: Serialize + DeserializeOwned>(key: &K) -> Result<Box<[u8]>, ValueError> {
-    let bytes = encode(key)?;
-    decode_key::<K>(&bytes)
-        .map(|_| bytes)
-        .ok_or(ValueError::NotReadable)
-}
-
-/// The key in these bytes, if they are how this application writes it. Other bytes of an equal key would be a
-/// second entry for it, and which of the two is shown would depend on the order of arrival.
-fn decode_key<K: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<K> {
-    let key: K = rmp_serde::from_slice(bytes).ok()?;
-    let mut expected = Expected(bytes);
-    let mut serializer = rmp_serde::Serializer::new(&mut expected).with_struct_map();
-    key.serialize(&mut serializer).ok()?;
-    expected.0.is_empty().then_some(key)
-}
-
-/// Compares what is written with bytes that are there, without a copy.
-struct Expected<'a>(&'a [u8]);
-
-impl io::Write for Expected<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 = self
-            .0
-            .strip_prefix(bytes)
-            .ok_or(io::ErrorKind::InvalidData)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -47,14 +47,38 @@ impl VersionVector {
         })
     }
 
+    /// Whether this commit is among them, and through which number of its replica that is the same.
+    pub(crate) fn same_through(&self, replica: ReplicaId, number: u64) -> (bool, u64) {
+        self.replicas
+            .get(&replica)
+            .map_or((false, u64::MAX), |ranges| ranges.same_through(number))
+    }
+
+    /// Down to which number of its replica it is the same as for this commit whether it is among them.
+    pub(crate) fn same_down_through(&self, replica: ReplicaId, number: u64) -> u64 {
+        self.replicas
+            .get(&replica)
+            .map_or(0, |ranges| ranges.same_down_through(number))
+    }
+
     /// The largest number of this replica; 0 if there is none.
     pub(crate) fn last(&self, replica: ReplicaId) -> u64 {
         self.replicas.get(&replica).map_or(0, Ranges::last)
     }
 
-    /// Adds one commit.
-    pub fn insert(&mut self, dot: Dot) {
-        self.insert_range(dot.replica, dot.number, dot.number);
+    /// Adds one commit; whether it was not among them.
+    pub fn insert(&mut self, dot: Dot) -> bool {
+        self.replicas
+            .entry(dot.replica)
+            .or_default()
+            .insert_one(dot.number)
+    }
+
+    /// Whether the commits `first..=last` of this replica are all among them.
+    pub(crate) fn contains_range(&self, replica: ReplicaId, first: u64, last: u64) -> bool {
+        self.replicas
+            .get(&replica)
+            .is_some_and(|ranges| ranges.contains_range(first, last))
     }
 
     /// Adds the commits `first..=last` of a replica.
@@ -130,6 +154,46 @@ impl Ranges {
     fn contains(&self, number: u64) -> bool {
         let at = self.0.partition_point(|(_, last)| *last < number);
         self.0.get(at).is_some_and(|(first, _)| *first <= number)
+    }
+
+    fn contains_range(&self, first: u64, last: u64) -> bool {
+        let at = self.0.partition_point(|(_, end)| *end < first);
+        self.0
+            .get(at)
+            .is_some_and(|(start, end)| *start <= first && last <= *end)
+    }
+
+    fn same_through(&self, number: u64) -> (bool, u64) {
+        let at = self.0.partition_point(|(_, end)| *end < number);
+        match self.0.get(at) {
+            Some((first, last)) if *first <= number => (true, *last),
+            Some((first, _)) => (false, first - 1),
+            None => (false, u64::MAX),
+        }
+    }
+
+    fn same_down_through(&self, number: u64) -> u64 {
+        let at = self.0.partition_point(|(first, _)| *first <= number);
+        match at.checked_sub(1).and_then(|at| self.0.get(at)) {
+            Some((first, last)) if number <= *last => *first,
+            Some((_, last)) => *last + 1,
+            None => 0,
+        }
+    }
+
+    /// The usual case is the next number.
+    fn insert_one(&mut self, number: u64) -> bool {
+        if let Some((_, last)) = self.0.last_mut()
+            && last.checked_add(1) == Some(number)
+        {
+            *last = number;
+            return true;
+        }
+        let is_new = !self.contains(number);
+        if is_new {
+            self.insert(number, number);
+        }
+        is_new
     }
 
     fn insert(&mut self, first: u64, last: u64) {
