@@ -7,6 +7,7 @@
     reason = "helpers of tests"
 )]
 
+mod registries;
 mod world;
 
 use std::time::Duration;

@@ -7,13 +7,14 @@
     reason = "helpers of tests"
 )]
 
+mod registries;
 mod world;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
+use registries::Registry;
 use sync_core::client::RefusedReason;
 use sync_core::engine::yrs::Yrs;
 use sync_core::engine::{Document, Engine, ReplicaSeed};
@@ -22,8 +23,8 @@ use sync_core::ids::{ChangeId, EngineId, OriginId, User};
 use sync_core::registry::{NewChange, NewDocument, Snapshot, StoredChange};
 use sync_core::wire::{Continuation, Message, Reset};
 use sync_core::yrs::{GetString, ReadTxn, Text, TransactionMut, WriteTxn};
-use sync_server::registry::{MemoryRegistry, ServerRegistry};
-use world::{CALM, ROUGH, Weather, World, id};
+use sync_server::registry::ServerRegistry;
+use world::{CALM, ROUGH, Weather, World, id, wait};
 
 type Texts = World<Yrs>;
 
@@ -82,8 +83,8 @@ fn forget_traffic(world: &mut Texts) {
 
 fn rows(world: &Texts, log: &[StoredChange]) -> Vec<NewChange> {
     let user = |origin| {
-        let entries = world.registry.origins(&id(DOC), &[origin]).now_or_never();
-        entries.unwrap().unwrap()[0].as_ref().unwrap().user.clone()
+        let entries = wait(world.registry.origins(&id(DOC), &[origin]));
+        entries.unwrap()[0].as_ref().unwrap().user.clone()
     };
     log.iter()
         .map(|change| NewChange::new(change.id, user(change.id.origin), change.bytes.clone()))
@@ -91,58 +92,63 @@ fn rows(world: &Texts, log: &[StoredChange]) -> Vec<NewChange> {
 }
 
 /// A registry as it was after the first `n` changes, under the same epoch.
-fn backup(world: &Texts, n: usize) -> MemoryRegistry {
-    let registry = MemoryRegistry::new();
+fn backup(world: &Texts, n: usize) -> Registry {
+    let registry = Registry::of_this_test();
     let meta = world.meta(DOC);
     let new = NewDocument::new(id(DOC), EngineId::YRS, meta.epoch);
-    registry.create(new).now_or_never().unwrap().unwrap();
+    wait(registry.create(new)).unwrap();
     log(&registry, meta.epoch, rows(world, &world.log(DOC)[..n]));
     registry
 }
 
 /// Appends what comes from elsewhere.
-fn log(registry: &MemoryRegistry, epoch: Epoch, rows: Vec<NewChange>) {
+fn log(registry: &Registry, epoch: Epoch, rows: Vec<NewChange>) {
     let document = id(DOC);
     let appended = registry.append(&document, epoch, None, rows);
-    appended.now_or_never().unwrap().unwrap();
+    wait(appended).unwrap();
 }
 
 /// Gives the document another history while the server runs.
 fn rewrite(world: &Texts, mode: EpochMode, epoch: u64, log: Vec<NewChange>) {
     let mut new = NewDocument::new(id(DOC), EngineId::YRS, Epoch(epoch));
     new.mode = mode;
-    world.registry.replace(new, log).unwrap();
+    wait(world.registry.replace(new, log)).unwrap();
 }
 
-/// Scenario 61.
-#[test]
-fn a_server_that_lost_everything_is_repopulated_once_and_pending_work_follows() {
-    for seed in 0..40 {
-        let mut world = texts(seed, 3, ROUGH);
-        let mut all = BTreeSet::new();
-        for n in 0..12 {
-            let word = format!("<{n}>");
-            write(&mut world, n % 3, &word);
-            all.insert(word);
-            let pause = Duration::from_millis(world.below(400));
-            world.run_for(pause);
-            if n == 7 {
-                world.lose_everything();
-            }
+seeds! {
+    /// Scenario 61.
+    a_server_that_lost_everything_is_repopulated_once_and_pending_work_follows => repopulated, 40, 4
+}
+
+fn repopulated(seed: u64) {
+    let mut world = texts(seed, 3, ROUGH);
+    let mut all = BTreeSet::new();
+    for n in 0..12 {
+        let word = format!("<{n}>");
+        write(&mut world, n % 3, &word);
+        all.insert(word);
+        let pause = Duration::from_millis(world.below(400));
+        world.run_for(pause);
+        if n == 7 {
+            world.lose_everything();
         }
-        world.run_for(Duration::from_secs(90));
-        world.settle(DOC);
-        world.assert_converged(DOC);
-        for client in 0..3 {
-            assert_eq!(words(&world, client), all, "seed {seed}");
-            assert_eq!(world.refused(client, DOC), [], "seed {seed}");
-        }
+    }
+    world.run_for(Duration::from_secs(90));
+    world.settle(DOC);
+    world.assert_converged(DOC);
+    for client in 0..3 {
+        assert_eq!(words(&world, client), all, "seed {seed}");
+        assert_eq!(world.refused(client, DOC), [], "seed {seed}");
     }
 }
 
-/// Scenario 81.
-#[test]
-fn a_thousand_clients_that_meet_a_server_that_lost_a_text_grow_the_log_by_at_most_twice_the_text() {
+registries! {
+    in_a_world
+    /// Scenario 81.
+    a_thousand_clients_that_meet_a_server_that_lost_a_text_grow_the_log_by_at_most_twice_the_text => thousand_clients
+}
+
+fn thousand_clients() {
     let mut world = texts(2, 1, CALM);
     for n in 0..20 {
         write(&mut world, 0, &format!("<{n}>"));
@@ -167,9 +173,13 @@ fn a_thousand_clients_that_meet_a_server_that_lost_a_text_grow_the_log_by_at_mos
     );
 }
 
-/// Scenario 78: fewer, as many, and more new changes than were lost.
-#[test]
-fn a_backup_that_was_overtaken_by_new_changes_is_noticed_and_both_histories_are_kept() {
+registries! {
+    in_a_world
+    /// Scenario 78: fewer, as many, and more new changes than were lost.
+    a_backup_that_was_overtaken_by_new_changes_is_noticed_and_both_histories_are_kept => overtaken
+}
+
+fn overtaken() {
     for new_changes in [2, 6, 9] {
         for pending in [false, true] {
             let mut world = texts(3, 3, CALM);
@@ -243,9 +253,13 @@ fn a_backup_that_was_overtaken_by_new_changes_is_noticed_and_both_histories_are_
     }
 }
 
-/// Scenario 80.
-#[test]
-fn pending_work_is_issued_again_when_the_table_of_origins_went_back_or_was_lost() {
+registries! {
+    in_a_world
+    /// Scenario 80.
+    pending_work_is_issued_again_when_the_table_of_origins_went_back_or_was_lost => issued_again
+}
+
+fn issued_again() {
     for table_only in [false, true] {
         let mut world = texts(4, 2, CALM);
         for n in 0..6 {
@@ -284,7 +298,7 @@ fn pending_work_is_issued_again_when_the_table_of_origins_went_back_or_was_lost(
 }
 
 /// The document as a snapshot at its head, with nobody's numbers.
-fn folded(world: &mut Texts) -> MemoryRegistry {
+fn folded(world: &mut Texts) -> Registry {
     let meta = world.meta(DOC);
     let engine = Yrs::new();
     let mut fold = engine.create(ReplicaSeed(1)).unwrap();
@@ -296,14 +310,18 @@ fn folded(world: &mut Texts) -> MemoryRegistry {
         meta.digest,
         fold.snapshot().unwrap(),
     ));
-    let registry = MemoryRegistry::new();
-    registry.create(new).now_or_never().unwrap().unwrap();
+    let registry = Registry::of_this_test();
+    wait(registry.create(new)).unwrap();
     registry
 }
 
-/// Scenario 24: rewritten under a live room and live sessions.
-#[test]
-fn another_epoch_is_adopted_as_it_says_and_in_few_round_trips() {
+registries! {
+    in_a_world
+    /// Scenario 24: rewritten under a live room and live sessions.
+    another_epoch_is_adopted_as_it_says_and_in_few_round_trips => another_epoch
+}
+
+fn another_epoch() {
     for mode in [EpochMode::Merge, EpochMode::Rebase, EpochMode::Discard] {
         let mut world = texts(5, 3, CALM);
         for n in 0..6 {

@@ -6,42 +6,22 @@
     reason = "helpers of tests"
 )]
 
+mod registries;
 mod world;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sync_core::engine::typed::Typed;
-use sync_core::mergeable::LwwMap;
-use world::{CALM, ROUGH, World};
+use world::maps::{DOC, keys, set, world_with_stores};
+use world::{CALM, ROUGH, wait};
 
-type Map = Typed<LwwMap<u64, u64>>;
-
-const DOC: &str = "doc";
-
-fn world(seed: u64, clients: usize, weather: world::Weather) -> World<Map> {
-    let mut world = World::new(seed, Map::new(), weather);
-    for _ in 0..clients {
-        let client = world.add_client();
-        world.give_store(client);
-        world.open(client, DOC);
-    }
-    world
+seeds! {
+    /// Scenario 32.
+    offline_edits_survive_a_restart_and_are_delivered => offline_edits, 1, 1
 }
 
-fn set(world: &mut World<Map>, client: usize, key: u64, value: u64) {
-    assert!(world.edit(client, DOC, |map| map.insert(key, value).unwrap()));
-}
-
-fn keys(world: &World<Map>, client: usize) -> BTreeSet<u64> {
-    world.read(client, DOC, |map| map.iter().map(|(key, _)| *key).collect())
-}
-
-/// Scenario 32.
-#[test]
-fn offline_edits_survive_a_restart_and_are_delivered() {
-    let mut world = world(1, 2, CALM);
+fn offline_edits(seed: u64) {
+    let mut world = world_with_stores(seed, 2, CALM);
     set(&mut world, 0, 0, 0);
     world.settle(DOC);
     world.set_online(0, false);
@@ -62,10 +42,13 @@ fn offline_edits_survive_a_restart_and_are_delivered() {
     assert_eq!(world.log(DOC).len(), 51);
 }
 
-/// Scenario 93.
-#[test]
-fn outboxes_of_documents_that_are_not_open_are_delivered() {
-    let mut world = world(2, 2, CALM);
+seeds! {
+    /// Scenario 93.
+    outboxes_of_documents_that_are_not_open_are_delivered => unopened_outboxes, 1, 1
+}
+
+fn unopened_outboxes(seed: u64) {
+    let mut world = world_with_stores(seed, 2, CALM);
     set(&mut world, 1, 99, 0);
     world.settle(DOC);
     world.set_online(0, false);
@@ -100,116 +83,119 @@ fn outboxes_of_documents_that_are_not_open_are_delivered() {
     assert_eq!(world.log(DOC).len(), 11);
 }
 
-/// Design 7: an edit that has returned is in the store, whatever else was on its way there.
-#[test]
-fn killed_clients_lose_no_edit_and_deliver_each_once() {
-    for seed in 0..500 {
-        let mut world = world(seed, 3, ROUGH);
-        let mut made = 0;
-        for _ in 0..30 {
-            let client = usize::try_from(world.below(3)).unwrap();
-            match world.below(8) {
-                0 => {
-                    world.restart_client(client);
-                    if world.below(3) > 0 {
-                        let pause = Duration::from_millis(world.below(1_500));
-                        world.run_for(pause);
-                    }
-                    world.open(client, DOC);
-                }
-                1 => world.cut(client),
-                2 => world.run_for(Duration::from_secs(2)),
-                _ => {
-                    set(&mut world, client, made, made);
-                    made += 1;
-                    let pause = Duration::from_millis(world.below(300));
-                    world.run_for(pause);
-                }
-            }
-        }
-        world.settle(DOC);
-        world.assert_converged(DOC);
-        assert_eq!(keys(&world, 0), (0..made).collect(), "seed {seed}");
-        let log: Vec<Bytes> = world
-            .log(DOC)
-            .into_iter()
-            .map(|change| change.bytes)
-            .collect();
-        assert_eq!(
-            u64::try_from(log.len()).unwrap(),
-            made,
-            "seed {seed}: each once"
-        );
-        // And the stores say the same as the replicas.
-        world.run_for(Duration::from_secs(5));
-        for client in 0..3 {
-            let version = world.version(client, DOC);
-            world.restart_client(client);
-            world.set_online(client, false);
-            world.open(client, DOC);
-            assert_eq!(world.version(client, DOC), version, "seed {seed}");
-        }
-    }
+seeds! {
+    /// Design 7: an edit that has returned is in the store, whatever else was on its way there.
+    killed_clients_lose_no_edit_and_deliver_each_once => killed_clients, 500, 6
 }
 
-/// Scenarios 61 and 32 together: servers lose everything, clients are killed, and nothing is lost.
-#[test]
-fn a_lost_server_and_killed_clients_lose_nothing_together() {
-    for seed in 0..100 {
-        let mut world = world(seed, 3, ROUGH);
-        for n in 0..12 {
-            set(&mut world, usize::try_from(n % 3).unwrap(), n, n);
-            let pause = Duration::from_millis(world.below(300));
-            world.run_for(pause);
-        }
-        world.lose_everything();
-        let pause = Duration::from_millis(world.below(5_000));
-        world.run_for(pause);
+fn killed_clients(seed: u64) {
+    let mut world = world_with_stores(seed, 3, ROUGH);
+    let mut made = 0;
+    for _ in 0..30 {
         let client = usize::try_from(world.below(3)).unwrap();
+        match world.below(8) {
+            0 => {
+                world.restart_client(client);
+                if world.below(3) > 0 {
+                    let pause = Duration::from_millis(world.below(1_500));
+                    world.run_for(pause);
+                }
+                world.open(client, DOC);
+            }
+            1 => world.cut(client),
+            2 => world.run_for(Duration::from_secs(2)),
+            _ => {
+                set(&mut world, client, made, made);
+                made += 1;
+                let pause = Duration::from_millis(world.below(300));
+                world.run_for(pause);
+            }
+        }
+    }
+    world.settle(DOC);
+    world.assert_converged(DOC);
+    assert_eq!(keys(&world, 0), (0..made).collect(), "seed {seed}");
+    let log: Vec<Bytes> = world
+        .log(DOC)
+        .into_iter()
+        .map(|change| change.bytes)
+        .collect();
+    assert_eq!(
+        u64::try_from(log.len()).unwrap(),
+        made,
+        "seed {seed}: each once"
+    );
+    // And the stores say the same as the replicas.
+    world.run_for(Duration::from_secs(5));
+    for client in 0..3 {
+        let version = world.version(client, DOC);
         world.restart_client(client);
+        world.set_online(client, false);
         world.open(client, DOC);
-        world.run_for(Duration::from_secs(120));
-        world.settle(DOC);
-        world.assert_converged(DOC);
-        assert_eq!(keys(&world, 0), (0..12).collect(), "seed {seed}");
+        assert_eq!(world.version(client, DOC), version, "seed {seed}");
     }
 }
 
-/// All of it together: folded logs, clients that are killed, a server whose registry is put back to an older copy.
-#[test]
-fn killed_clients_and_restored_servers_lose_no_edit() {
-    for seed in 0..200 {
-        let mut world = world(seed, 3, ROUGH);
-        world.folding = Some((4, 100));
-        let (mut made, mut backup) = (0, None);
-        for step in 0..60 {
-            let client = usize::try_from(world.below(3)).unwrap();
-            match world.below(10) {
-                0 => {
-                    world.restart_client(client);
-                    // Some start with what is in the store before the document is opened.
-                    let pause = Duration::from_millis(world.below(2) * world.below(3_000));
-                    world.run_for(pause);
-                    world.open(client, DOC);
-                }
-                1 => world.cut(client),
-                2 if step > 20 && backup.is_none() => backup = Some(world.registry.backup()),
-                3 if step > 40 => {
-                    if let Some(backup) = &backup {
-                        world.restore(backup.backup());
-                    }
-                }
-                _ => {
-                    set(&mut world, client, made, made);
-                    made += 1;
-                    let pause = Duration::from_millis(world.below(500));
-                    world.run_for(pause);
+seeds! {
+    /// Scenarios 61 and 32 together: servers lose everything, clients are killed, and nothing is lost.
+    a_lost_server_and_killed_clients_lose_nothing_together => lost_server, 100, 6
+}
+
+fn lost_server(seed: u64) {
+    let mut world = world_with_stores(seed, 3, ROUGH);
+    for n in 0..12 {
+        set(&mut world, usize::try_from(n % 3).unwrap(), n, n);
+        let pause = Duration::from_millis(world.below(300));
+        world.run_for(pause);
+    }
+    world.lose_everything();
+    let pause = Duration::from_millis(world.below(5_000));
+    world.run_for(pause);
+    let client = usize::try_from(world.below(3)).unwrap();
+    world.restart_client(client);
+    world.open(client, DOC);
+    world.run_for(Duration::from_secs(120));
+    world.settle(DOC);
+    world.assert_converged(DOC);
+    assert_eq!(keys(&world, 0), (0..12).collect(), "seed {seed}");
+}
+
+seeds! {
+    /// All of it together: folded logs, clients that are killed, a server whose registry is put back to an older copy.
+    killed_clients_and_restored_servers_lose_no_edit => restored_server, 200, 8
+}
+
+fn restored_server(seed: u64) {
+    let mut world = world_with_stores(seed, 3, ROUGH);
+    world.folding = Some((4, 100));
+    let (mut made, mut backup) = (0, None);
+    for step in 0..60 {
+        let client = usize::try_from(world.below(3)).unwrap();
+        match world.below(10) {
+            0 => {
+                world.restart_client(client);
+                // Some start with what is in the store before the document is opened.
+                let pause = Duration::from_millis(world.below(2) * world.below(3_000));
+                world.run_for(pause);
+                world.open(client, DOC);
+            }
+            1 => world.cut(client),
+            2 if step > 20 && backup.is_none() => backup = Some(wait(world.registry.backup())),
+            3 if step > 40 => {
+                if let Some(backup) = &backup {
+                    world.restore(wait(backup.backup()));
                 }
             }
+            _ => {
+                set(&mut world, client, made, made);
+                made += 1;
+                let pause = Duration::from_millis(world.below(500));
+                world.run_for(pause);
+            }
         }
-        world.run_for(Duration::from_secs(120));
-        world.settle(DOC);
-        world.assert_converged(DOC);
-        assert_eq!(keys(&world, 0), (0..made).collect(), "seed {seed}");
     }
+    world.run_for(Duration::from_secs(120));
+    world.settle(DOC);
+    world.assert_converged(DOC);
+    assert_eq!(keys(&world, 0), (0..made).collect(), "seed {seed}");
 }

@@ -22,7 +22,7 @@ use sync_server::registry::{
 };
 
 /// Runs a scenario with a registry in memory and with one on disk, with what [`registry`](registries::registry) gives it:
-/// under virtual time, or on several threads.
+/// under virtual time, in a simulated world, or on several threads.
 #[macro_export]
 macro_rules! registries {
     ($(#[$doc:meta])* $name:ident => $scenario:ident) => {
@@ -37,6 +37,21 @@ macro_rules! registries {
             #[tokio::test(start_paused = true)]
             async fn on_disk() {
                 $crate::registries::on_disk(super::$scenario()).await;
+            }
+        }
+    };
+    (in_a_world $(#[$doc:meta])* $name:ident => $scenario:ident) => {
+        mod $name {
+            $(#[$doc])*
+            #[test]
+            fn in_memory() {
+                super::$scenario();
+            }
+
+            $(#[$doc])*
+            #[test]
+            fn on_disk() {
+                $crate::registries::with_disk(super::$scenario);
             }
         }
     };
@@ -66,13 +81,14 @@ pub async fn on_disk<T>(scenario: impl Future<Output = T>) -> T {
     ON_DISK.scope(true, scenario).await
 }
 
+/// The same for what is not async.
+pub fn with_disk(scenario: impl FnOnce()) {
+    ON_DISK.sync_scope(true, scenario);
+}
+
 /// An empty registry of the kind that the test is run with.
 pub fn registry() -> Arc<Registry> {
-    Arc::new(if ON_DISK.try_with(|on_disk| *on_disk) == Ok(true) {
-        Registry::on_disk()
-    } else {
-        Registry::in_memory()
-    })
+    Arc::new(Registry::of_this_test())
 }
 
 /// A registry of either kind.
@@ -83,15 +99,16 @@ pub enum Registry {
 }
 
 impl Registry {
-    pub fn in_memory() -> Self {
-        Self::Memory(MemoryRegistry::new())
-    }
-
-    pub fn on_disk() -> Self {
-        Self::Disk(Disk {
-            directory: Directory::new(),
-            registry: Mutex::default(),
-        })
+    /// An empty one of the kind that the test is run with.
+    pub fn of_this_test() -> Self {
+        if ON_DISK.try_with(|on_disk| *on_disk) == Ok(true) {
+            Self::Disk(Disk {
+                registry: Mutex::default(),
+                directory: Directory::new(),
+            })
+        } else {
+            Self::Memory(MemoryRegistry::new())
+        }
     }
 
     /// A copy of what it holds. Nobody may be using it.
