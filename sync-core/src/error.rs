@@ -184,6 +184,8 @@ error_table! {
     AuthorizationUnavailable = 407, true, Retry;
     /// The server does not offer this message.
     Unsupported = 408, false, Stop;
+    /// The change could not be checked now. Never a no.
+    CheckUnavailable = 409, true, Retry;
 }
 
 impl ErrorCode {

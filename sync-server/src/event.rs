@@ -105,12 +105,21 @@ pub enum ServerEvent {
         /// Why.
         code: ErrorCode,
     },
-    /// An engine's validator panicked at a change, which has been refused.
+    /// An engine panicked when it checked a change, which has been refused.
     ValidatorPanicked {
         /// The document.
         document: DocumentId,
         /// The change.
         change: ChangeId,
+    },
+    /// What is stored of a document cannot be given to its engine: until it is unloaded, or rewound by an admin, it is relayed.
+    /// Changes are logged and sent on as they come, after no more than the engine's validator; they are neither checked
+    /// against the document nor folded.
+    DocumentRelayed {
+        /// The document.
+        document: DocumentId,
+        /// What happened.
+        what: String,
     },
     /// A live document got another history; its sessions open it again.
     HistoryReplaced {

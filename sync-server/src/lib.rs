@@ -7,6 +7,7 @@
 mod auth;
 #[cfg(feature = "client")]
 mod client;
+mod engine_host;
 mod event;
 pub mod registry;
 mod server;
@@ -16,12 +17,15 @@ pub use auth::{
     Access, AccessLevel, Anonymous, Auth, AuthError, Authenticator, AuthorizeFn, Authorizer,
     ConnectRequest, authorize_fn,
 };
+pub use engine_host::{EngineHost, InProcess};
 pub use event::{CloseReason, ServerEvent};
 #[cfg(feature = "embedded")]
 pub use registry::EmbeddedRegistry;
 pub use registry::{MemoryRegistry, ServerRegistry};
-pub use server::{BuildError, ListenError, Listener, Server, ServerBuilder};
-pub use sync_core::engine::{EngineError, Folder, ValidateLimits, Validator};
+pub use server::{BuildError, ListenError, Listener, ReadError, Server, ServerBuilder};
+#[cfg(feature = "yrs")]
+pub use sync_core::engine::yrs::Yrs;
+pub use sync_core::engine::{EngineError, Folder, Ledger, Taken, ValidateLimits, Validator};
 pub use sync_core::error::{ErrorCode, PeerError};
 pub use sync_core::events::Events;
 pub use sync_core::history::{Epoch, Seq};

@@ -35,7 +35,7 @@ use sync_core::wire::{ErrorMessage, Extension, Message, Reference};
 use sync_server::registry::{
     ChangeId, DocumentId, Epoch, EpochMode, NewDocument, Seq, ServerRegistry,
 };
-use sync_server::{Access, Auth, CloseReason, Server, ServerEvent, User, authorize_fn};
+use sync_server::{Access, Auth, CloseReason, InProcess, Server, ServerEvent, User, authorize_fn};
 
 const NOTES: &str = "notes";
 
@@ -71,7 +71,10 @@ impl Validator for Censor {
 }
 
 async fn censored() -> World {
-    World::with(Over::Memory, |server| server.engine(Censor)).await
+    World::with(Over::Memory, |server| {
+        server.engines(InProcess::default().engine(Censor))
+    })
+    .await
 }
 
 // ---- the client's

@@ -31,7 +31,8 @@ use sync_server::registry::{
     NewDocument, OriginId, Seq, ServerRegistry, User,
 };
 use sync_server::{
-    Anonymous, EngineError, FoldError, Folder, Server, ServerEvent, ValidateLimits, Validator,
+    Anonymous, EngineError, FoldError, Folder, InProcess, Server, ServerEvent, ValidateLimits,
+    Validator,
 };
 
 /// A world whose server folds every so many changes, and keeps so many bytes of the log.
@@ -524,7 +525,7 @@ impl Folder for Lines {
 fn lines(changes: u64) -> (Server, Arc<Registry>) {
     let registry = registry();
     let server = common::builder(Arc::clone(&registry))
-        .engine(Lines)
+        .engines(InProcess::default().engine(Lines))
         .fold_after(changes, usize::MAX)
         .keep_log(0, Duration::ZERO)
         .ring_bytes_max(16 * 1024)

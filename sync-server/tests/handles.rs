@@ -20,6 +20,7 @@ use sync_client::yrs::{
 use sync_client::{DocumentHandle, EditError, ErrorCode, RefusedReason, Yrs};
 use sync_core::engine::{Engine, EngineError, ValidateLimits, Validator};
 use sync_core::ids::EngineId;
+use sync_server::InProcess;
 
 const DOC: &str = "doc";
 const FORBIDDEN: &str = "#forbidden";
@@ -42,7 +43,10 @@ impl Validator for Censor {
 }
 
 async fn strict() -> World {
-    World::with(e2e::Over::Memory, |builder| builder.engine(Censor)).await
+    World::with(e2e::Over::Memory, |builder| {
+        builder.engines(InProcess::default().engine(Censor))
+    })
+    .await
 }
 
 /// Runs on a thread of its own, and fails if that does not end.

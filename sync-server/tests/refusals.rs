@@ -22,6 +22,7 @@ use sync_client::{DocumentEvent, ErrorCode, LwwMap, RefusedReason, SaveError, Ty
 use sync_core::engine::{Engine, EngineError, ValidateLimits, Validator};
 use sync_core::ids::EngineId;
 use sync_core::wire::Message;
+use sync_server::InProcess;
 use world::{CALM, ROUGH, World, id};
 
 const DOC: &str = "doc";
@@ -368,9 +369,11 @@ fn never_again<E: Words>() {
 
 async fn strict() -> e2e::World {
     let censored = |builder: sync_server::ServerBuilder| {
-        builder
-            .engine(Censor(Yrs::new()))
-            .engine(Censor(Map::new()))
+        builder.engines(
+            InProcess::default()
+                .engine(Censor(Yrs::new()))
+                .engine(Censor(Map::new())),
+        )
     };
     e2e::World::with(e2e::Over::Memory, censored).await
 }

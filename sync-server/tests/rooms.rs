@@ -20,7 +20,7 @@ use sync_core::transport::memory::{MemoryNetwork, MemoryTransport, pair};
 use sync_core::transport::{Dialer, PeerInfo, Transport, TransportError};
 use sync_core::wire::*;
 use sync_server::registry::{FaultyRegistry, HoldPoint, ServerRegistry, Tail};
-use sync_server::{CloseReason, Server, ServerEvent};
+use sync_server::{CloseReason, InProcess, Server, ServerEvent};
 
 /// Scenario 31.
 #[tokio::test(start_paused = true)]
@@ -349,7 +349,7 @@ async fn a_dropped_connection_leaves_its_documents() {
 async fn every_event_is_told_once_with_its_data() {
     let registry = Arc::new(FaultyRegistry::new(registry()));
     let server = builder(Arc::clone(&registry))
-        .relay(EngineId::new("paper").unwrap())
+        .engines(InProcess::default().relay(EngineId::new("paper").unwrap()))
         .build()
         .unwrap();
     let mut events = server.events();

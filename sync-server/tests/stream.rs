@@ -14,7 +14,7 @@ use sync_core::history::Seq;
 use sync_core::ids::{EngineId, OriginId};
 use sync_core::wire::*;
 use sync_server::registry::{FaultyRegistry, HoldPoint, ServerRegistry, Snapshot, Tail};
-use sync_server::{EngineError, Server, ValidateLimits, Validator};
+use sync_server::{EngineError, InProcess, Server, ValidateLimits, Validator};
 
 /// Scenario 30.
 #[tokio::test(start_paused = true)]
@@ -182,7 +182,7 @@ async fn a_bad_change_is_refused_by_number_and_what_came_before_it_stays() {
     for (bad, reason) in [("!", "malformed"), ("?", "panicked")] {
         let registry = registry();
         let server = builder(Arc::clone(&registry))
-            .engine(NoBang)
+            .engines(InProcess::default().engine(NoBang))
             .build()
             .unwrap();
         let (mut ada, mut bob) = (

@@ -17,8 +17,8 @@ use sync_client::yrs::{Text, TransactionMut, WriteTxn};
 use sync_client::{Client, DocumentEvent, Yrs};
 use sync_examples::link::Links;
 use sync_server::{
-    Anonymous, EngineError, EngineId, MemoryRegistry, Server, ServerEvent, ValidateLimits,
-    Validator,
+    Anonymous, EngineError, EngineId, InProcess, MemoryRegistry, Server, ServerEvent,
+    ValidateLimits, Validator,
 };
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let server = Server::builder(MemoryRegistry::new(), Anonymous::read_write())
-        .engine(Brief(Yrs::new()))
+        .engines(InProcess::default().engine(Brief(Yrs::new())))
         .build()?;
     tokio::spawn(print("server", server.events()));
     let listener = server.listen_websocket("127.0.0.1:0").await?;

@@ -19,6 +19,17 @@ pub trait Folder: Send + Sync {
     /// [`EngineError::Incomplete`] if something waits for changes that are not there, [`EngineError::Unproven`] if
     /// the result reads back as anything else than what was folded, or as nothing; and what imports fail with.
     fn fold(&self, snapshot: Option<&[u8]>, changes: &[Bytes]) -> Result<Bytes, EngineError>;
+
+    /// What the same replica holds, as JSON; see [`Engine::to_json`].
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`], which is the default, if there is no such form; and what imports fail with.
+    fn read_json(&self, snapshot: Option<&[u8]>, changes: &[Bytes]) -> Result<String, EngineError> {
+        let _ = (snapshot, changes);
+        Err(EngineError::Unsupported {
+            what: "reading as JSON",
+        })
+    }
 }
 
 impl<E: Engine> Folder for E {
@@ -26,10 +37,7 @@ impl<E: Engine> Folder for E {
         let mut replica = self.create(SEED)?;
         replica.set_unread();
         let empty = replica.version();
-        if let Some(snapshot) = snapshot {
-            replica.import_snapshot(snapshot)?;
-        }
-        if replica.import(changes)?.pending {
+        if import(&mut replica, snapshot, changes)? {
             return Err(EngineError::Incomplete);
         }
         let (version, folded) = (replica.version(), replica.snapshot()?);
@@ -42,6 +50,24 @@ impl<E: Engine> Folder for E {
         prove(&empty, &version, &proof.version())?;
         Ok(folded)
     }
+
+    fn read_json(&self, snapshot: Option<&[u8]>, changes: &[Bytes]) -> Result<String, EngineError> {
+        let mut replica = self.create(SEED)?;
+        import(&mut replica, snapshot, changes)?;
+        self.to_json(&replica)
+    }
+}
+
+/// Whether something waits for changes that are not there.
+fn import<D: Document>(
+    replica: &mut D,
+    snapshot: Option<&[u8]>,
+    changes: &[Bytes],
+) -> Result<bool, EngineError> {
+    if let Some(snapshot) = snapshot {
+        replica.import_snapshot(snapshot)?;
+    }
+    Ok(replica.import(changes)?.pending)
 }
 
 /// Replicas that fold never edit, so that nothing is ever written under their identity.

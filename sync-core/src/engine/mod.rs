@@ -6,6 +6,7 @@
 #[cfg(feature = "automerge")]
 pub mod automerge;
 pub(crate) mod fold;
+mod ledger;
 #[cfg(feature = "loro")]
 pub mod loro;
 #[cfg(any(test, feature = "test-suite"))]
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use self::fold::Folder;
+pub use self::ledger::{ImportLedger, Ledger, Taken};
 use crate::ids::EngineId;
 
 /// What a replica holds, in the engine's own encoding. Equal versions mean equal content.
@@ -131,6 +133,12 @@ pub enum EngineError {
     /// It takes history that this replica, or that of the asker, no longer has. The document is unchanged.
     #[error("the history that it takes has been trimmed")]
     Trimmed,
+    /// The change is well-formed, and nothing that may follow what is there.
+    #[error("{what}")]
+    Rejected {
+        /// What speaks against it.
+        what: &'static str,
+    },
     /// A fold does not read back as what it was made of.
     #[error("the folded snapshot does not read back as what was folded")]
     Unproven,
@@ -319,6 +327,23 @@ pub trait Engine: Clone + Send + Sync + 'static {
             what: "reading earlier versions",
         })
     }
+
+    /// What checks changes against what a document holds, where that takes more than [`validate`](Self::validate): an empty
+    /// ledger. `None`, which is the default: nothing does.
+    fn ledger(&self) -> Option<Box<dyn Ledger>> {
+        None
+    }
+
+    /// The content as JSON, for tools and people: not everything that the engine holds has a place in it.
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`] if the engine has no such form; [`EngineError::Busy`] as for [`read`](Self::read).
+    fn to_json(&self, document: &Self::Document) -> Result<String, EngineError> {
+        let _ = document;
+        Err(EngineError::Unsupported {
+            what: "reading as JSON",
+        })
+    }
 }
 
 /// What [`Engine::edit`] did.
@@ -358,6 +383,11 @@ pub trait Validator: Send + Sync + 'static {
     /// As [`Engine::validate`].
     fn validate(&self, change: &[u8], limits: &ValidateLimits) -> Result<(), EngineError>;
 
+    /// As [`Engine::ledger`].
+    fn ledger(&self) -> Option<Box<dyn Ledger>> {
+        None
+    }
+
     /// What makes snapshots of the engine's documents. `None`, which is the default: their logs are never folded.
     fn folder(&self) -> Option<&dyn Folder> {
         None
@@ -371,6 +401,10 @@ impl<E: Engine> Validator for E {
 
     fn validate(&self, change: &[u8], limits: &ValidateLimits) -> Result<(), EngineError> {
         Engine::validate(self, change, limits)
+    }
+
+    fn ledger(&self) -> Option<Box<dyn Ledger>> {
+        Engine::ledger(self)
     }
 
     fn folder(&self) -> Option<&dyn Folder> {

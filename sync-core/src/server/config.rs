@@ -1,6 +1,6 @@
 //! What sessions and rooms are told when they begin.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use crate::limits::{Limits, SNAPSHOT_PIECE_BYTES};
 #[derive(Clone, Default)]
 pub struct Engines {
     validators: BTreeMap<EngineId, Option<Arc<dyn Validator>>>,
+    checked: BTreeSet<EngineId>,
 }
 
 impl Engines {
@@ -30,6 +31,25 @@ impl Engines {
     /// Adds an engine whose changes are logged as they come.
     pub fn insert_relay(&mut self, engine: EngineId) {
         self.validators.insert(engine, None);
+    }
+
+    /// Has rooms ask for a [check](super::RoomOutput::Check) of this engine's changes, against what the document holds,
+    /// after the validator.
+    pub fn check(&mut self, engine: EngineId) {
+        self.checked.insert(engine);
+    }
+
+    /// Whether [`check`](Self::check) was called for this engine.
+    #[must_use]
+    pub fn is_checked(&self, engine: &EngineId) -> bool {
+        self.checked.contains(engine)
+    }
+
+    /// The engines, each with its validator, if it has one.
+    pub fn iter(&self) -> impl Iterator<Item = (&EngineId, Option<&Arc<dyn Validator>>)> {
+        self.validators
+            .iter()
+            .map(|(engine, validator)| (engine, validator.as_ref()))
     }
 
     /// What checks changes of this engine, if anything does; `None` if the engine is not known.

@@ -17,7 +17,7 @@ mod session;
 pub use config::{Engines, RoomConfig, SessionConfig};
 pub use registry::{RegistryAnswer, RegistryRequest, RequestNumber};
 pub use room::{
-    FoldError, FoldRequest, FoldedLog, MemberOutput, OpenRequest, Room, RoomEvent, RoomOutput,
-    RoomPhase, RoomUnloaded,
+    CheckRequest, FoldError, FoldRequest, FoldedLog, MemberOutput, OpenRequest, Room, RoomEvent,
+    RoomOutput, RoomPhase, RoomUnloaded, UncheckedChange, Verdict,
 };
 pub use session::{AuthenticateRequest, JoinRequest, ServerSession, SessionEvent, SessionOutput};

@@ -24,6 +24,8 @@ pub enum RegistryRequest {
     Append {
         /// The history they are for.
         epoch: Epoch,
+        /// The head that they were checked against, if they were: nothing is appended if it is another by now.
+        expect: Option<Seq>,
         /// The changes, in order.
         changes: Vec<NewChange>,
     },

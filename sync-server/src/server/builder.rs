@@ -4,25 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sync_core::engine::Validator;
-#[cfg(feature = "automerge")]
-use sync_core::engine::automerge::Automerge;
-#[cfg(feature = "loro")]
-use sync_core::engine::loro::Loro;
-#[cfg(feature = "yrs")]
-use sync_core::engine::yrs::Yrs;
-use sync_core::ids::EngineId;
 use sync_core::limits::Limits;
-use sync_core::mergeable::MergeableValidator;
 use sync_core::registry::Durability;
 use sync_core::rng::Rng;
 use sync_core::server::{Engines, RoomConfig};
 
-use super::guard::Guarded;
-#[cfg(any(feature = "loro", feature = "automerge"))]
-use super::guard::Unfolded;
 use super::{Server, Shared};
 use crate::auth::Auth;
+use crate::engine_host::EngineHost;
 use crate::registry::ServerRegistry;
 
 /// Settings of a [`Server`], made by [`Server::builder`].
@@ -30,6 +19,7 @@ use crate::registry::ServerRegistry;
 pub struct ServerBuilder {
     registry: Arc<dyn ServerRegistry>,
     auth: Auth,
+    engines: EngineHost,
     rooms: RoomConfig,
     gzip: bool,
     durability_min: Durability,
@@ -39,6 +29,7 @@ pub struct ServerBuilder {
 impl fmt::Debug for ServerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerBuilder")
+            .field("engines", &self.engines)
             .field("rooms", &self.rooms)
             .finish_non_exhaustive()
     }
@@ -63,19 +54,11 @@ pub enum BuildError {
 
 impl ServerBuilder {
     pub(super) fn new(registry: impl ServerRegistry, auth: Auth) -> Self {
-        let mut engines = Engines::new();
-        #[cfg(feature = "yrs")]
-        engines.insert(Arc::new(Guarded(Yrs::new())));
-        #[cfg(feature = "loro")]
-        engines.insert(Arc::new(Unfolded(Guarded(Loro::new()))));
-        #[cfg(feature = "automerge")]
-        engines.insert(Arc::new(Unfolded(Guarded(Automerge::new()))));
-        engines.insert(Arc::new(Guarded(MergeableValidator::new())));
-        engines.insert_relay(EngineId::OPAQUE);
         Self {
             registry: Arc::new(registry),
             auth,
-            rooms: RoomConfig::new(Limits::default(), engines, 0),
+            engines: EngineHost::default(),
+            rooms: RoomConfig::new(Limits::default(), Engines::new(), 0),
             gzip: true,
             durability_min: Durability::Memory,
             seed: None,
@@ -88,27 +71,10 @@ impl ServerBuilder {
         self
     }
 
-    /// Adds an engine, or replaces the one of its name. The defaults are `yrs`, `loro` and `automerge` (each with its
-    /// feature), `mergeable`, and `opaque`, whose bytes nobody looks at.
-    ///
-    /// By default only the frames of `loro` and `automerge` changes are checked, and their logs are never folded: forged
-    /// changes can end a process that reads them. Where all writers are trusted, `engine(Loro::new())` has their logs
-    /// folded like those of the others.
-    ///
-    /// The logs of its documents are folded into snapshots if the validator has a [`folder`](Validator::folder), as
-    /// every [`Engine`](sync_core::engine::Engine) and [`MergeableValidator`] have.
-    pub fn engine(mut self, validator: impl Validator) -> Self {
-        self.rooms.engines.insert(Arc::new(Guarded(validator)));
-        self
-    }
-
-    /// Adds an engine whose changes are relayed without a look at them, in the place of the one of its name.
-    ///
-    /// Clients then have to protect themselves from each other. The server cannot fold the logs: when one has become long,
-    /// it asks a client that may [maintain](crate::Access::maintain) the document for a snapshot. What has been folded by a
-    /// client stays in the log for 30 days, within the bounds that [`keep_log`](Self::keep_log) names.
-    pub fn relay(mut self, engine: EngineId) -> Self {
-        self.rooms.engines.insert_relay(engine);
+    /// Which engines the server knows, and where it runs them. Default: [`InProcess::default`](crate::InProcess::default),
+    /// the engines that this library has, in the server's own process.
+    pub fn engines(mut self, host: impl Into<EngineHost>) -> Self {
+        self.engines = host.into();
         self
     }
 
@@ -186,6 +152,7 @@ impl ServerBuilder {
         Ok(Server::new(Shared::new(
             self.registry,
             self.auth,
+            self.engines.build(),
             self.rooms,
             self.gzip,
             Rng::new(seed),

@@ -1,38 +1,94 @@
-//! Folding a document's log, beside its room: reads what is committed, and runs the engine on it.
+//! What engines do with committed rows, beside the rooms: folding a log, reading a document.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use sync_core::engine::{EngineError, Validator};
-use sync_core::history::{Digest, Seq};
+use sync_core::engine::EngineError;
+use sync_core::history::Seq;
 use sync_core::ids::DocumentId;
-use sync_core::registry::{RegistryError, Snapshot, StoredChange, Tail};
+use sync_core::registry::{RegistryError, Snapshot};
 use sync_core::server::{FoldError, FoldRequest, FoldedLog};
 
-use super::Shared;
+use super::committed::Wanted;
 use super::rooms::caught;
+use super::{Server, Shared};
+use crate::engine_host::{Content, HostError};
 
-/// Folds that go on at once, on the whole server: each holds a document's log in memory, and a thread.
+/// Folds and reads that go on at once, on the whole server: each holds a document's log in memory, and a thread.
 pub(super) const FOLDS_MAX: usize = 2;
 
-/// Bytes of changes read at once.
-const READ_BYTES: usize = 1024 * 1024;
+/// Checks that load a document at once, likewise.
+pub(super) const LOADS_MAX: usize = 4;
 
-/// Reads that are begun anew because somebody else compacted the log between two of them.
-const READ_ATTEMPTS_MAX: u32 = 4;
+/// Why a document was not read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// There is no such document.
+    #[error("there is no such document")]
+    NotFound,
+    /// The registry did not give what was needed.
+    #[error("the registry failed")]
+    Registry(#[source] RegistryError),
+    /// The engine did not read the document. [`EngineError::Unsupported`]: it never does.
+    #[error("the engine failed")]
+    Engine(#[source] EngineError),
+    /// No engine could be run on the document.
+    #[error("{what}")]
+    Host {
+        /// Why not.
+        what: String,
+    },
+}
 
-/// Stack of whatever runs engine code on bytes of others, as in the client (decision 0004).
-const ENGINE_STACK_BYTES: usize = 256 * 1024 * 1024;
+impl From<FoldError> for ReadError {
+    fn from(error: FoldError) -> Self {
+        match error {
+            FoldError::Registry(RegistryError::NotFound | RegistryError::Deleted) => Self::NotFound,
+            FoldError::Registry(error) => Self::Registry(error),
+            FoldError::Engine(error) => Self::Engine(error),
+            error => Self::Host {
+                what: error.to_string(),
+            },
+        }
+    }
+}
 
-/// Committed rows of a document, from the start of its log.
-struct Committed {
-    snapshot: Option<Snapshot>,
-    /// Those after the snapshot, if they are to be folded here.
-    changes: Vec<Bytes>,
-    row_bytes: Vec<usize>,
-    /// Where the last row read stands, and the digest there.
-    at: (Seq, Digest),
+impl From<HostError> for FoldError {
+    fn from(error: HostError) -> Self {
+        match error {
+            HostError::Engine(error) => Self::Engine(error),
+        }
+    }
+}
+
+impl Server {
+    /// A document's content as JSON, as it is committed; see [`Engine::to_json`](sync_core::engine::Engine::to_json) for what
+    /// that leaves out. For tools and people: it takes as long as loading the document. Documents that are relayed, as those
+    /// of `opaque`, cannot be read.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    ///
+    /// # Cancellation
+    /// Dropping the future lets go of the document when the engine is done with it.
+    pub async fn read_json(&self, document: &DocumentId) -> Result<String, ReadError> {
+        let shared = &self.shared;
+        let _turn = shared.folds.acquire().await;
+        let meta = caught(shared.registry.meta(document))
+            .await
+            .map_err(FoldError::Registry)?;
+        let wanted = Wanted {
+            epoch: meta.epoch,
+            through: meta.head,
+            snapshot_max: Seq(u64::MAX),
+            weighs_all: false,
+            keeps_rows: true,
+        };
+        let committed = shared.read_committed(document, wanted).await?;
+        let content = committed.content(|_| None);
+        let read = shared.host.read_json(&meta.engine, content).await;
+        Ok(read.map_err(FoldError::from)?)
+    }
 }
 
 impl Shared {
@@ -47,164 +103,39 @@ impl Shared {
     ) -> Result<FoldedLog, FoldError> {
         // Never closed; and should it be, nothing depends on it.
         let _turn = self.folds.acquire().await;
-        let committed = self.read_committed(document, &request).await?;
-        if let Some(bytes) = request.offered {
-            let (seq, digest) = committed.at;
-            let snapshot = Snapshot::new(seq, digest, bytes);
-            return Ok(FoldedLog::new(snapshot, committed.row_bytes));
-        }
-        let validator = self
-            .room_config
-            .engines
-            .validator(&request.engine)
-            .flatten()
-            .cloned()
-            .ok_or(FoldError::Engine(EngineError::Unsupported {
-                what: "folding",
-            }))?;
-        let Committed {
-            snapshot,
-            changes,
-            row_bytes,
-            at: (seq, digest),
-        } = committed;
-        let folded = tokio::task::spawn_blocking(move || {
-            let snapshot = snapshot.as_ref().map(|snapshot| snapshot.bytes.as_ref());
-            fold(&validator, snapshot, &changes)
-        });
-        let bytes = folded
-            .await
-            .unwrap_or(Err(EngineError::Poisoned))
-            .map_err(FoldError::Engine)?;
+        let wanted = Wanted {
+            epoch: request.epoch,
+            through: request.through,
+            snapshot_max: request.after,
+            weighs_all: true,
+            keeps_rows: request.offered.is_none(),
+        };
+        let mut committed = self.read_committed(document, wanted).await?;
+        let ((seq, digest), row_bytes) = (committed.at, std::mem::take(&mut committed.row_bytes));
+        let bytes = match request.offered {
+            Some(bytes) => bytes,
+            None => {
+                let content = committed.content(|_| None);
+                self.host.fold(&request.engine, content).await?
+            }
+        };
         Ok(FoldedLog::new(Snapshot::new(seq, digest, bytes), row_bytes))
     }
 
-    /// Reads the snapshot and the log up to where the new snapshot is to stand, and checks that they fit together.
-    async fn read_committed(
-        &self,
-        document: &DocumentId,
-        request: &FoldRequest,
-    ) -> Result<Committed, FoldError> {
-        for _ in 0..READ_ATTEMPTS_MAX {
-            if let Some(committed) = self.try_read_committed(document, request).await? {
-                return Ok(committed);
-            }
-        }
-        Err(FoldError::Registry(RegistryError::unavailable(
-            "the log keeps being compacted",
-        )))
-    }
-
-    /// `None` if somebody else compacted the log meanwhile.
-    async fn try_read_committed(
-        &self,
-        document: &DocumentId,
-        request: &FoldRequest,
-    ) -> Result<Option<Committed>, FoldError> {
-        let registry = &self.registry;
-        let meta = caught(registry.meta(document))
-            .await
-            .map_err(FoldError::Registry)?;
-        if meta.epoch != request.epoch || meta.head < request.through {
-            return Err(FoldError::HistoryReplaced);
-        }
-        if meta.snapshot_seq > request.after {
-            return Err(FoldError::Newer {
-                seq: meta.snapshot_seq,
-            });
-        }
-        let snapshot = match caught(registry.snapshot(document)).await {
-            Ok(snapshot) => snapshot,
-            Err(error) => return Err(FoldError::Registry(error)),
+    /// What a check begins with; `None`, after it has been reported, if that cannot be read.
+    pub(super) async fn load(&self, document: &DocumentId, wanted: Wanted) -> Option<Arc<Content>> {
+        let _turn = self.loads.acquire().await;
+        let content = async {
+            let committed = self.read_committed(document, wanted).await?;
+            self.with_authors(document, committed).await
         };
-        let snapshot_seq = snapshot.as_ref().map_or(Seq::ZERO, |found| found.seq);
-        if snapshot_seq != meta.snapshot_seq {
-            return Ok(None);
-        }
-        let mut committed = Committed {
-            snapshot,
-            changes: Vec::new(),
-            row_bytes: Vec::new(),
-            at: (meta.log_start, Digest::EMPTY),
-        };
-        let mut is_first = true;
-        // From the start of the log and not from the snapshot, to know what all the rows that may stay are worth.
-        while committed.at.0 < request.through || is_first {
-            let tail = caught(registry.tail(document, committed.at.0, READ_BYTES)).await;
-            let (found, digest, changes) = match tail.map_err(FoldError::Registry)? {
-                Tail::Changes {
-                    epoch,
-                    digest,
-                    changes,
-                    ..
-                } => (epoch, digest, changes),
-                Tail::Compacted { .. } => return Ok(None),
-                Tail::BeyondHead { .. } => return Err(FoldError::HistoryReplaced),
-            };
-            if found != request.epoch {
-                return Err(FoldError::HistoryReplaced);
+        match content.await {
+            Ok(content) => Some(Arc::new(content)),
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(%document, %error, cause, "what changes are checked against was not read");
+                None
             }
-            if std::mem::take(&mut is_first) {
-                committed.at.1 = digest;
-                committed.compare_snapshot()?;
-            } else if committed.at.1 != digest {
-                return Err(damaged("the digest of a row is not that of the log"));
-            }
-            if changes.is_empty() && committed.at.0 < request.through {
-                return Err(damaged("the log ends before its head"));
-            }
-            for row in changes {
-                if committed.at.0 < request.through {
-                    committed.take(row, request.offered.is_none())?;
-                }
-            }
-        }
-        Ok(Some(committed))
-    }
-}
-
-impl Committed {
-    fn take(&mut self, row: StoredChange, keep: bool) -> Result<(), FoldError> {
-        let digest = self.at.1.with(row.id.number, &row.bytes);
-        if row.seq != self.at.0.next() || row.digest != digest {
-            return Err(damaged("a row is not the one that was committed"));
-        }
-        self.at = (row.seq, digest);
-        self.row_bytes.push(row.bytes.len());
-        let snapshot_seq = self.snapshot.as_ref().map_or(Seq::ZERO, |found| found.seq);
-        if keep && row.seq > snapshot_seq {
-            self.changes.push(row.bytes);
-        }
-        self.compare_snapshot()
-    }
-
-    /// Whether the snapshot is of this log, where it stands.
-    fn compare_snapshot(&self) -> Result<(), FoldError> {
-        match &self.snapshot {
-            Some(snapshot) if snapshot.seq == self.at.0 && snapshot.digest != self.at.1 => {
-                Err(damaged("the snapshot is not of this log"))
-            }
-            _ => Ok(()),
         }
     }
-}
-
-fn damaged(what: &str) -> FoldError {
-    FoldError::Registry(RegistryError::Damaged { what: what.into() })
-}
-
-/// Runs the engine. Blocks.
-fn fold(
-    validator: &Arc<dyn Validator>,
-    snapshot: Option<&[u8]>,
-    changes: &[Bytes],
-) -> Result<Bytes, EngineError> {
-    let folder = validator
-        .folder()
-        .ok_or(EngineError::Unsupported { what: "folding" })?;
-    // Whatever a panic leaves half-changed is dropped with it.
-    catch_unwind(AssertUnwindSafe(|| {
-        stacker::grow(ENGINE_STACK_BYTES, || folder.fold(snapshot, changes))
-    }))
-    .unwrap_or(Err(EngineError::Poisoned))
 }

@@ -2,9 +2,9 @@
 
 mod builder;
 mod clock;
+mod committed;
 mod connection;
 mod fold;
-mod guard;
 mod listener;
 mod mailbox;
 mod rooms;
@@ -26,10 +26,12 @@ use tokio::sync::{Notify, Semaphore, watch};
 pub use self::builder::{BuildError, ServerBuilder};
 use self::clock::Clock;
 use self::connection::Connection;
+pub use self::fold::ReadError;
 pub use self::listener::{ListenError, Listener};
 use self::mailbox::Mailbox;
 use self::rooms::{Rooms, superseded};
 use crate::auth::Auth;
+use crate::engine_host::Host;
 use crate::event::ServerEvent;
 use crate::registry::ServerRegistry;
 
@@ -74,6 +76,9 @@ struct Shared {
     rooms: Rooms,
     /// Folds that may go on at once.
     folds: Semaphore,
+    /// Documents that checks may load at once.
+    loads: Semaphore,
+    host: Host,
     phase: watch::Sender<Phase>,
 }
 
@@ -105,13 +110,16 @@ impl Shared {
     fn new(
         registry: Arc<dyn ServerRegistry>,
         auth: Auth,
-        room_config: RoomConfig,
+        host: Host,
+        mut room_config: RoomConfig,
         gzip: bool,
         rng: Rng,
     ) -> Self {
+        room_config.engines = host.engines();
         Self {
             registry,
             auth,
+            host,
             room_config,
             gzip,
             clock: Clock::start(),
@@ -121,6 +129,7 @@ impl Shared {
             session_ended: Notify::new(),
             rooms: Rooms::new(),
             folds: Semaphore::new(fold::FOLDS_MAX),
+            loads: Semaphore::new(fold::LOADS_MAX),
             phase: watch::Sender::new(Phase::Serving),
         }
     }

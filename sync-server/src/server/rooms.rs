@@ -9,19 +9,21 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use sync_core::error::{ErrorCode, PeerError};
-use sync_core::history::Seq;
+use sync_core::history::{Epoch, Seq};
 use sync_core::ids::{Channel, DocumentId, SessionId};
 use sync_core::registry::RegistryError;
 use sync_core::server::{
-    FoldError, FoldRequest, FoldedLog, MemberOutput, OpenRequest, RegistryAnswer, RegistryRequest,
-    RequestNumber, Room, RoomEvent, RoomOutput, RoomPhase, RoomUnloaded,
+    CheckRequest, FoldError, FoldRequest, FoldedLog, MemberOutput, OpenRequest, RegistryAnswer,
+    RegistryRequest, RequestNumber, Room, RoomEvent, RoomOutput, RoomPhase, RoomUnloaded,
 };
 use sync_core::time::Time;
 use sync_core::wire::{FoldOffer, Push};
 use tokio::sync::Notify;
 
+use super::committed::Wanted;
 use super::mailbox::Mailbox;
 use super::{Shared, lock};
+use crate::engine_host::{CheckJob, Checks, Hot};
 use crate::event::ServerEvent;
 use crate::registry::ServerRegistry;
 
@@ -73,6 +75,8 @@ pub(super) struct RoomHandle {
 enum Request {
     Registry(RequestNumber, RegistryRequest),
     Fold(FoldRequest),
+    /// With what is kept of the document.
+    Check(RequestNumber, CheckRequest, Option<Hot>),
 }
 
 /// What became of a [`Request`].
@@ -80,6 +84,7 @@ enum Request {
 enum Answer {
     Registry(RequestNumber, RegistryAnswer),
     Fold(Result<FoldedLog, FoldError>),
+    Check(RequestNumber, Epoch, Checks),
 }
 
 #[derive(Debug)]
@@ -88,6 +93,8 @@ struct RoomState {
     members: BTreeMap<SessionId, Arc<Mailbox>>,
     /// What the task has not picked up yet.
     requests: Vec<Request>,
+    /// What checks keep of the document, while none is under way; with the history that it is of.
+    hot: Option<(Epoch, Hot)>,
     /// When the task wakes by itself.
     timeout: Option<Time>,
     /// Whether it has been told that the document is live, and not that it is not any more.
@@ -129,6 +136,7 @@ impl Shared {
                 room: Room::new(document.clone(), channel, config),
                 members: BTreeMap::new(),
                 requests: Vec::new(),
+                hot: None,
                 timeout: None,
                 is_loaded: false,
             }),
@@ -224,6 +232,10 @@ impl RoomHandle {
                     state.requests.push(Request::Registry(number, request));
                 }
                 RoomOutput::Fold(request) => state.requests.push(Request::Fold(request)),
+                RoomOutput::Check(number, request) => {
+                    let now = self.server.clock.now();
+                    self.check(&mut state, now, number, request);
+                }
                 RoomOutput::Wake(session) => wakes.extend(state.members.get(&session).cloned()),
                 RoomOutput::Settled(session, charge) => {
                     if let Some(mailbox) = state.members.get(&session) {
@@ -262,6 +274,48 @@ impl RoomHandle {
             mailbox.ready(self);
         }
         result
+    }
+
+    /// Answers a check at once if that can be done, and has the task do it otherwise.
+    fn check(
+        &self,
+        state: &mut RoomState,
+        now: Time,
+        number: RequestNumber,
+        request: CheckRequest,
+    ) {
+        let kept = state.hot.take();
+        let mut hot = kept
+            .filter(|(epoch, _)| *epoch == request.epoch)
+            .map(|(_, hot)| hot);
+        if let Some(verdicts) = self.server.host.check_now(&mut hot, &request) {
+            state.hot = hot.map(|hot| (request.epoch, hot));
+            state.room.handle_checked(now, number, verdicts);
+        } else {
+            state.requests.push(Request::Check(number, request, hot));
+        }
+    }
+
+    fn checked(
+        &self,
+        state: &mut RoomState,
+        now: Time,
+        number: RequestNumber,
+        epoch: Epoch,
+        checks: Checks,
+    ) {
+        for change in checks.panicked {
+            self.tell(RoomEvent::ValidatorPanicked { change });
+        }
+        if let Some(what) = checks.relayed {
+            let document = self.document.clone();
+            tracing::error!(%document, what, "the document cannot be loaded, and is relayed");
+            self.server
+                .events
+                .send(ServerEvent::DocumentRelayed { document, what });
+        }
+        state.hot = checks.hot.map(|hot| (epoch, hot));
+        state.room.handle_checked(now, number, checks.verdicts);
     }
 
     /// Told before anybody can find out by opening the document, so that the next room is told of after it.
@@ -369,6 +423,7 @@ async fn run(room: Arc<RoomHandle>) {
             calls.push(match request {
                 Request::Registry(number, request) => call(&room, number, request),
                 Request::Fold(request) => fold(&room, request),
+                Request::Check(number, request, hot) => check(&room, number, request, hot),
             });
         }
         let is_over = match phase {
@@ -387,6 +442,9 @@ async fn run(room: Arc<RoomHandle>) {
                         state.room.handle_registry(now, number, answer);
                     }
                     Answer::Fold(result) => state.room.handle_folded(now, result),
+                    Answer::Check(number, epoch, checks) => {
+                        room.checked(state, now, number, epoch, checks);
+                    }
                 });
             }
             () = room.work.notified() => {}
@@ -420,8 +478,12 @@ fn call(
                 RegistryAnswer::Create(caught(registry.create(new)).await)
             }
             RegistryRequest::Meta => RegistryAnswer::Meta(caught(registry.meta(&document)).await),
-            RegistryRequest::Append { epoch, changes } => {
-                let appended = registry.append(&document, epoch, None, changes);
+            RegistryRequest::Append {
+                epoch,
+                expect,
+                changes,
+            } => {
+                let appended = registry.append(&document, epoch, expect, changes);
                 RegistryAnswer::Append(caught(appended).await)
             }
             RegistryRequest::Tail { after, max_bytes } => {
@@ -457,6 +519,30 @@ fn fold(room: &RoomHandle, request: FoldRequest) -> BoxFuture<'static, Answer> {
     let server = Arc::clone(&room.server);
     let document = room.document.clone();
     async move { Answer::Fold(server.fold(&document, request).await) }.boxed()
+}
+
+fn check(
+    room: &RoomHandle,
+    number: RequestNumber,
+    request: CheckRequest,
+    hot: Option<Hot>,
+) -> BoxFuture<'static, Answer> {
+    let server = Arc::clone(&room.server);
+    let (loader, document) = (Arc::clone(&room.server), room.document.clone());
+    let epoch = request.epoch;
+    let wanted = Wanted {
+        epoch,
+        through: request.at,
+        snapshot_max: request.at,
+        weighs_all: false,
+        keeps_rows: true,
+    };
+    let load = Box::new(move || {
+        let (loader, document) = (Arc::clone(&loader), document.clone());
+        async move { loader.load(&document, wanted).await }.boxed()
+    });
+    let job = CheckJob { request, hot, load };
+    async move { Answer::Check(number, epoch, server.host.check(job).await) }.boxed()
 }
 
 pub(super) async fn caught<T>(

@@ -10,6 +10,7 @@
 //! `TextRef` in a transaction of the new document damages that one: the change comes out as stray too, and everything
 //! else says [`Poisoned`](crate::engine::EngineError::Poisoned) until the document is loaded afresh.
 
+mod content;
 mod cursor;
 mod document;
 mod graph;
@@ -96,6 +97,12 @@ impl Engine for Yrs {
         f: impl FnOnce(&mut TransactionMut<'_>) -> R,
     ) -> Result<Edited<R>, EngineError> {
         document.edit(bytes_max, f)
+    }
+
+    /// The roots by their names, in no order: texts as strings, maps as objects, arrays as arrays, XML as its text.
+    /// Formatting and attributes of texts are left out; an empty root is an empty array.
+    fn to_json(&self, document: &YrsDocument) -> Result<String, EngineError> {
+        document.read(|txn| content::to_json(txn))
     }
 }
 

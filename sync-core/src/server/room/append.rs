@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::push::{Item, ItemKind};
 use super::{Fill, Purpose, Room, RoomOutput, absence};
-use crate::history::Epoch;
+use crate::history::{Epoch, Seq};
 use crate::ids::SessionId;
 use crate::registry::{NewChange, Outcome, RegistryError, Tail};
 use crate::server::registry::RegistryRequest;
@@ -14,6 +14,8 @@ use crate::time::Time;
 #[derive(Debug)]
 pub(super) struct InFlight {
     pub(super) epoch: Epoch,
+    /// The head that its changes were checked at, if they were.
+    pub(super) expect: Option<Seq>,
     pub(super) items: Vec<Item>,
     /// Repeats so far.
     pub(super) attempt: u32,
@@ -38,8 +40,8 @@ impl InFlight {
 impl Room {
     /// When the next append may begin, if something waits for nothing but that.
     pub(super) fn paced_until(&self) -> Option<Time> {
-        let is_ready =
-            self.in_flight.is_none() && self.fill == Fill::Idle && !self.queue.is_empty();
+        let is_waiting = !self.queue.is_empty() || self.checks.is_waiting();
+        let is_ready = self.in_flight.is_none() && self.fill == Fill::Idle && is_waiting;
         let is_paced = self.members.len() >= self.config.append_interval_members_min;
         self.last_append
             .filter(|_| is_ready && is_paced)
@@ -52,24 +54,38 @@ impl Room {
             if self.paced_until().is_some_and(|until| now < until) {
                 return;
             }
+            if self.is_outdated() {
+                return self.start_check(now);
+            }
             self.last_append = Some(now);
             let Some(epoch) = self.current().map(|history| history.epoch) else {
                 return self.drop_queue();
             };
             let batch = InFlight {
                 epoch,
+                expect: self.is_checked().then(|| self.head()),
                 items: self.next_batch(),
-                attempt: 0,
+                attempt: self.checks.take_attempt(),
                 retry_at: None,
             };
             let changes = batch.changes();
             if changes.is_empty() {
                 self.conclude(now, batch, Vec::new());
             } else {
-                self.in_flight = Some(batch);
-                self.request(Purpose::Append, RegistryRequest::Append { epoch, changes });
+                self.request_append(batch, changes);
             }
         }
+    }
+
+    fn request_append(&mut self, batch: InFlight, changes: Vec<NewChange>) {
+        let (epoch, expect) = (batch.epoch, batch.expect);
+        self.in_flight = Some(batch);
+        let request = RegistryRequest::Append {
+            epoch,
+            expect,
+            changes,
+        };
+        self.request(Purpose::Append, request);
     }
 
     /// Takes the next append's items out of the line.
@@ -80,12 +96,18 @@ impl Room {
         let mut rest = std::collections::VecDeque::new();
         while let Some(item) = self.queue.pop_front() {
             if held_back.contains(&item.member) {
+                if self.is_checked() {
+                    // Others' changes were checked after this one, and may rest on it.
+                    self.queue.push_front(item);
+                    break;
+                }
                 rest.push_back(item);
                 continue;
             }
             if let ItemKind::Change {
                 change,
                 is_doubtful,
+                ..
             } = &item.kind
             {
                 let larger = bytes.saturating_add(change.bytes.len());
@@ -113,6 +135,7 @@ impl Room {
         for item in std::mem::take(&mut self.queue) {
             self.settle(&item);
         }
+        self.drop_unchecked(None);
     }
 
     /// Tells the session that an item has been answered, or will not be.
@@ -156,6 +179,12 @@ impl Room {
                 batch.retry_at = Some(now + self.config.retry_delay(batch.attempt));
                 self.in_flight = Some(batch);
             }
+            RegistryError::Conflict { head }
+                if batch.expect.is_some() && batch.attempt < self.config.append_attempts_max =>
+            {
+                self.seen = self.seen.max(head);
+                self.recheck(batch.items, batch.attempt + 1);
+            }
             // One that was never there and one that is gone differ for whoever opens it: both start over.
             RegistryError::Fenced { .. } | RegistryError::NotFound => {
                 for item in &batch.items {
@@ -173,6 +202,9 @@ impl Room {
             }
             error => {
                 let error = self.registry_failed("append", error);
+                if self.is_checked() {
+                    self.recheck(Vec::new(), 0);
+                }
                 let mut told = BTreeSet::new();
                 for item in &batch.items {
                     if told.insert(item.member) {
@@ -207,9 +239,12 @@ impl Room {
                 if current != Some(batch.epoch) {
                     return batch.items.iter().for_each(|item| self.settle(item));
                 }
-                let (epoch, changes) = (batch.epoch, batch.changes());
-                self.in_flight = Some(batch);
-                self.request(Purpose::Append, RegistryRequest::Append { epoch, changes });
+                if batch.expect.is_some() {
+                    // What of it is committed, and what else, the next check and append find out.
+                    return self.recheck(batch.items, batch.attempt);
+                }
+                let changes = batch.changes();
+                self.request_append(batch, changes);
             }
             // As unknown as before; counted as another attempt.
             Err(RegistryError::Unavailable { source, .. }) => {

@@ -125,6 +125,10 @@ impl Folding {
         }
     }
 
+    pub(super) const fn engine(&self) -> Option<&EngineId> {
+        self.engine.as_ref()
+    }
+
     /// Whether there is something under way that the room must not unload before.
     pub(super) const fn is_running(&self) -> bool {
         matches!(self.step, Step::Running(_))

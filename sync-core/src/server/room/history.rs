@@ -57,6 +57,7 @@ impl Room {
         });
         self.seen = meta.head;
         self.folding.reset(meta);
+        self.reset_checks(&meta.engine);
         if is_first {
             self.event(RoomEvent::Loaded { head: meta.head });
         }

@@ -4,6 +4,7 @@
 
 mod ages;
 mod append;
+mod check;
 mod fold;
 mod history;
 mod member;
@@ -29,6 +30,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use self::append::InFlight;
+use self::check::Checks;
+pub use self::check::{CheckRequest, UncheckedChange, Verdict};
 use self::fold::Folding;
 pub use self::fold::{FoldError, FoldRequest, FoldedLog};
 use self::history::History;
@@ -70,7 +73,9 @@ pub struct Room {
     next_author: u32,
     next_fragmented: u32,
     n_epochs: u64,
+    /// What may be appended, in order.
     queue: VecDeque<Item>,
+    checks: Checks,
     in_flight: Option<InFlight>,
     /// When the last append began.
     last_append: Option<Time>,
@@ -147,6 +152,7 @@ impl Room {
             next_fragmented: 0,
             n_epochs: 0,
             queue: VecDeque::new(),
+            checks: Checks::default(),
             in_flight: None,
             last_append: None,
             fill: Fill::Idle,
@@ -287,6 +293,7 @@ impl Room {
     /// What follows from anything that was handled: appends, reads, the phase.
     fn turn(&mut self, now: Time) {
         self.read_ahead();
+        self.start_check(now);
         self.start_append(now);
         if self.phase == RoomPhase::Unloaded {
             return;
@@ -294,6 +301,7 @@ impl Room {
         self.start_fold(now);
         let is_idle = self.members.is_empty()
             && self.queue.is_empty()
+            && self.checks.is_idle()
             && self.in_flight.is_none()
             && !self.folding.is_running()
             && self.pending.is_empty();

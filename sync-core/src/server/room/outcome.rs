@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::append::InFlight;
+use super::check::Checked;
 use super::member::{Control, Writing};
 use super::publish::Commit;
 use super::push::{Item, ItemKind};
@@ -20,6 +21,9 @@ const SETTLE_BYTES: usize = 16 * 1024;
 impl Room {
     /// Does what the registry's answer says, change by change.
     pub(super) fn conclude(&mut self, now: Time, batch: InFlight, outcomes: Vec<Outcome>) {
+        if self.is_checked() && !is_all_there(&batch, &outcomes) {
+            self.recheck(Vec::new(), 0);
+        }
         let mut outcomes = outcomes.into_iter();
         let mut commits = Vec::new();
         let mut starts_frame = false;
@@ -35,9 +39,17 @@ impl Room {
                 ItemKind::Refuse { .. } | ItemKind::Error(_) if closed.contains(&member) => {
                     self.settle_charge(member, charge);
                 }
-                ItemKind::Change { change, .. } => {
+                ItemKind::Change {
+                    change, checked, ..
+                } => {
                     let Some(outcome) = outcomes.next() else {
                         continue;
+                    };
+                    let is_news = checked == (Checked::Yes { is_new: true });
+                    let outcome = match outcome {
+                        // The document that has it has it: these are other bytes, whose row is gone.
+                        Outcome::Duplicate { .. } if is_news => Outcome::IdReused,
+                        outcome => outcome,
                     };
                     if let Outcome::At(seq) = outcome {
                         self.on_committed(member, seq, charge);
@@ -70,6 +82,7 @@ impl Room {
         }
         self.announce(&commits);
         self.publish_own(now, commits);
+        self.advance_checks();
     }
 
     fn on_committed(&mut self, key: (SessionId, u32), seq: Seq, charge: usize) {
@@ -215,6 +228,7 @@ impl Room {
         if let Some(member) = self.live(key) {
             member.writing = Writing::Closed;
         }
+        self.drop_unchecked(Some(key));
         for item in std::mem::take(&mut self.queue) {
             if item.member == key {
                 self.settle(&item);
@@ -225,4 +239,18 @@ impl Room {
         self.leave_slot(now, key);
         self.wake(key.0);
     }
+}
+
+/// Whether the replica that checked these is what the log is now.
+fn is_all_there(batch: &InFlight, outcomes: &[Outcome]) -> bool {
+    let checked = batch.items.iter().filter_map(|item| match &item.kind {
+        ItemKind::Change { checked, .. } => Some(*checked),
+        _ => None,
+    });
+    let is_there = |(checked, outcome): (Checked, &Outcome)| match outcome {
+        Outcome::At(_) => true,
+        Outcome::Duplicate { .. } => checked != Checked::Yes { is_new: true },
+        _ => false,
+    };
+    checked.zip(outcomes).all(is_there)
 }

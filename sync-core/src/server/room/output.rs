@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::check::CheckRequest;
 use super::fold::{FoldError, FoldRequest};
 use crate::error::ErrorCode;
 use crate::history::{Cursor, Epoch, Seq};
@@ -61,6 +62,11 @@ pub enum RoomOutput {
     /// Fold the log, and hand the outcome to [`handle_folded`](super::Room::handle_folded): at most one at a time. Not on the thread that
     /// drives the room; only from rows that the registry gives, and never instead of an error.
     Fold(FoldRequest),
+    /// Check changes against what the document holds, and hand the verdicts to
+    /// [`handle_checked`](super::Room::handle_checked): one request at a time, unless the document got another history
+    /// meanwhile. Only for engines that [`Engines::check`](crate::server::Engines::check) names. Nothing of the room waits
+    /// for the answer but the changes themselves, and those that come after them.
+    Check(RequestNumber, CheckRequest),
     /// Something happened.
     Event(RoomEvent),
     /// The room is no more.

@@ -194,6 +194,7 @@ impl Room {
                 // A hint may have claimed more than there is.
                 self.seen = head;
                 if !commits.is_empty() {
+                    self.drop_replica();
                     self.publish(commits);
                 }
             }

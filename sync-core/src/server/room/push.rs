@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::check::Checked;
 use super::member::Writing;
 use super::{Room, RoomEvent};
 use crate::engine::{EngineError, ValidateLimits};
@@ -28,6 +29,8 @@ pub(super) enum ItemKind {
         change: NewChange,
         /// The registry may answer otherwise than `At`: nothing of this member follows in the same append.
         is_doubtful: bool,
+        reconciling: bool,
+        checked: Checked,
     },
     /// Everything before it is committed: tell the member.
     Refuse { change: ChangeId, error: PeerError },
@@ -69,7 +72,7 @@ impl Room {
             match self.check(session, id, &bytes, reconciling) {
                 Ok(is_doubtful) => {
                     left = left.saturating_sub(charge);
-                    self.enqueue(key, id, bytes, charge, is_doubtful);
+                    self.enqueue(key, id, bytes, charge, is_doubtful, reconciling);
                 }
                 Err(error) => {
                     // What follows on the channel is ignored, this push's rest included.
@@ -78,7 +81,7 @@ impl Room {
                     } else {
                         ItemKind::Error(error)
                     };
-                    self.queue.push_back(Item {
+                    self.line_up(Item {
                         member: key,
                         kind,
                         charge: left,
@@ -91,7 +94,7 @@ impl Room {
             }
         }
         if reconciling {
-            self.queue.push_back(Item {
+            self.line_up(Item {
                 member: key,
                 kind: ItemKind::Reconciled,
                 charge: 0,
@@ -172,6 +175,7 @@ impl Room {
         bytes: Bytes,
         charge: usize,
         is_doubtful: bool,
+        reconciling: bool,
     ) {
         let Some(user) = self.live(key).map(|member| member.open.user.clone()) else {
             return;
@@ -181,11 +185,13 @@ impl Room {
         } else {
             bytes
         };
-        self.queue.push_back(Item {
+        self.line_up(Item {
             member: key,
             kind: ItemKind::Change {
                 change: NewChange::new(id, user, bytes),
                 is_doubtful,
+                reconciling,
+                checked: Checked::No,
             },
             charge,
         });

@@ -2,6 +2,7 @@
 //! sent.
 
 mod appending;
+mod checking;
 mod fold;
 mod life;
 mod offers;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use self::checking::Replica;
 use self::registry::{NoBang, TestRegistry};
 use self::world::*;
 use super::*;

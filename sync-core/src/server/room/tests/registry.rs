@@ -135,8 +135,16 @@ impl TestRegistry {
                 RegistryAnswer::Create(self.meta())
             }
             RegistryRequest::Meta => RegistryAnswer::Meta(self.meta()),
-            RegistryRequest::Append { epoch, changes } => {
+            RegistryRequest::Append {
+                epoch,
+                expect,
+                changes,
+            } => {
+                let head = Seq(self.head());
                 RegistryAnswer::Append(match self.append_errors.pop_front() {
+                    None if expect.is_some_and(|expect| expect != head) => {
+                        Err(RegistryError::Conflict { head })
+                    }
                     None => self.append(epoch, changes),
                     Some((error, is_done)) => {
                         if is_done {

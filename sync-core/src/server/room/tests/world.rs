@@ -18,6 +18,11 @@ pub(super) struct World {
     pub(super) settled: BTreeMap<SessionId, usize>,
     /// Asked for and not answered.
     pub(super) folds: VecDeque<FoldRequest>,
+    /// What checks changes, if the engine's are checked.
+    pub(super) replica: Replica,
+    /// Whether checks wait to be [answered](Self::release_checks).
+    pub(super) holds_checks: bool,
+    pub(super) held_checks: VecDeque<(RequestNumber, CheckRequest)>,
     pub(super) superseded: Vec<SessionId>,
     pub(super) events: Vec<RoomEvent>,
     pub(super) is_unloaded: bool,
@@ -57,6 +62,9 @@ impl World {
             ready: BTreeSet::new(),
             settled: BTreeMap::new(),
             folds: VecDeque::new(),
+            replica: Replica::default(),
+            holds_checks: false,
+            held_checks: VecDeque::new(),
             superseded: Vec::new(),
             events: Vec::new(),
             is_unloaded: false,
@@ -186,9 +194,26 @@ impl World {
                 RoomOutput::Superseded(session) => self.superseded.push(session),
                 RoomOutput::Event(event) => self.events.push(event),
                 RoomOutput::Fold(request) => self.folds.push_back(request),
+                RoomOutput::Check(number, request) if self.holds_checks => {
+                    self.held_checks.push_back((number, request));
+                }
+                RoomOutput::Check(number, request) => self.check(number, &request),
                 RoomOutput::Unloaded => self.is_unloaded = true,
             }
         }
+    }
+
+    fn check(&mut self, number: RequestNumber, request: &CheckRequest) {
+        let verdicts = self.replica.check(request, &self.registry);
+        self.room.handle_checked(self.now, number, verdicts);
+    }
+
+    pub(super) fn release_checks(&mut self) {
+        self.holds_checks = false;
+        for (number, request) in std::mem::take(&mut self.held_checks) {
+            self.check(number, &request);
+        }
+        self.run();
     }
 
     pub(super) fn release_appends(&mut self) {
