@@ -1,5 +1,11 @@
 //! The life of sessions and rooms: takeover, unloading, broken recipients, shutdown, events.
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
 mod common;
 mod registries;

@@ -7,6 +7,10 @@
 )]
 #![allow(clippy::unwrap_used, reason = "test harness")]
 
+#[allow(
+    clippy::duplicate_mod,
+    reason = "some test binaries use it by itself too"
+)]
 #[path = "../embedded/directory.rs"]
 mod directory;
 
