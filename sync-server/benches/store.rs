@@ -202,6 +202,8 @@ async fn measure(store: Arc<dyn Store>, documents: usize, time: Duration) -> Fig
                     .map(|_| rng.next_u64().to_le_bytes()[0])
                     .collect();
                 let bytes = Bytes::from(bytes);
+                // As a session has it.
+                let user = User::new(format!("user-{writer}-of-this-server"));
                 loop {
                     // Which of those that it writes to.
                     let (own, document) = if documents < WRITERS as usize {
@@ -220,8 +222,7 @@ async fn measure(store: Arc<dyn Store>, documents: usize, time: Duration) -> Fig
                         number: numbers[own],
                     };
                     let at = (rng.next_u64() % 1_000) as usize;
-                    let user = User::new("a-user-of-this-server");
-                    let change = NewChange::new(id, user, bytes.slice(at..at + PAYLOAD));
+                    let change = NewChange::new(id, user.clone(), bytes.slice(at..at + PAYLOAD));
                     let asked = Instant::now();
                     if asked >= end {
                         return (took, appends);

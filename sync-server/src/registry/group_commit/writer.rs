@@ -76,10 +76,17 @@ fn write<B: BlockingRegistry>(shared: &Shared<B>, mut engine: B) {
                 }),
             };
             // All at once: nobody is told of a part of it.
-            let (answers, rooms): (Vec<_>, Vec<_>) = staged
-                .into_iter()
-                .map(|staged| answer(staged, &committed))
-                .unzip();
+            let mut rooms: Option<OwnedSemaphorePermit> = None;
+            let mut answers = Vec::with_capacity(calls);
+            for staged in staged {
+                let (answer, room) = answer(staged, &committed);
+                answers.push(answer);
+                match (&mut rooms, room) {
+                    (Some(rooms), Some(room)) => rooms.merge(room),
+                    (rooms @ None, room) => *rooms = room,
+                    (Some(_), None) => {}
+                }
+            }
             drop(rooms);
             shared.answers.post(answers);
             shared.upkeep.note(engine.is_untidy());
