@@ -111,8 +111,11 @@ impl Client {
                 _ => None,
             };
             let seed = random().map_err(|_| OpenError::Random)?;
-            if let Some(stored) = stored.as_ref().filter(|stored| stored.engine != engine_id) {
-                let open = stored.engine.clone();
+            if let Some(stored) = stored
+                .as_ref()
+                .filter(|stored| stored.state.engine != engine_id)
+            {
+                let open = stored.state.engine.clone();
                 return Err(OpenError::EngineMismatch { open });
             }
             // Large documents take a while to load: not on the caller's thread.

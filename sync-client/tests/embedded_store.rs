@@ -94,7 +94,7 @@ fn conforms<S: ClientStore>(seed: u64, open: impl Fn() -> S) {
 
 fn apply(model: &mut Option<StoredDocument>, write: StoreWrite) {
     model
-        .get_or_insert_with(|| StoredDocument::new(write.engine.clone()))
+        .get_or_insert_with(|| StoredDocument::new(write.state.engine.clone()))
         .apply(write);
 }
 
@@ -114,8 +114,8 @@ fn write(random: &mut Random, model: Option<&StoredDocument>, made: &mut u64) ->
     let refused = model.map_or(&[][..], |model| &model.refused);
     let mut write = StoreWrite::new(EngineId::MERGEABLE);
     if random.chance(2) {
-        write.engine = EngineId::YRS;
-        write.cursor = Some(Cursor {
+        write.state.engine = EngineId::YRS;
+        write.state.cursor = Some(Cursor {
             epoch: Epoch(u64::MAX - random.next()),
             seq: Seq(random.next()),
             digest: Digest(u64::MAX),
@@ -161,10 +161,10 @@ fn write(random: &mut Random, model: Option<&StoredDocument>, made: &mut u64) ->
         let refused = RefusedChange::new(id, random.bytes(), reason, Arc::from("no: ü"));
         write.refused_add.push(refused);
     }
-    write.acknowledged = (0..random.below(3))
+    write.state.acknowledged = (0..random.below(3))
         .map(|_| (OriginId(u128::from(random.next()) << 64), random.next()))
         .collect();
-    write.rebuild = random.chance(2);
+    write.state.rebuild = random.chance(2);
     write
 }
 
@@ -378,7 +378,7 @@ fn a_killed_process_loses_nothing_that_was_staged_or_committed() {
         assert!(there >= told, "round {round}: {there} of {told}");
         let expected: Vec<OutboxChange> = (1..=there).map(numbered).collect();
         assert_eq!(stored.outbox, expected, "round {round}");
-        let committed = stored.cursor.map_or(0, |cursor| cursor.seq.0);
+        let committed = stored.state.cursor.map_or(0, |cursor| cursor.seq.0);
         let tail = u64::try_from(stored.tail.len()).unwrap();
         assert_eq!(tail, committed, "round {round}");
         assert_eq!(committed, there / 5, "round {round}");
@@ -414,7 +414,7 @@ fn write_until_killed(path: &Path) {
             let mut write = StoreWrite::new(EngineId::YRS);
             write.outbox_add.push(numbered(number));
             write.imported.push("imported".into());
-            write.cursor = Some(Cursor {
+            write.state.cursor = Some(Cursor {
                 seq: Seq(committed),
                 ..Cursor::start(Epoch(1))
             });

@@ -66,6 +66,7 @@ fn unopened_outboxes(seed: u64) {
     assert_eq!(stored.outbox.len(), 10);
     assert_eq!(
         stored
+            .state
             .acknowledged
             .iter()
             .map(|(_, last)| *last)

@@ -141,7 +141,8 @@ pub async fn run(address: &str, trace: Trace, options: Options) -> Result<Report
     let mut random = SplitMix(options.seed);
     let authors_links = Links::new();
     let readers_links = authors_links.counted_apart();
-    let (joining, mut joins) = mpsc::unbounded_channel();
+    // Who types waits until a reader has joined.
+    let (joining, mut joins) = mpsc::channel(1);
     let moments = (0..options.joiners).map(|_| 1 + random.below(n_changes.max(1)));
     let stage = Arc::new(Stage {
         n_typed: AtomicUsize::new(0),
@@ -220,7 +221,7 @@ struct Stage {
     n_typed: AtomicUsize,
     /// Readers join after so many changes.
     moments: BTreeSet<usize>,
-    joining: mpsc::UnboundedSender<usize>,
+    joining: mpsc::Sender<usize>,
     cut_every: Option<usize>,
     links: Links,
     seed: u64,
@@ -232,7 +233,7 @@ impl Stage {
         let n_typed = self.n_typed.fetch_add(1, Ordering::Relaxed) + 1;
         if self.moments.contains(&n_typed) {
             // Nobody listens after an error, which is reported as such.
-            let _ = self.joining.send(n_typed);
+            let _ = self.joining.send(n_typed).await;
         }
         if self.cut_every.is_some_and(|n| n_typed.is_multiple_of(n)) {
             let seed = self.seed.wrapping_add(u64::try_from(n_typed).unwrap_or(0));

@@ -66,7 +66,7 @@ impl ClientStore for MemoryStore {
         let stored = state
             .documents
             .entry(document.clone())
-            .or_insert_with(|| StoredDocument::new(write.engine.clone()));
+            .or_insert_with(|| StoredDocument::new(write.state.engine.clone()));
         stored.apply(write.clone());
         Ok(())
     }

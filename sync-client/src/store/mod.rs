@@ -11,7 +11,7 @@ use sync_core::{BoxError, MaybeSend, MaybeSync};
 #[cfg(feature = "embedded")]
 pub use embedded::EmbeddedStore;
 pub use memory::MemoryStore;
-pub use sync_core::client::{OutboxChange, StoreWrite, StoredDocument};
+pub use sync_core::client::{OutboxChange, StoreWrite, StoredDocument, StoredState};
 
 /// Keeps replicas, cursors, outboxes and refused changes of one account's documents.
 ///

@@ -20,4 +20,4 @@ pub use event::{
 };
 pub use replica::{Job, JobOutcome, PendingWork, Replica, ReplicaDrained, Target};
 pub use state::{AttemptId, ClientState, Output};
-pub use store::{OutboxChange, StoreWrite, StoredDocument};
+pub use store::{OutboxChange, StoreWrite, StoredDocument, StoredState};

@@ -33,14 +33,39 @@ impl OutboxChange {
     }
 }
 
-/// What a store holds of one document. The replica is the snapshot, then the tail, then the outbox.
+/// Where a document stands: what every write says anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct StoredDocument {
+pub struct StoredState {
     /// The engine that reads its bytes.
     pub engine: EngineId,
     /// What the snapshot and the tail hold of the server's log; `None` if nothing.
     pub cursor: Option<Cursor>,
+    /// Per origin in the outbox, the number through which it is known acknowledged.
+    pub acknowledged: Vec<(OriginId, u64)>,
+    /// A change was refused and the replica has not been rebuilt without it yet.
+    pub rebuild: bool,
+}
+
+impl StoredState {
+    /// Nothing is known of the server's log.
+    #[must_use]
+    pub const fn new(engine: EngineId) -> Self {
+        Self {
+            engine,
+            cursor: None,
+            acknowledged: Vec::new(),
+            rebuild: false,
+        }
+    }
+}
+
+/// What a store holds of one document. The replica is the snapshot, then the tail, then the outbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredDocument {
+    /// Where it stands.
+    pub state: StoredState,
     /// A state of the replica.
     pub snapshot: Option<Bytes>,
     /// Changes imported since, in order.
@@ -49,10 +74,6 @@ pub struct StoredDocument {
     pub outbox: Vec<OutboxChange>,
     /// Changes refused for good and not dropped by the application, in the order of their refusal.
     pub refused: Vec<RefusedChange>,
-    /// Per origin in the outbox, the number through which it is known acknowledged.
-    pub acknowledged: Vec<(OriginId, u64)>,
-    /// A change was refused and the replica has not been rebuilt without it yet.
-    pub rebuild: bool,
 }
 
 impl StoredDocument {
@@ -60,14 +81,11 @@ impl StoredDocument {
     #[must_use]
     pub const fn new(engine: EngineId) -> Self {
         Self {
-            engine,
-            cursor: None,
+            state: StoredState::new(engine),
             snapshot: None,
             tail: Vec::new(),
             outbox: Vec::new(),
             refused: Vec::new(),
-            acknowledged: Vec::new(),
-            rebuild: false,
         }
     }
 
@@ -84,8 +102,7 @@ impl StoredDocument {
 
     /// Carries out a write, as every store does.
     pub fn apply(&mut self, write: StoreWrite) {
-        self.engine = write.engine;
-        self.cursor = write.cursor;
+        self.state = write.state;
         if let Some(snapshot) = write.snapshot {
             self.snapshot = Some(snapshot);
             self.tail.clear();
@@ -102,8 +119,6 @@ impl StoredDocument {
         self.refused
             .retain(|change| !write.refused_remove.contains(&change.id));
         self.refused.extend(write.refused_add);
-        self.acknowledged = write.acknowledged;
-        self.rebuild = write.rebuild;
     }
 }
 
@@ -111,10 +126,8 @@ impl StoredDocument {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreWrite {
-    /// The engine, for a document that is not stored yet.
-    pub engine: EngineId,
-    /// The cursor from now on.
-    pub cursor: Option<Cursor>,
+    /// Where the document stands from now on; with its engine, which matters for one that is not stored yet.
+    pub state: StoredState,
     /// A state of the replica that takes the place of the stored snapshot and the whole stored tail.
     pub snapshot: Option<Bytes>,
     /// Changes to append to the tail, after that.
@@ -130,10 +143,6 @@ pub struct StoreWrite {
     pub refused_add: Vec<RefusedChange>,
     /// Refused changes to forget.
     pub refused_remove: Vec<ChangeId>,
-    /// What is known acknowledged from now on.
-    pub acknowledged: Vec<(OriginId, u64)>,
-    /// Whether the replica is to be rebuilt, from now on.
-    pub rebuild: bool,
 }
 
 impl StoreWrite {
@@ -141,8 +150,7 @@ impl StoreWrite {
     #[must_use]
     pub const fn new(engine: EngineId) -> Self {
         Self {
-            engine,
-            cursor: None,
+            state: StoredState::new(engine),
             snapshot: None,
             imported: Vec::new(),
             outbox_clear: None,
@@ -150,8 +158,6 @@ impl StoreWrite {
             outbox_add: Vec::new(),
             refused_add: Vec::new(),
             refused_remove: Vec::new(),
-            acknowledged: Vec::new(),
-            rebuild: false,
         }
     }
 
@@ -174,8 +180,7 @@ impl StoreWrite {
             .retain(|change| !later.refused_remove.contains(&change.id));
         self.refused_remove.extend(later.refused_remove);
         self.refused_add.extend(later.refused_add);
-        (self.cursor, self.engine) = (later.cursor, later.engine);
-        (self.acknowledged, self.rebuild) = (later.acknowledged, later.rebuild);
+        self.state = later.state;
     }
 }
 
@@ -242,7 +247,10 @@ mod tests {
             StoreWrite {
                 snapshot: Some("s".into()),
                 imported: vec!["b".into()],
-                rebuild: true,
+                state: StoredState {
+                    rebuild: true,
+                    ..StoredState::new(EngineId::YRS)
+                },
                 ..write()
             },
             StoreWrite {

@@ -220,7 +220,7 @@ impl<E: Engine + Validator> World<E> {
                 it.writing.push_front((at, document, number, write));
                 return;
             }
-            let engine = write.engine.clone();
+            let engine = write.state.engine.clone();
             let store = it.store.as_mut().unwrap();
             store
                 .entry(document.clone())

@@ -299,16 +299,17 @@ fn upsert(
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
         ON CONFLICT (name) DO UPDATE SET engine = ?2, epoch = ?3, seq = ?4, digest = ?5, acknowledged = ?6, rebuild = ?7
         RETURNING id";
-    let cursor = write.cursor;
+    let state = &write.state;
+    let cursor = state.cursor;
     transaction.prepare_cached(statement)?.query_row(
         params![
             document.as_str(),
-            write.engine.as_str(),
+            state.engine.as_str(),
             cursor.map(|cursor| cursor.epoch.0.cast_signed()),
             cursor.map(|cursor| cursor.seq.0.cast_signed()),
             cursor.map(|cursor| cursor.digest.0.cast_signed()),
-            encode_acknowledged(&write.acknowledged),
-            write.rebuild,
+            encode_acknowledged(&state.acknowledged),
+            state.rebuild,
         ],
         |row| row.get(0),
     )
@@ -446,16 +447,16 @@ fn read_head(row: &Row<'_>) -> rusqlite::Result<StoredDocument> {
         .ok_or_else(|| conversion(0, "not the name of an engine".into()))?;
     let mut stored = StoredDocument::new(engine);
     if let Some(epoch) = row.get::<_, Option<i64>>(1)? {
-        stored.cursor = Some(Cursor {
+        stored.state.cursor = Some(Cursor {
             epoch: Epoch(epoch.cast_unsigned()),
             seq: Seq(row.get::<_, i64>(2)?.cast_unsigned()),
             digest: Digest(row.get::<_, i64>(3)?.cast_unsigned()),
         });
     }
     let acknowledged: Vec<u8> = row.get(4)?;
-    stored.acknowledged = decode_acknowledged(&acknowledged)
+    stored.state.acknowledged = decode_acknowledged(&acknowledged)
         .ok_or_else(|| conversion(4, "not a list of numbers".into()))?;
-    stored.rebuild = row.get(5)?;
+    stored.state.rebuild = row.get(5)?;
     Ok(stored)
 }
 

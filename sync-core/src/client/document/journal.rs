@@ -8,7 +8,7 @@ use super::{DocumentState, Effect, Fresh, Turn};
 use crate::client::event::RefusedChange;
 use crate::client::outbox::Entry;
 use crate::client::replica::Job;
-use crate::client::store::{OutboxChange, StoreWrite, StoredDocument};
+use crate::client::store::{OutboxChange, StoreWrite, StoredDocument, StoredState};
 use crate::ids::ChangeId;
 
 /// Bytes of a stored tail below which it is not folded into a snapshot.
@@ -158,16 +158,18 @@ impl DocumentState {
         if !std::mem::take(&mut self.journal.is_dirty) {
             return None;
         }
-        let (cursor, engine) = (self.cursor, self.engine.clone());
-        let acknowledged = self.outbox.origins();
-        let rebuild = self.fresh == Some(Fresh::Replace);
+        let state = StoredState {
+            engine: self.engine.clone(),
+            cursor: self.cursor,
+            acknowledged: self.outbox.origins(),
+            rebuild: self.fresh == Some(Fresh::Replace),
+        };
         let journal = &mut self.journal;
         journal.written += 1;
         let edits = u64::try_from(journal.outbox_add.len()).unwrap_or(u64::MAX);
         journal.unstored.push_back((journal.written, edits));
         let write = StoreWrite {
-            engine,
-            cursor,
+            state,
             snapshot: journal.snapshot.take(),
             imported: std::mem::take(&mut journal.imported),
             outbox_clear: std::mem::take(&mut journal.outbox_clear),
@@ -175,8 +177,6 @@ impl DocumentState {
             outbox_add: std::mem::take(&mut journal.outbox_add),
             refused_add: std::mem::take(&mut journal.refused_add),
             refused_remove: std::mem::take(&mut journal.refused_remove),
-            acknowledged,
-            rebuild,
         };
         Some((journal.written, write))
     }
@@ -216,10 +216,11 @@ impl DocumentState {
     pub(crate) fn restore(&mut self, stored: StoredDocument) {
         self.journal.tail_bytes = stored.tail.iter().map(Bytes::len).sum();
         self.journal.snapshot_bytes = stored.snapshot.map_or(0, |snapshot| snapshot.len());
-        self.cursor = stored.cursor;
+        let state = stored.state;
+        self.cursor = state.cursor;
         self.refused = stored.refused;
-        self.fresh = stored.rebuild.then_some(Fresh::Replace);
-        self.outbox.restore(stored.outbox, stored.acknowledged);
+        self.fresh = state.rebuild.then_some(Fresh::Replace);
+        self.outbox.restore(stored.outbox, state.acknowledged);
     }
 }
 

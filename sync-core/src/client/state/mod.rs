@@ -318,7 +318,7 @@ impl ClientState {
         stored: Option<StoredDocument>,
     ) -> Result<(), EngineId> {
         let theirs = self.documents.get(document).map(DocumentState::engine);
-        let theirs = theirs.or_else(|| stored.as_ref().map(|stored| &stored.engine));
+        let theirs = theirs.or_else(|| stored.as_ref().map(|stored| &stored.state.engine));
         if let Some(theirs) = theirs.filter(|theirs| *theirs != engine) {
             return Err(theirs.clone());
         }
@@ -337,7 +337,7 @@ impl ClientState {
         if self.documents.contains_key(document) {
             return;
         }
-        let engine = stored.engine.clone();
+        let engine = stored.state.engine.clone();
         self.insert(document, &engine, OpenOptions::default(), Some(stored));
         if let Some(state) = self.documents.get_mut(document) {
             state.set_headless();
