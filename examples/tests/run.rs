@@ -43,6 +43,13 @@ async fn dictionary_merges_what_was_done_offline() {
 }
 
 #[tokio::test]
+async fn board_shows_two_processes_the_same() {
+    let printed = run(env!("CARGO_BIN_EXE_board"), &["--demo"]).await;
+    assert!(printed.ends_with("both see the same\n"), "{printed}");
+    assert!(printed.contains("1 write docs +0 [easy text]"), "{printed}");
+}
+
+#[tokio::test]
 async fn events_prints_both_streams() {
     let printed = run(env!("CARGO_BIN_EXE_events"), &[]).await;
     for line in [

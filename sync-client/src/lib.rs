@@ -46,8 +46,14 @@ pub use sync_core::ids::{
 };
 #[cfg(feature = "loro")]
 pub use sync_core::loro;
-pub use sync_core::mergeable::{self, LwwMap, Mergeable};
+pub use sync_core::mergeable::traits::Mergeable;
+pub use sync_core::mergeable::{
+    self, Counter, Dictionary, LwwMap, OrMap, OrSet, Register, Sequence, ValueError,
+};
 pub use sync_core::watch::{Closed, Subscription, Watch};
 pub use sync_core::wire::AccessLevel;
 #[cfg(feature = "yrs")]
 pub use sync_core::yrs;
+/// `#[derive(Mergeable)]`, with paths through this crate. See [`mergeable`].
+#[cfg(feature = "derive")]
+pub use sync_core_derive::ClientMergeable as Mergeable;

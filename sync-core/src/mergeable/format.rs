@@ -26,7 +26,7 @@
 //!          | [0, plus, minus], cell*              kind 3, counter: first what is reclaimed
 //!          | key, tags                            kind 4, observed-remove set: these until its end
 //!          | key, generation, tags, length, content            kind 5, observed-remove map: these until its end
-//!          | key, length, stamp + 1 or 0, length, content      kind 6, dictionary: these until its end
+//!          | key, causal length, stamp, length, content        kind 6, dictionary: these until its end
 //!          | floors, runs, removals               kind 7, sequence (`sequence/wire.rs`)
 //!          | (tag, length, content)*              kind 8, struct: tags ascending, each once
 //! entry    = stamp, key, 0 | length + 1, value    0: removed
@@ -42,7 +42,8 @@
 //!
 //! Every node says its kind and length, so that software which does not know the application's types can walk and
 //! merge them. The encoding of equal content is equal, byte for byte: replicas and keys are sorted, stamps numbered
-//! in the order in which the content uses them.
+//! in the order in which the content uses them. (An application that keeps parts which its types do not know numbers
+//! the stamps of those last.)
 
 use bytes::Bytes;
 

@@ -167,7 +167,8 @@ impl Rule for RemoveWins {
             (self.length, self.by) = theirs;
         }
         let generation = match theirs.0.cmp(&ours.0) {
-            std::cmp::Ordering::Equal => Generation::Held,
+            // Not of a key of which nothing is held but what has been reclaimed.
+            std::cmp::Ordering::Equal if self.by.is_some() => Generation::Held,
             std::cmp::Ordering::Greater if !is_settled => Generation::Newer,
             _ => Generation::Older,
         };

@@ -19,6 +19,10 @@ use crate::engine::EngineError;
 /// Data Types", 2018).
 ///
 /// `#[derive(Mergeable)]` (feature `derive`) implements it for structs; write it by hand only for something new.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not merge",
+    note = "plain values go into a `Register` (the last write wins), sums into a `Counter`, lists and text into a `Sequence`"
+)]
 pub trait Mergeable: Default + Clone + Send + 'static {
     /// What it is on the wire. A node of another kind is never merged: it is kept aside and passed on.
     const KIND: Kind;

@@ -61,9 +61,13 @@ impl<V: Case> Case for OrMap<u8, V> {
     fn mutate(&mut self, random: &mut Random) {
         let key = small(random, 3);
         match random.below(6) {
-            0 | 1 => drop(self.remove(&key)),
+            0 | 1 => {
+                self.remove(&key);
+            }
             2 => self.insert(key).unwrap().mutate(random),
-            3 => drop(self.entry(key).unwrap()),
+            3 => {
+                self.entry(key).unwrap();
+            }
             _ => self.entry(key).unwrap().mutate(random),
         }
     }
@@ -73,9 +77,15 @@ impl<V: Case> Case for Dictionary<u8, V> {
     fn mutate(&mut self, random: &mut Random) {
         let key = small(random, 3);
         match random.below(6) {
-            0 | 1 => drop(self.remove(&key)),
+            0 | 1 => {
+                self.remove(&key);
+            }
             2 => self.insert(key).unwrap().mutate(random),
-            3 => drop(self.get_mut(&key).map(|value| value.mutate(random))),
+            3 => {
+                if let Some(value) = self.get_mut(&key) {
+                    value.mutate(random);
+                }
+            }
             _ => self.entry(key).unwrap().mutate(random),
         }
     }

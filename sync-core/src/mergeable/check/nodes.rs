@@ -57,7 +57,7 @@ impl Rules {
                 })?,
                 Kind::Dictionary => self.keyed(body, |rules, body| {
                     body.varint("a causal length")?;
-                    rules.optional_stamp(body)?;
+                    rules.stamp(body)?;
                     rules.sized(body, depth)
                 })?,
                 Kind::Sequence => self.sequence(body)?,
@@ -238,14 +238,6 @@ impl Rules {
 
     fn stamp(self, body: &mut Cursor<'_>) -> Result<(), EngineError> {
         index(body, self.refers.n_stamps, "a stamp index")
-    }
-
-    fn optional_stamp(self, body: &mut Cursor<'_>) -> Result<(), EngineError> {
-        index(
-            body,
-            self.refers.n_stamps.saturating_add(1),
-            "a stamp index",
-        )
     }
 
     fn replica(self, body: &mut Cursor<'_>) -> Result<(), EngineError> {
