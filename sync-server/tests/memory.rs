@@ -60,8 +60,10 @@ async fn fifty_joiners_of_a_large_document_cost_one_read_one_encoding_and_twice_
     }
     let baseline = MEMORY.current_usage();
     MEMORY.reset_peak_usage();
-    let joined = joiners.iter_mut().zip(0..);
-    join_all(joined.map(|(peer, n)| join(peer, n, &state))).await;
+    // Nobody is done before everybody is there.
+    join_all(joiners.iter_mut().map(|peer| open(peer, &state))).await;
+    let reading = joiners.iter_mut().zip(0..);
+    join_all(reading.map(|(peer, n)| read(peer, n, &state))).await;
     let growth = MEMORY.peak_usage() - baseline;
     assert!(
         growth <= 2 * STATE_BYTES + N_JOINERS * SESSION_BYTES,
@@ -82,8 +84,7 @@ async fn fifty_joiners_of_a_large_document_cost_one_read_one_encoding_and_twice_
     server.shutdown(Duration::ZERO).await;
 }
 
-/// Opens the document and reads it to its end, piece by piece. One of each kind looks at what it reads.
-async fn join(peer: &mut Peer, n: usize, state: &Bytes) {
+async fn open(peer: &mut Peer, state: &Bytes) {
     let open = peer.open_message("large");
     peer.send(&Message::Open(open)).await;
     let answer = peer.next().await;
@@ -92,6 +93,10 @@ async fn join(peer: &mut Peer, n: usize, state: &Bytes) {
     };
     let total_bytes = state.len().try_into().unwrap();
     assert_eq!(opened.next, Continuation::Snapshot { total_bytes });
+}
+
+/// Reads the document to its end, piece by piece. One of each kind looks at what it reads.
+async fn read(peer: &mut Peer, n: usize, state: &Bytes) {
     let mut read = 0;
     for _ in 0..state.len().div_ceil(SNAPSHOT_PIECE_BYTES) {
         let frame = peer.next_frame().await.unwrap();
