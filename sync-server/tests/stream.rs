@@ -384,6 +384,47 @@ async fn pings_and_other_documents_are_served_between_the_pieces_of_a_large_one(
     );
 }
 
+/// Scenarios 35 and 57: large changes of many documents, more than a client takes at once, and a small one between them.
+#[tokio::test(start_paused = true)]
+async fn large_changes_of_many_documents_come_one_after_the_other_and_small_ones_in_between() {
+    const N_DOCUMENTS: usize = 12;
+    let (server, _registry) = server();
+    let mut ada = Peer::welcomed(&server, 1).await;
+    let mut bob = Peer::connect_with(&server, 2, 16 * 1024);
+    bob.hello().await;
+    let mut documents = Vec::new();
+    for n in 0..N_DOCUMENTS {
+        let name = format!("notes/{n}");
+        let ours = ada.open(&name).await;
+        let theirs = bob.open(&name).await;
+        documents.push((ours, theirs));
+    }
+    let large = "x".repeat(600_000);
+    for (ours, _) in &documents[1..] {
+        ada.push_acked(ours, 1, &large).await;
+    }
+    ada.push_acked(&documents[0].0, 1, "small").await;
+    let mut order = Vec::new();
+    while order.len() < N_DOCUMENTS {
+        let message = bob.next().await;
+        let Message::Changes(changes) = &message else {
+            panic!("expected Changes, got {message:?}");
+        };
+        let channel = changes.channel;
+        let at = documents
+            .iter()
+            .position(|(_, theirs)| theirs.channel == channel);
+        documents[at.unwrap()].1.take(message);
+        order.push(at.unwrap());
+    }
+    for (_, theirs) in &documents[1..] {
+        assert!(theirs.content == [large.clone()]);
+    }
+    assert_eq!(documents[0].1.content, ["small"]);
+    let small = order.iter().position(|at| *at == 0).unwrap();
+    assert!(small <= 2, "{order:?}");
+}
+
 /// Scenario 84.
 #[tokio::test(start_paused = true)]
 async fn a_used_id_with_other_bytes_is_refused_and_another_users_origin_is_not_taken() {

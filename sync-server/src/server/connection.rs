@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Shared;
 use super::mailbox::Mailbox;
-use super::rooms::RoomHandle;
+use super::rooms::{Polled, RoomHandle};
 use crate::auth::{AuthError, ConnectRequest};
 use crate::event::{CloseReason, ServerEvent};
 
@@ -51,6 +51,11 @@ pub(super) struct Connection<T: Transport> {
     rooms: BTreeMap<Channel, Arc<RoomHandle>>,
     /// Rooms that have something; each gets its turn.
     ready: VecDeque<Arc<RoomHandle>>,
+    /// Which of them is sending a message of several frames: one at a time, so that the client never has to put many
+    /// together.
+    in_message: Option<Channel>,
+    /// Rooms that may be waiting for their turn to do so.
+    held: BTreeMap<Channel, Arc<RoomHandle>>,
     polled: Vec<MemberOutput>,
     calls: FuturesUnordered<BoxFuture<'static, Answer>>,
     timer: Pin<Box<Sleep>>,
@@ -103,6 +108,8 @@ impl<T: Transport> Connection<T> {
             answers_bytes: 0,
             rooms: BTreeMap::new(),
             ready: VecDeque::new(),
+            in_message: None,
+            held: BTreeMap::new(),
             polled: Vec::new(),
             calls: FuturesUnordered::new(),
             is_flushed: true,
@@ -285,6 +292,8 @@ impl<T: Transport> Connection<T> {
                     if let Some(room) = self.rooms.remove(&channel) {
                         room.close(self.session.id());
                         self.ready.retain(|ready| !Arc::ptr_eq(ready, &room));
+                        self.held.remove(&channel);
+                        self.end_message(channel);
                     }
                 }
                 SessionOutput::Heads { nonce } => {
@@ -422,7 +431,12 @@ impl<T: Transport> Connection<T> {
         bytes_max: usize,
     ) -> Result<(), TransportError> {
         let mut polled = std::mem::take(&mut self.polled);
-        let has_more = room.poll(self.session.id(), bytes_max, &mut polled);
+        let channel = room.channel();
+        let may_begin = self.in_message.is_none_or(|sending| sending == channel);
+        let Polled {
+            has_more,
+            is_in_message,
+        } = room.poll(self.session.id(), bytes_max, may_begin, &mut polled);
         for output in polled.drain(..) {
             match output {
                 MemberOutput::Frame(frame) => self.send(frame)?,
@@ -436,10 +450,26 @@ impl<T: Transport> Connection<T> {
             }
         }
         self.polled = polled;
+        if is_in_message {
+            self.in_message = Some(channel);
+        } else {
+            self.end_message(channel);
+        }
         if has_more {
             self.ready.push_back(room);
+        } else if !may_begin {
+            self.held.insert(channel, room);
         }
         Ok(())
+    }
+
+    /// If this room was sending a message of several frames, the others may.
+    fn end_message(&mut self, channel: Channel) {
+        if self.in_message == Some(channel) {
+            self.in_message = None;
+            self.ready
+                .extend(std::mem::take(&mut self.held).into_values());
+        }
     }
 
     fn send(&mut self, frame: Bytes) -> Result<(), TransportError> {

@@ -101,6 +101,15 @@ struct RoomState {
     is_loaded: bool,
 }
 
+/// Where a room stands with a session that has just polled it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Polled {
+    /// There may be something more.
+    pub(super) has_more: bool,
+    /// The session has been sent a part of a message.
+    pub(super) is_in_message: bool,
+}
+
 impl Shared {
     /// Opens a document for a session: in its room, or in one made for it.
     pub(super) fn join(
@@ -192,18 +201,27 @@ impl RoomHandle {
         lock(&self.state).room.head_for(session)
     }
 
-    /// Takes what the room has for a session, up to about so many bytes; false if that was all.
+    /// Takes what the room has for a session, up to about so many bytes, and says whether there may be more.
     pub(super) fn poll(
         self: &Arc<Self>,
         session: SessionId,
         bytes_max: usize,
+        may_begin: bool,
         outputs: &mut Vec<MemberOutput>,
-    ) -> bool {
+    ) -> Polled {
         self.turn(|state, now| {
             let mut bytes = 0;
             while bytes < bytes_max {
-                let Some(output) = state.room.poll_member(now, session) else {
-                    return false;
+                let output = if may_begin {
+                    state.room.poll_member(now, session)
+                } else {
+                    state.room.poll_member_small(now, session)
+                };
+                let Some(output) = output else {
+                    return Polled {
+                        has_more: false,
+                        is_in_message: false,
+                    };
                 };
                 match &output {
                     MemberOutput::Frame(frame) => bytes += frame.len(),
@@ -214,7 +232,10 @@ impl RoomHandle {
                 }
                 outputs.push(output);
             }
-            true
+            Polled {
+                has_more: true,
+                is_in_message: state.room.is_in_message(session),
+            }
         })
     }
 

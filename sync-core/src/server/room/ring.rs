@@ -114,6 +114,15 @@ impl Sending {
         Some(frame)
     }
 
+    /// Whether it is one transport message in all.
+    pub(super) fn is_single(&self) -> bool {
+        let left = match &self.rest {
+            Rest::Cut(fragments) => fragments.len(),
+            Rest::Shared(pieces) => pieces.len(),
+        };
+        self.next == 0 && left <= 1
+    }
+
     pub(super) fn is_done(&self) -> bool {
         match &self.rest {
             Rest::Cut(fragments) => fragments.len() == 0,

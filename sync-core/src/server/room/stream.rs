@@ -20,6 +20,8 @@ use crate::wire::{
 enum Need {
     Nothing,
     Tail(Seq),
+    /// The session's leave to begin a message of several frames.
+    Leave,
 }
 
 impl Room {
@@ -27,9 +29,32 @@ impl Room {
     /// there is again. May leave something in [`poll_output`](Room::poll_output).
     #[must_use]
     pub fn poll_member(&mut self, now: Time, session: SessionId) -> Option<MemberOutput> {
+        self.poll_member_with(now, session, true)
+    }
+
+    /// As [`poll_member`](Self::poll_member), but begins no message of several frames: another room is sending the
+    /// session one, and a client puts together only a few at once. Those wait until the room is polled without that.
+    #[must_use]
+    pub fn poll_member_small(&mut self, now: Time, session: SessionId) -> Option<MemberOutput> {
+        self.poll_member_with(now, session, false)
+    }
+
+    /// Whether the session has been sent a part of a message, and not yet all of it.
+    #[must_use]
+    pub fn is_in_message(&self, session: SessionId) -> bool {
+        let member = self.members.get(&session);
+        member.is_some_and(|member| member.begun_message().is_some())
+    }
+
+    fn poll_member_with(
+        &mut self,
+        now: Time,
+        session: SessionId,
+        may_begin: bool,
+    ) -> Option<MemberOutput> {
         let (channel, head) = (self.channel, self.head());
         let member = self.members.get_mut(&session)?;
-        match member.poll(channel, session, head, &self.ring) {
+        match member.poll(channel, session, head, &self.ring, may_begin) {
             Ok(MemberOutput::Left) => {
                 self.remove(now, session);
                 self.turn(now);
@@ -194,6 +219,7 @@ impl Member {
         session: SessionId,
         head: Seq,
         ring: &Ring,
+        may_begin: bool,
     ) -> Result<MemberOutput, Need> {
         if self.settled > 0 {
             return Ok(MemberOutput::Settled(std::mem::take(&mut self.settled)));
@@ -246,8 +272,13 @@ impl Member {
                 self.settled = self.settled.saturating_add(control.charge);
                 return Ok(MemberOutput::Frame(control.frame));
             }
-            if let Some((encoded, last)) = stream.catch_up.pop_front() {
-                stream.sending = Some((encoded.send(compression), last));
+            if let Some((encoded, last)) = stream.catch_up.front() {
+                let sending = encoded.send(compression);
+                if !may_begin && !sending.is_single() {
+                    return Err(Need::Leave);
+                }
+                stream.sending = Some((sending, *last));
+                stream.catch_up.pop_front();
                 continue;
             }
             if next > head {
@@ -264,7 +295,11 @@ impl Member {
                 .sole
                 .filter(|sole| sole.session == session && sole.generation == generation);
             let Some(own) = own else {
-                stream.sending = Some((frame.encoded.send(compression), frame.last));
+                let sending = frame.encoded.send(compression);
+                if !may_begin && !sending.is_single() {
+                    return Err(Need::Leave);
+                }
+                stream.sending = Some((sending, frame.last));
                 continue;
             };
             let ack = Ack {
