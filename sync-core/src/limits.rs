@@ -39,6 +39,9 @@ pub struct Limits {
     pub change_bytes_max: usize,
     /// Unacknowledged changes on one session, in bytes of [`change_charge`]. Default 1 MiB; one larger change may always travel alone.
     pub push_window_bytes: usize,
+    /// Bytes of the log in memory for one session that is behind, beyond what several of a document's sessions share and the
+    /// first 16 KiB for each document. Default 1 MiB; what is read at once, and one larger change, may always be there alone.
+    pub catch_up_bytes_max: usize,
     /// Documents open on one session. Default 1,000.
     pub documents_per_session_max: usize,
     /// Connections at once. Default 100,000.
@@ -59,6 +62,7 @@ impl Default for Limits {
             message_bytes_max: 64 * 1024 * 1024,
             change_bytes_max: 1024 * 1024,
             push_window_bytes: 1024 * 1024,
+            catch_up_bytes_max: 1024 * 1024,
             documents_per_session_max: 1_000,
             connections_max: 100_000,
             fragmented_messages_max: 4,

@@ -5,15 +5,18 @@ mod common;
 mod registries;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use common::*;
 use registries::{Registry, registry};
 use sync_core::error::ErrorCode;
-use sync_core::history::Seq;
+use sync_core::history::{Cursor, Epoch, Seq};
 use sync_core::ids::{EngineId, OriginId};
 use sync_core::wire::*;
-use sync_server::registry::{FaultyRegistry, HoldPoint, ServerRegistry, Snapshot, Tail};
+use sync_server::registry::{
+    Call, FaultyRegistry, HoldPoint, MemoryRegistry, ServerRegistry, Snapshot, Tail,
+};
 use sync_server::{EngineError, InProcess, Server, ValidateLimits, Validator};
 
 /// Scenario 30.
@@ -423,6 +426,61 @@ async fn large_changes_of_many_documents_come_one_after_the_other_and_small_ones
     assert_eq!(documents[0].1.content, ["small"]);
     let small = order.iter().position(|at| *at == 0).unwrap();
     assert!(small <= 2, "{order:?}");
+}
+
+/// Scenarios 35 and 48: what is read ahead for a session has a bound, however many documents it is behind in.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_behind_in_many_documents_has_little_of_them_in_memory() {
+    const N_DOCUMENTS: usize = 40;
+    let registry = Arc::new(FaultyRegistry::new(MemoryRegistry::new()));
+    let server = builder(Arc::clone(&registry))
+        .ring_bytes_max(1)
+        .build()
+        .unwrap();
+    let mut ada = Peer::welcomed(&server, 1).await;
+    let change = "x".repeat(50_000);
+    for n in 0..N_DOCUMENTS {
+        let ours = ada.open(&format!("notes/{n}")).await;
+        for number in 1..=12 {
+            ada.push_acked(&ours, number, &change).await;
+        }
+    }
+    let tails = || {
+        let calls = registry.calls();
+        let tails = calls
+            .iter()
+            .filter(|call| matches!(call, Call::Tail { .. }));
+        tails.count()
+    };
+    let mut bob = Peer::connect_with(&server, 2, 16 * 1024);
+    bob.hello().await;
+    for n in 0..N_DOCUMENTS {
+        let mut open = bob.open_message(&format!("notes/{n}"));
+        open.cursor = Some(Cursor::start(epoch_of(&registry, n).await));
+        bob.send(&Message::Open(open)).await;
+    }
+    let before = tails();
+    // Everything is asked for, and nothing is read.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let opened = N_DOCUMENTS;
+    let ahead = tails() - before;
+    assert!(ahead <= opened + 4, "{ahead} reads");
+    // Each gets all that it lacks in the end.
+    let mut received = std::collections::BTreeMap::new();
+    while received.values().sum::<usize>() < 12 * N_DOCUMENTS {
+        if let Message::Changes(changes) = bob.next().await {
+            *received.entry(changes.channel).or_insert(0) += changes.changes.len();
+        }
+    }
+    assert!(received.values().all(|n| *n == 12), "{received:?}");
+}
+
+async fn epoch_of(registry: &FaultyRegistry<MemoryRegistry>, n: usize) -> Epoch {
+    let meta = registry
+        .inner()
+        .meta(&document(&format!("notes/{n}")))
+        .await;
+    meta.unwrap().epoch
 }
 
 /// Scenario 84.

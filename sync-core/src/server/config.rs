@@ -182,6 +182,11 @@ impl RoomConfig {
         }
     }
 
+    /// Bytes of changes read for a member before its open is answered; what it lacks beyond them, when its turn comes.
+    pub(super) const fn open_bytes(&self) -> usize {
+        self.catch_up_bytes / 16
+    }
+
     /// Delay before attempt `n`, from 1.
     pub(super) fn retry_delay(&self, n: u32) -> Duration {
         let factor = 1_u32.checked_shl(n.saturating_sub(1)).unwrap_or(u32::MAX);

@@ -17,7 +17,7 @@ mod session;
 pub use config::{Engines, RoomConfig, SessionConfig};
 pub use registry::{RegistryAnswer, RegistryRequest, RequestNumber};
 pub use room::{
-    CheckRequest, FoldError, FoldRequest, FoldedLog, MemberOutput, OpenRequest, Room, RoomEvent,
-    RoomOutput, RoomPhase, RoomUnloaded, UncheckedChange, Verdict,
+    Allowance, CheckRequest, FoldError, FoldRequest, FoldedLog, MemberOutput, Occupied,
+    OpenRequest, Room, RoomEvent, RoomOutput, RoomPhase, RoomUnloaded, UncheckedChange, Verdict,
 };
 pub use session::{AuthenticateRequest, JoinRequest, ServerSession, SessionEvent, SessionOutput};

@@ -1,6 +1,6 @@
 //! One connection: the task that owns its transport.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -14,14 +14,16 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use sync_core::error::{ErrorCode, PeerError};
 use sync_core::ids::{Channel, DocumentId, OriginId, RequestId, User};
-use sync_core::server::{JoinRequest, MemberOutput, ServerSession, SessionEvent, SessionOutput};
+use sync_core::server::{
+    Allowance, JoinRequest, MemberOutput, Occupied, ServerSession, SessionEvent, SessionOutput,
+};
 use sync_core::transport::{PeerInfo, Transport, TransportError};
 use sync_core::wire::AccessLevel;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Shared;
 use super::mailbox::Mailbox;
-use super::rooms::{Polled, RoomHandle};
+use super::rooms::RoomHandle;
 use crate::auth::{AuthError, ConnectRequest};
 use crate::event::{CloseReason, ServerEvent};
 
@@ -54,7 +56,9 @@ pub(super) struct Connection<T: Transport> {
     /// Which of them is sending a message of several frames: one at a time, so that the client never has to put many
     /// together.
     in_message: Option<Channel>,
-    /// Rooms that may be waiting for their turn to do so.
+    /// Those that are reading the log for the session, or have rows of it in memory.
+    catching_up: BTreeSet<Channel>,
+    /// Rooms that may be waiting for leave to do either.
     held: BTreeMap<Channel, Arc<RoomHandle>>,
     polled: Vec<MemberOutput>,
     calls: FuturesUnordered<BoxFuture<'static, Answer>>,
@@ -109,6 +113,7 @@ impl<T: Transport> Connection<T> {
             rooms: BTreeMap::new(),
             ready: VecDeque::new(),
             in_message: None,
+            catching_up: BTreeSet::new(),
             held: BTreeMap::new(),
             polled: Vec::new(),
             calls: FuturesUnordered::new(),
@@ -293,7 +298,7 @@ impl<T: Transport> Connection<T> {
                         room.close(self.session.id());
                         self.ready.retain(|ready| !Arc::ptr_eq(ready, &room));
                         self.held.remove(&channel);
-                        self.end_message(channel);
+                        self.note(channel, None);
                     }
                 }
                 SessionOutput::Heads { nonce } => {
@@ -432,11 +437,8 @@ impl<T: Transport> Connection<T> {
     ) -> Result<(), TransportError> {
         let mut polled = std::mem::take(&mut self.polled);
         let channel = room.channel();
-        let may_begin = self.in_message.is_none_or(|sending| sending == channel);
-        let Polled {
-            has_more,
-            is_in_message,
-        } = room.poll(self.session.id(), bytes_max, may_begin, &mut polled);
+        let allowance = self.allowance(channel);
+        let (has_more, occupied) = room.poll(self.session.id(), bytes_max, allowance, &mut polled);
         for output in polled.drain(..) {
             match output {
                 MemberOutput::Frame(frame) => self.send(frame)?,
@@ -450,23 +452,44 @@ impl<T: Transport> Connection<T> {
             }
         }
         self.polled = polled;
-        if is_in_message {
-            self.in_message = Some(channel);
-        } else {
-            self.end_message(channel);
-        }
+        self.note(channel, Some(occupied));
         if has_more {
             self.ready.push_back(room);
-        } else if !may_begin {
+        } else if allowance != self.allowance(channel) {
+            // It has made room itself, and gets in line for that.
+            self.ready.push_back(room);
+        } else if allowance != Allowance::ALL {
             self.held.insert(channel, room);
         }
         Ok(())
     }
 
-    /// If this room was sending a message of several frames, the others may.
-    fn end_message(&mut self, channel: Channel) {
-        if self.in_message == Some(channel) {
+    /// What a room may do for this session now.
+    fn allowance(&self, channel: Channel) -> Allowance {
+        let config = &self.server.room_config;
+        let at_once = config.limits.catch_up_bytes_max / config.catch_up_bytes.max(1);
+        Allowance {
+            large: self.in_message.is_none_or(|sending| sending == channel),
+            read: self.catching_up.len() < at_once.max(1),
+        }
+    }
+
+    /// Notes what a room has under way for this session, if it is still there; others may go on when it is done.
+    fn note(&mut self, channel: Channel, occupied: Option<Occupied>) {
+        let was_in_message = self.in_message == Some(channel);
+        let in_message = occupied.is_some_and(|occupied| occupied.in_message);
+        if in_message {
+            self.in_message = Some(channel);
+        } else if was_in_message {
             self.in_message = None;
+        }
+        let catching_up = occupied.is_some_and(|occupied| occupied.catching_up);
+        let was_catching_up = if catching_up {
+            !self.catching_up.insert(channel)
+        } else {
+            self.catching_up.remove(&channel)
+        };
+        if (was_in_message && !in_message) || (was_catching_up && !catching_up) {
             self.ready
                 .extend(std::mem::take(&mut self.held).into_values());
         }

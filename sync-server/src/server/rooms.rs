@@ -13,8 +13,9 @@ use sync_core::history::{Epoch, Seq};
 use sync_core::ids::{Channel, DocumentId, SessionId};
 use sync_core::registry::RegistryError;
 use sync_core::server::{
-    CheckRequest, FoldError, FoldRequest, FoldedLog, MemberOutput, OpenRequest, RegistryAnswer,
-    RegistryRequest, RequestNumber, Room, RoomEvent, RoomOutput, RoomPhase, RoomUnloaded,
+    Allowance, CheckRequest, FoldError, FoldRequest, FoldedLog, MemberOutput, Occupied,
+    OpenRequest, RegistryAnswer, RegistryRequest, RequestNumber, Room, RoomEvent, RoomOutput,
+    RoomPhase, RoomUnloaded,
 };
 use sync_core::time::Time;
 use sync_core::wire::{FoldOffer, Push};
@@ -99,15 +100,6 @@ struct RoomState {
     timeout: Option<Time>,
     /// Whether it has been told that the document is live, and not that it is not any more.
     is_loaded: bool,
-}
-
-/// Where a room stands with a session that has just polled it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Polled {
-    /// There may be something more.
-    pub(super) has_more: bool,
-    /// The session has been sent a part of a message.
-    pub(super) is_in_message: bool,
 }
 
 impl Shared {
@@ -201,27 +193,20 @@ impl RoomHandle {
         lock(&self.state).room.head_for(session)
     }
 
-    /// Takes what the room has for a session, up to about so many bytes, and says whether there may be more.
+    /// Takes what the room has for a session, up to about so many bytes, and says whether there may be more
+    /// and what the session has under way here.
     pub(super) fn poll(
         self: &Arc<Self>,
         session: SessionId,
         bytes_max: usize,
-        may_begin: bool,
+        allowance: Allowance,
         outputs: &mut Vec<MemberOutput>,
-    ) -> Polled {
+    ) -> (bool, Occupied) {
         self.turn(|state, now| {
             let mut bytes = 0;
             while bytes < bytes_max {
-                let output = if may_begin {
-                    state.room.poll_member(now, session)
-                } else {
-                    state.room.poll_member_small(now, session)
-                };
-                let Some(output) = output else {
-                    return Polled {
-                        has_more: false,
-                        is_in_message: false,
-                    };
+                let Some(output) = state.room.poll_member_within(now, session, allowance) else {
+                    return (false, state.room.occupied(session));
                 };
                 match &output {
                     MemberOutput::Frame(frame) => bytes += frame.len(),
@@ -232,10 +217,7 @@ impl RoomHandle {
                 }
                 outputs.push(output);
             }
-            Polled {
-                has_more: true,
-                is_in_message: state.room.is_in_message(session),
-            }
+            (true, state.room.occupied(session))
         })
     }
 

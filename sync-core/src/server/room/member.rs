@@ -152,6 +152,14 @@ impl Member {
         }
     }
 
+    /// Whether rows of the log are being read for it, or have been and are not sent yet.
+    pub(super) fn is_catching_up(&self) -> bool {
+        match &self.state {
+            MemberState::Streaming(stream) => stream.is_reading || !stream.catch_up.is_empty(),
+            _ => false,
+        }
+    }
+
     /// Id of the message of which the client holds a part.
     pub(super) fn begun_message(&self) -> Option<u32> {
         match &self.state {

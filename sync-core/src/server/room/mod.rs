@@ -43,6 +43,7 @@ use self::push::Item;
 use self::reconcile::Slot;
 use self::requests::{Purpose, absence};
 use self::ring::Ring;
+pub use self::stream::{Allowance, Occupied};
 use super::config::RoomConfig;
 use super::registry::RequestNumber;
 use crate::history::Seq;

@@ -185,7 +185,8 @@ impl Room {
         number: RequestNumber,
         meta: DocumentMeta,
     ) {
-        let max_bytes = self.config.catch_up_bytes;
+        // A session may open many documents at once. Who lacks more is sent the rest when its turn comes.
+        let max_bytes = self.config.open_bytes();
         let Some(member) = self.live(key) else {
             return;
         };

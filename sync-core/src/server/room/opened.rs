@@ -101,7 +101,12 @@ impl Room {
         let mut takes_turn = false;
         let (next, state) = match verdict {
             _ if must_wait => (Continuation::Wait, MemberState::Waiting),
-            Verdict::Resume(from, rows) => {
+            Verdict::Resume(from, mut rows) => {
+                // One change may be larger than what was asked for: it is read again when it can be sent.
+                let bytes: usize = rows.iter().map(|row| row.bytes.len()).sum();
+                if bytes > self.config.open_bytes() {
+                    rows.clear();
+                }
                 let mut stream = Stream::new(from.next());
                 stream.catch_up = self.encode_rows(from, rows).into();
                 (Continuation::Resume, MemberState::Streaming(stream))

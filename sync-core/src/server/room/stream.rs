@@ -16,11 +16,41 @@ use crate::wire::{
     encode_frame,
 };
 
+/// What a room may do for a session at the moment, which has other rooms too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "made by whoever polls")]
+pub struct Allowance {
+    /// Begin a message of several frames. A client puts only a few of those together at once.
+    pub large: bool,
+    /// Read the log for the session, which then has up to [`RoomConfig::catch_up_bytes`] of it in memory.
+    ///
+    /// [`RoomConfig::catch_up_bytes`]: crate::server::RoomConfig::catch_up_bytes
+    pub read: bool,
+}
+
+impl Allowance {
+    /// Everything.
+    pub const ALL: Self = Self {
+        large: true,
+        read: true,
+    };
+}
+
+/// Where a session stands in a room, for its next [`Allowance`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Occupied {
+    /// It has been sent a part of a message, and not yet all of it.
+    pub in_message: bool,
+    /// Rows of the log are being read for it, or are in memory and not sent yet.
+    pub catching_up: bool,
+}
+
 /// What a member needs before it can be sent more.
 enum Need {
     Nothing,
     Tail(Seq),
-    /// The session's leave to begin a message of several frames.
+    /// The session's leave to do what its [`Allowance`] does not hold.
     Leave,
 }
 
@@ -29,32 +59,21 @@ impl Room {
     /// there is again. May leave something in [`poll_output`](Room::poll_output).
     #[must_use]
     pub fn poll_member(&mut self, now: Time, session: SessionId) -> Option<MemberOutput> {
-        self.poll_member_with(now, session, true)
+        self.poll_member_within(now, session, Allowance::ALL)
     }
 
-    /// As [`poll_member`](Self::poll_member), but begins no message of several frames: another room is sending the
-    /// session one, and a client puts together only a few at once. Those wait until the room is polled without that.
+    /// As [`poll_member`](Self::poll_member), but does only what is allowed: `None` may also mean that the session has
+    /// to poll again with more, and nobody will say so.
     #[must_use]
-    pub fn poll_member_small(&mut self, now: Time, session: SessionId) -> Option<MemberOutput> {
-        self.poll_member_with(now, session, false)
-    }
-
-    /// Whether the session has been sent a part of a message, and not yet all of it.
-    #[must_use]
-    pub fn is_in_message(&self, session: SessionId) -> bool {
-        let member = self.members.get(&session);
-        member.is_some_and(|member| member.begun_message().is_some())
-    }
-
-    fn poll_member_with(
+    pub fn poll_member_within(
         &mut self,
         now: Time,
         session: SessionId,
-        may_begin: bool,
+        allowance: Allowance,
     ) -> Option<MemberOutput> {
         let (channel, head) = (self.channel, self.head());
         let member = self.members.get_mut(&session)?;
-        match member.poll(channel, session, head, &self.ring, may_begin) {
+        match member.poll(channel, session, head, &self.ring, allowance) {
             Ok(MemberOutput::Left) => {
                 self.remove(now, session);
                 self.turn(now);
@@ -75,6 +94,16 @@ impl Room {
                 }
                 None
             }
+        }
+    }
+
+    /// What the session has under way here.
+    #[must_use]
+    pub fn occupied(&self, session: SessionId) -> Occupied {
+        let member = self.members.get(&session);
+        Occupied {
+            in_message: member.is_some_and(|member| member.begun_message().is_some()),
+            catching_up: member.is_some_and(Member::is_catching_up),
         }
     }
 
@@ -219,7 +248,7 @@ impl Member {
         session: SessionId,
         head: Seq,
         ring: &Ring,
-        may_begin: bool,
+        allowance: Allowance,
     ) -> Result<MemberOutput, Need> {
         if self.settled > 0 {
             return Ok(MemberOutput::Settled(std::mem::take(&mut self.settled)));
@@ -274,7 +303,7 @@ impl Member {
             }
             if let Some((encoded, last)) = stream.catch_up.front() {
                 let sending = encoded.send(compression);
-                if !may_begin && !sending.is_single() {
+                if !allowance.large && !sending.is_single() {
                     return Err(Need::Leave);
                 }
                 stream.sending = Some((sending, *last));
@@ -287,8 +316,10 @@ impl Member {
             let Some(frame) = ring.starting_at(next) else {
                 return Err(if stream.is_reading {
                     Need::Nothing
-                } else {
+                } else if allowance.read {
                     Need::Tail(Seq(next.0.saturating_sub(1)))
+                } else {
+                    Need::Leave
                 });
             };
             let own = frame
@@ -296,7 +327,7 @@ impl Member {
                 .filter(|sole| sole.session == session && sole.generation == generation);
             let Some(own) = own else {
                 let sending = frame.encoded.send(compression);
-                if !may_begin && !sending.is_single() {
+                if !allowance.large && !sending.is_single() {
                     return Err(Need::Leave);
                 }
                 stream.sending = Some((sending, frame.last));

@@ -180,3 +180,63 @@ fn an_open_in_the_middle_of_a_message_gives_the_message_up() {
     assert!(matches!(world.next(BOB), Some(Message::Opened(_))));
     assert_eq!(texts(&world.next(BOB).unwrap()), [large.as_bytes()]);
 }
+
+#[test]
+fn what_a_session_does_not_allow_now_waits_and_small_things_go_on() {
+    const SMALL: Allowance = Allowance {
+        large: false,
+        read: true,
+    };
+    let mut world = World::new();
+    world.open(ADA);
+    world.open(BOB);
+    world.all(BOB);
+    world.push(ADA, 1, &["small"]);
+    world.push(ADA, 2, &[&"x".repeat(200_000)]);
+    let within = |world: &mut World, allowance| {
+        let now = world.now;
+        match world.room.poll_member_within(now, BOB, allowance) {
+            Some(MemberOutput::Frame(frame)) => Some(decode_frame(frame, 1 << 20).unwrap()),
+            _ => None,
+        }
+    };
+    assert!(matches!(
+        within(&mut world, SMALL),
+        Some(Message::Changes(_))
+    ));
+    assert_eq!(within(&mut world, SMALL), None);
+    assert!(!world.room.occupied(BOB).in_message);
+    assert!(matches!(
+        within(&mut world, Allowance::ALL),
+        Some(Message::Fragment(_))
+    ));
+    // Begun is begun: the rest needs no leave.
+    assert!(world.room.occupied(BOB).in_message);
+    while within(&mut world, SMALL).is_some() {}
+    assert!(!world.room.occupied(BOB).in_message);
+    assert_eq!(world.room.poll_member(world.now, BOB), None);
+}
+
+#[test]
+fn the_log_is_read_for_a_session_only_with_its_leave() {
+    const NO_READ: Allowance = Allowance {
+        large: true,
+        read: false,
+    };
+    let mut world = World::with(|config| config.ring_bytes_max = 1);
+    world.open(ADA);
+    world.open(BOB);
+    world.all(BOB);
+    for number in 1..=3 {
+        world.push(ADA, number, &["x"]);
+    }
+    let now = world.now;
+    assert_eq!(world.room.poll_member_within(now, BOB, NO_READ), None);
+    world.run();
+    assert_eq!(world.registry.n_tails, 0);
+    assert!(!world.room.occupied(BOB).catching_up);
+    assert_eq!(world.room.poll_member(now, BOB), None);
+    assert!(world.room.occupied(BOB).catching_up);
+    assert_eq!(world.follow(BOB, 0), ["x", "x", "x"]);
+    assert!(!world.room.occupied(BOB).catching_up);
+}
