@@ -35,6 +35,7 @@ pub use sync_core::client::{
 pub use sync_core::engine::automerge::Automerge;
 #[cfg(feature = "loro")]
 pub use sync_core::engine::loro::Loro;
+pub use sync_core::engine::opaque::{Opaque, OpaqueEdit, OpaqueLog};
 pub use sync_core::engine::typed::Typed;
 #[cfg(feature = "yrs")]
 pub use sync_core::engine::yrs::Yrs;

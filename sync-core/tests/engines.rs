@@ -1,6 +1,6 @@
 //! Every engine of this crate passes the suite.
 
-use sync_core::engine::suite::{Suite, TypedProbe};
+use sync_core::engine::suite::{OpaqueProbe, Suite, TypedProbe};
 
 macro_rules! passes {
     ($name:ident, $probe:ty, $cases:literal) => {
@@ -28,6 +28,7 @@ macro_rules! passes {
 }
 
 passes!(typed, TypedProbe, 300);
+passes!(opaque, OpaqueProbe, 300);
 #[cfg(feature = "yrs")]
 passes!(yrs, sync_core::engine::suite::YrsProbe, 200);
 #[cfg(feature = "loro")]

@@ -178,7 +178,7 @@ impl<E: Engine> Replica<E> {
             .iter()
             .map(|change| change.bytes.clone())
             .collect();
-        replica.main.import(&outbox)?;
+        replica.main.import_pending(&outbox)?;
         // Nobody has seen the empty document that this began with.
         let _ = replica.main.drain();
         Ok(replica)
@@ -285,7 +285,7 @@ impl<E: Engine> Replica<E> {
             }
             Job::Merge { keep } => self.merge(&outbox(), *keep),
             Job::Replace { keep } => self.replace(&pending(), *keep),
-            Job::Snapshot => Ok(JobOutcome::Snapshot(self.snapshot_if(true))),
+            Job::Snapshot => Ok(JobOutcome::Snapshot(self.main.fold().ok())),
             Job::Fold => Ok(JobOutcome::Snapshot(self.fold())),
         };
         match outcome {
@@ -329,8 +329,8 @@ impl<E: Engine> Replica<E> {
                 snapshot: None,
             });
         };
-        let pending = if shadow.import(&[])?.pending {
-            // A version says nothing of what waits, a snapshot holds it.
+        let pending = if self.main.follows_the_log() || shadow.import(&[])?.pending {
+            // A version says nothing of what waits, nor of where things stand in the log: a snapshot does.
             self.main.import_snapshot(&shadow.snapshot()?)?.pending
         } else {
             let news = shadow.since(&self.main.version())?;
@@ -366,10 +366,10 @@ impl<E: Engine> Replica<E> {
                 snapshot: None,
             });
         };
-        let pending = shadow.import(&work.kept)?.pending;
+        let pending = shadow.import_pending(&work.kept)?.pending;
         let replayed = !work.replayed.is_empty()
             && shadow.can_rebase()
-            && shadow.import(&work.replayed).is_ok();
+            && shadow.import_pending(&work.replayed).is_ok();
         // How the shadow came to be is no news: the application is told of the replacement.
         drop(shadow.drain());
         if let Some(wake) = &self.wake {
@@ -394,7 +394,7 @@ impl<E: Engine> Replica<E> {
         if self.main.is_poisoned() {
             return None;
         }
-        let folded = self.main.snapshot().ok()?;
+        let folded = self.main.fold().ok()?;
         let mut proof = self
             .engine
             .create(ReplicaSeed(self.seeds.next_u128()))

@@ -9,6 +9,8 @@ pub(crate) mod fold;
 mod ledger;
 #[cfg(feature = "loro")]
 pub mod loro;
+pub mod opaque;
+mod sealer;
 #[cfg(any(test, feature = "test-suite"))]
 pub mod suite;
 pub mod typed;
@@ -22,7 +24,8 @@ use bytes::Bytes;
 
 pub use self::fold::Folder;
 pub use self::ledger::{ImportLedger, Ledger, Taken};
-use crate::ids::EngineId;
+pub use self::sealer::{Sealer, Unreadable};
+use crate::ids::{DocumentId, EngineId};
 
 /// What a replica holds, in the engine's own encoding. Equal versions mean equal content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,6 +142,9 @@ pub enum EngineError {
         /// What speaks against it.
         what: &'static str,
     },
+    /// What is here was sealed with a key that has not been given.
+    #[error("sealed with a key that has not been given")]
+    WrongKey,
     /// A fold does not read back as what it was made of.
     #[error("the folded snapshot does not read back as what was folded")]
     Unproven,
@@ -189,6 +195,15 @@ pub trait Document: Send + 'static {
     /// [`EngineError`] if one is refused; those before it may have been imported.
     fn import(&mut self, changes: &[Bytes]) -> Result<Imported, EngineError>;
 
+    /// Imports changes that wait in the outbox: the log will bring them again. The same as [`import`](Self::import), but
+    /// for documents that [follow the log](Self::follows_the_log).
+    ///
+    /// # Errors
+    /// As [`import`](Self::import).
+    fn import_pending(&mut self, changes: &[Bytes]) -> Result<Imported, EngineError> {
+        self.import(changes)
+    }
+
     /// Imports a whole state made by [`snapshot`](Self::snapshot), merging it with what is here.
     ///
     /// # Errors
@@ -207,6 +222,26 @@ pub trait Document: Send + 'static {
     /// # Errors
     /// [`EngineError`] if the engine cannot encode it.
     fn snapshot(&mut self) -> Result<Bytes, EngineError>;
+
+    /// As [`snapshot`](Self::snapshot), in as few bytes as the application can make it, for a log that is to become short.
+    /// What is pending may be left out.
+    ///
+    /// # Errors
+    /// [`EngineError`] if the engine cannot encode it.
+    fn fold(&mut self) -> Result<Bytes, EngineError> {
+        self.snapshot()
+    }
+
+    /// Whether it matters to the document where the log has its changes, so that a merge must import the whole state that
+    /// the server has, and not just what is lacking.
+    fn follows_the_log(&self) -> bool {
+        false
+    }
+
+    /// What of the log the document cannot read.
+    fn unreadable(&self) -> Unreadable {
+        Unreadable::default()
+    }
 
     /// Nobody will read or edit this replica: it only imports, and tells versions, differences and snapshots. Engines that
     /// can do that for less do so from here on. Called on a replica that is still empty, if at all.
@@ -272,6 +307,19 @@ pub trait Engine: Clone + Send + Sync + 'static {
 
     /// Name of the engine, the same on every peer.
     fn id(&self) -> EngineId;
+
+    /// The value for one document. The same, unless something depends on which document it is.
+    #[must_use]
+    fn bind(self, document: &DocumentId) -> Self {
+        let _ = document;
+        self
+    }
+
+    /// What seals the document's changes when they are given their ids. None, if changes stay as the document hands them
+    /// over.
+    fn sealer(&self) -> Option<Arc<dyn Sealer>> {
+        None
+    }
 
     /// An empty replica.
     ///

@@ -96,7 +96,7 @@ impl World {
         Self::assemble(Over::Memory, auth, |builder| builder).await
     }
 
-    async fn assemble(
+    pub async fn assemble(
         over: Over,
         auth: Auth,
         configure: impl FnOnce(ServerBuilder) -> ServerBuilder,

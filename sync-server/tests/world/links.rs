@@ -118,9 +118,13 @@ impl<E: Engine + Validator> World<E> {
                 SessionOutput::Send(frame) => self.send_down(session, frame),
                 SessionOutput::Authenticate(_) => panic!("the user is given"),
                 SessionOutput::Authorize { request, .. } => {
+                    let level = if self.is_relayed() {
+                        AccessLevel::Maintain
+                    } else {
+                        AccessLevel::Write
+                    };
                     let link = self.links.get_mut(&session).unwrap();
-                    link.session
-                        .handle_authorized(self.now, request, Ok(AccessLevel::Write));
+                    link.session.handle_authorized(self.now, request, Ok(level));
                 }
                 SessionOutput::Join(join) => {
                     let document = join.document.clone();
@@ -138,6 +142,14 @@ impl<E: Engine + Validator> World<E> {
                         && let Some(room) = self.rooms.get_mut(&document)
                     {
                         room.handle_push(self.now, session, push);
+                        self.perform_room(&document);
+                    }
+                }
+                SessionOutput::FoldOffer(offer) => {
+                    if let Some(document) = self.channels.get(&offer.channel).cloned()
+                        && let Some(room) = self.rooms.get_mut(&document)
+                    {
+                        room.handle_fold_offer(self.now, session, offer);
                         self.perform_room(&document);
                     }
                 }

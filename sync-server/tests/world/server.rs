@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sync_core::engine::{Engine, Validator};
 use sync_core::history::Seq;
-use sync_core::ids::{Channel, DocumentId, SessionId};
+use sync_core::ids::{Channel, DocumentId, EngineId, SessionId};
 use sync_core::registry::{DocumentMeta, Snapshot, StoredChange, Tail};
 use sync_core::server::{
     Engines, FoldError, FoldRequest, FoldedLog, MemberOutput, RegistryAnswer, RegistryRequest,
@@ -66,11 +66,17 @@ impl<E: Engine + Validator> World<E> {
 
     pub(super) fn engines(&self) -> Engines {
         let mut engines = Engines::new();
-        engines.insert(match &self.validator {
-            Some(validator) => validator.clone(),
-            None => Arc::new(self.engine.clone()),
-        });
+        match &self.validator {
+            Some(validator) => engines.insert(validator.clone()),
+            None if self.is_relayed() => engines.insert_relay(Engine::id(&self.engine)),
+            None => engines.insert(Arc::new(self.engine.clone())),
+        }
         engines
+    }
+
+    /// Whether only clients can read the documents, and fold them.
+    pub(super) fn is_relayed(&self) -> bool {
+        Engine::id(&self.engine) == EngineId::OPAQUE
     }
 
     pub(super) fn call(&mut self, call: Call) {
@@ -91,6 +97,7 @@ impl<E: Engine + Validator> World<E> {
             config.keep_bytes = keep;
             config.snapshot_piece_bytes = self.piece_bytes;
             config.keep_age = Duration::ZERO;
+            config.keep_relayed_age = Duration::ZERO;
             self.rooms.insert(
                 document.clone(),
                 Room::new(document.clone(), channel, config),
@@ -153,13 +160,16 @@ impl<E: Engine + Validator> World<E> {
         rows.retain(|row| row.seq <= request.through);
         let new = rows.iter().filter(|row| row.seq > from);
         let changes: Vec<_> = new.map(|row| row.bytes.clone()).collect();
-        let engines = self.engines();
-        let folder = engines.validator(&request.engine).flatten().unwrap();
-        let bytes = folder
-            .folder()
-            .unwrap()
-            .fold(snapshot.as_ref().map(|found| &*found.bytes), &changes)
-            .map_err(FoldError::Engine)?;
+        let fold = || {
+            let engines = self.engines();
+            let validator = engines.validator(&request.engine).flatten().unwrap();
+            let snapshot = snapshot.as_ref().map(|found| &*found.bytes);
+            validator.folder().unwrap().fold(snapshot, &changes)
+        };
+        let bytes = match &request.offered {
+            Some(offered) => offered.clone(),
+            None => fold().map_err(FoldError::Engine)?,
+        };
         let digest = rows.last().unwrap().digest;
         Ok(FoldedLog::new(
             Snapshot::new(request.through, digest, bytes),

@@ -6,7 +6,7 @@ use crate::client::outbox::Standing;
 use crate::client::replica::Job;
 use crate::error::{Action, ErrorCode, PeerError};
 use crate::history::{Cursor, Seq};
-use crate::ids::{OriginId, RequestId};
+use crate::ids::{EngineId, OriginId, RequestId};
 use crate::rng::Rng;
 use crate::time::Time;
 use crate::wire::{AccessLevel, Close, Continuation, Message, Open, Opened, Reset};
@@ -105,7 +105,9 @@ impl DocumentState {
         }
         let start = Cursor::start(opened.epoch);
         let (plan, received, awaits_snapshot) = self.plan(opened.next, start);
-        let own_are_imported = plan == Plan::Follow;
+        let is_followed = plan == Plan::Follow;
+        // Opaque documents are told where in the log their own changes are.
+        let own_are_imported = is_followed && self.engine != EngineId::OPAQUE;
         if plan != Plan::Follow {
             self.queue(Job::StartShadow, Effect::Shadow { first: Seq::ZERO }, turn);
         }
@@ -123,7 +125,7 @@ impl DocumentState {
             awaits_snapshot,
             own_are_imported,
         }));
-        if own_are_imported && !awaits_snapshot && self.cursor.is_none() {
+        if is_followed && !awaits_snapshot && self.cursor.is_none() {
             self.cursor = Some(start);
         }
         if awaits_snapshot {

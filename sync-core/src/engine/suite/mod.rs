@@ -52,9 +52,9 @@ use bytes::Bytes;
 pub use self::probes::AutomergeProbe;
 #[cfg(feature = "loro")]
 pub use self::probes::LoroProbe;
-pub use self::probes::TypedProbe;
 #[cfg(feature = "yrs")]
 pub use self::probes::YrsProbe;
+pub use self::probes::{OpaqueProbe, TypedProbe};
 use super::{Document, Edited, Engine, EngineError, ReplicaSeed};
 use crate::rng::Rng;
 

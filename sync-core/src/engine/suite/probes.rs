@@ -1,6 +1,7 @@
 //! The engines of this crate.
 
 use super::Probe;
+use crate::engine::opaque::{Opaque, OpaqueEdit, OpaqueLog};
 use crate::engine::typed::Typed;
 use crate::mergeable::LwwMap;
 use crate::rng::Rng;
@@ -35,6 +36,39 @@ impl Probe for TypedProbe {
 
     fn content(map: &LwwMap<u64, u64>) -> String {
         format!("{:?}", map.iter().collect::<Vec<_>>())
+    }
+}
+
+/// Opaque documents: numbers, pushed. Their order is the log's affair, which the suite has none of.
+#[derive(Debug)]
+pub struct OpaqueProbe;
+
+impl Probe for OpaqueProbe {
+    type Engine = Opaque;
+
+    fn engine() -> Opaque {
+        Opaque::new()
+    }
+
+    fn edit(log: &mut OpaqueEdit<'_>, random: &mut Rng) {
+        if !random.next_u64().is_multiple_of(4) {
+            log.push(format!("word {}", random.next_u64() % 5));
+        }
+    }
+
+    fn add(log: &mut OpaqueEdit<'_>, number: u64) {
+        log.push(number.to_string());
+    }
+
+    fn has(log: &OpaqueLog, number: u64) -> bool {
+        let number = number.to_string();
+        log.changes().chain(log.pending()).any(|it| *it == number)
+    }
+
+    fn content(log: &OpaqueLog) -> String {
+        let mut all: Vec<_> = log.changes().chain(log.pending()).collect();
+        all.sort_unstable();
+        format!("{all:?}")
     }
 }
 
