@@ -46,7 +46,10 @@ async fn is_folded(world: &World, changes: u64) {
 /// A world in which a document of so many megabytes has been folded into a snapshot.
 async fn world(megabytes: u64) -> World {
     let world = World::with(Over::Memory, |builder| {
-        builder.fold_after(megabytes, usize::MAX).gzip(false)
+        builder
+            .fold_after(megabytes, usize::MAX)
+            .keep_log(0, Duration::ZERO)
+            .gzip(false)
     })
     .await;
     let author = world.client();
@@ -137,7 +140,8 @@ async fn a_large_document_and_a_long_backlog_go_on_where_each_cut_left_them() {
     for key in (0..20).chain(100..105) {
         assert!(get(&large, &key.to_string()) == Some(value(key)), "{key}");
     }
-    assert_eq!(world.log(LARGE).await.last().unwrap().seq, Seq(25));
+    let large = DocumentId::new(LARGE).unwrap();
+    assert_eq!(world.registry.meta(&large).await.unwrap().head, Seq(25));
 
     let claims = claims(&tap);
     assert_eq!(claims[0], None);
@@ -156,6 +160,41 @@ async fn a_large_document_and_a_long_backlog_go_on_where_each_cut_left_them() {
     assert!(started.is_sorted_by(|a, b| {
         u128::from(a.0) * u128::from(b.1) <= u128::from(b.0) * u128::from(a.1)
     }));
+}
+
+/// Scenario 82, in small: eight megabytes, folded again and again while a slow client is sent them.
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_of_a_hot_document_arrives_with_one_snapshot_or_two() {
+    let world = world(8).await;
+    let tap = Tap::default();
+    let slow = Slow {
+        dialer: world.network.dialer(),
+        pause: Duration::from_millis(50),
+    };
+    let slow = Client::with_dialer(tap.on(slow)).start().unwrap();
+    let mut events = world.server.events();
+    let author = world.client();
+    let hot = map(&author, LARGE).await;
+    within("caught up", hot.caught_up()).await.unwrap();
+    let read = map(&slow, LARGE).await;
+    let mut n_changes = 0;
+    while !read.sync_state().get().is_caught_up() {
+        set(&hot, &format!("hot {n_changes}"), &"hot ".repeat(10_000));
+        n_changes += 1;
+        assert!(n_changes < 1_000, "it does not arrive");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let mut n_folds = 0;
+    while let Some(event) = events.try_next() {
+        n_folds += usize::from(matches!(event, ServerEvent::Folded { .. }));
+    }
+    assert!(n_folds >= 4, "{n_folds} folds in {n_changes} changes");
+    let begun = tap.pick(Way::Down, |message| match message {
+        Message::Snapshot(piece) if piece.offset == 0 => Some(piece.seq),
+        _ => None,
+    });
+    assert!((1..=2).contains(&begun.len()), "{begun:?}");
+    assert_eq!(claims(&tap), [None], "never opened again");
 }
 
 /// Real clients, through everything: one read for all of them, and each has the document.

@@ -9,6 +9,8 @@
 )]
 
 mod common;
+#[path = "embedded/directory.rs"]
+mod directory;
 mod registries;
 
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::{Peer, document};
+use directory::Directory;
 use futures_util::future::join_all;
 use peak_alloc::PeakAlloc;
 use sync_core::ids::EngineId;
@@ -40,10 +43,10 @@ const SESSION_BYTES: usize = 256 * 1024;
 async fn fifty_joiners_of_a_large_document_cost_one_read_one_encoding_and_twice_its_size() {
     let directory = Directory::new();
     let state = text(STATE_BYTES);
-    let registry = EmbeddedRegistry::open(&directory.0).unwrap();
+    let registry = EmbeddedRegistry::open(directory.path()).unwrap();
     fill(&registry, state.clone()).await;
     registry.close().await.unwrap();
-    let registry = EmbeddedRegistry::open(&directory.0).unwrap();
+    let registry = EmbeddedRegistry::open(directory.path()).unwrap();
     let registry = Arc::new(FaultyRegistry::new(registry));
     let server = Server::builder(Arc::clone(&registry), Anonymous::read_write())
         .build()
@@ -142,20 +145,4 @@ fn text(bytes: usize) -> Bytes {
     }
     text.truncate(bytes);
     text.into()
-}
-
-/// Removed when the test is over.
-struct Directory(std::path::PathBuf);
-
-impl Directory {
-    fn new() -> Self {
-        let name = format!("sync-memory-{}", std::process::id());
-        Self(std::env::temp_dir().join(name))
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
