@@ -40,7 +40,8 @@ fn line(phase: SyncPhase) -> Option<String> {
     let SyncPhase::CatchingUp { received, total } = phase else {
         return None;
     };
-    if total < BYTES_MIN {
+    // When everything has arrived, the program has something better to show.
+    if total < BYTES_MIN || received >= total {
         return None;
     }
     let of_total = |n: u64| u64::try_from(u128::from(received) * u128::from(n) / u128::from(total));
@@ -82,18 +83,22 @@ mod tests {
             "[#######-----------------------]  25 %  5.0 MB of 20.0 MB"
         );
         assert_eq!(
-            at(20_000_000),
-            "[##############################] 100 %  20.0 MB of 20.0 MB"
+            at(19_900_000),
+            "[#############################-]  99 %  19.9 MB of 20.0 MB"
         );
     }
 
     #[test]
-    fn nothing_is_drawn_when_nothing_much_is_on_its_way() {
+    fn nothing_is_drawn_when_nothing_or_little_is_on_its_way() {
         let small = SyncPhase::CatchingUp {
             received: 10,
             total: 1_000,
         };
-        for phase in [SyncPhase::Live, SyncPhase::Offline, small] {
+        let all = SyncPhase::CatchingUp {
+            received: 1_000_000,
+            total: 1_000_000,
+        };
+        for phase in [SyncPhase::Live, SyncPhase::Offline, small, all] {
             assert_eq!(line(phase), None);
         }
     }
