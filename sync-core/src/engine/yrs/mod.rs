@@ -16,6 +16,7 @@ mod document;
 mod graph;
 mod import;
 mod json;
+mod ledger;
 mod observe;
 mod pairs;
 mod rewrite;
@@ -26,7 +27,9 @@ pub use document::YrsDocument;
 
 use ::yrs::{OffsetKind, Transaction, TransactionMut};
 
-use crate::engine::{Edited, Engine, EngineError, NativeEngine, ReplicaSeed, ValidateLimits};
+use crate::engine::{
+    Edited, Engine, EngineError, Ledger, NativeEngine, ReplicaSeed, ValidateLimits,
+};
 use crate::ids::EngineId;
 
 /// Reads a document's bytes as a Yjs document.
@@ -97,6 +100,10 @@ impl Engine for Yrs {
         f: impl FnOnce(&mut TransactionMut<'_>) -> R,
     ) -> Result<Edited<R>, EngineError> {
         document.edit(bytes_max, f)
+    }
+
+    fn ledger(&self) -> Option<Box<dyn Ledger>> {
+        Some(Box::new(ledger::YrsLedger::default()))
     }
 
     /// The roots by their names, in no order: texts as strings, maps as objects, arrays as arrays, XML as its text.
