@@ -24,6 +24,8 @@ fn offline_edits(seed: u64) {
     let mut world = world_with_stores(seed, 2, CALM);
     set(&mut world, 0, 0, 0);
     world.settle(DOC);
+    // Until the store knows that, too.
+    world.run_for(Duration::from_secs(1));
     world.set_online(0, false);
     for n in 1..=50 {
         set(&mut world, 0, n, n);
@@ -51,6 +53,8 @@ fn unopened_outboxes(seed: u64) {
     let mut world = world_with_stores(seed, 2, CALM);
     set(&mut world, 1, 99, 0);
     world.settle(DOC);
+    // Until the store knows that, too.
+    world.run_for(Duration::from_secs(1));
     world.set_online(0, false);
     for n in 0..10 {
         set(&mut world, 0, n, n);
