@@ -115,7 +115,7 @@ async fn after_a_failed_sync_everything_is_refused_until_the_directory_is_opened
     for round in 0..3 * rounds() {
         let fault = Fault {
             kind: "sync",
-            first: 1 + round + round * round / 16,
+            first: 1 + round * 15 / rounds(),
             count: 1,
             error: EIO,
         };

@@ -1,6 +1,7 @@
 //! Documents in a directory, with SQLite.
 
 mod commit;
+mod disk;
 mod document;
 mod entries;
 mod export;

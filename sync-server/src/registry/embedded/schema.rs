@@ -1,7 +1,7 @@
 //! The database: its tables, how it is opened, and its errors.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use sync_core::BoxError;
 use sync_core::history::{Epoch, EpochMode, Seq};
 use sync_core::ids::EngineId;
 
-use super::EmbeddedOptions;
+use super::{EmbeddedOptions, disk};
 use crate::registry::RegistryError;
 
 /// What this code reads and writes. A directory of a newer one is refused.
@@ -187,7 +187,7 @@ impl Directory {
         };
         // Before SQLite opens it: closing any handle of a file ends all locks that the process has on it, on Unix.
         let log = self.path.join("sync.db-wal");
-        rewrite(&log).map_err(io(log))?;
+        disk::rewrite(&log).map_err(io(log))?;
         let opening = |error| opening(&path, error);
         let connection = self.writing().map_err(opening)?;
         if self.format(&connection)?.is_none() {
@@ -218,7 +218,7 @@ impl Directory {
                 )
                 .map_err(opening)?;
         }
-        self.sync_names().map_err(io(self.path.clone()))?;
+        disk::sync_names(&self.path).map_err(io(self.path.clone()))?;
         self.note_filled().map_err(io(self.path.join("lock")))?;
         let file = OpenOptions::new().read(true).write(true).open(&path);
         // Set once: a directory is opened once.
@@ -276,26 +276,6 @@ impl Directory {
         Ok(())
     }
 
-    /// SQLite syncs its own files; that they have names is for us to make durable: each time, for the process before this
-    /// one may have been killed before it did.
-    fn sync_names(&self) -> std::io::Result<()> {
-        for path in [Some(self.path.as_path()), self.path.parent()] {
-            let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) else {
-                continue;
-            };
-            match File::open(path).map(|directory| directory.sync_all()) {
-                Ok(Ok(())) => {}
-                // Some systems cannot do it, and have no need to.
-                Err(error) => tracing::debug!(%error, "a directory was not synced"),
-                Ok(Err(error)) if error.kind() == ErrorKind::InvalidInput => {
-                    tracing::debug!(%error, "a directory was not synced");
-                }
-                Ok(Err(error)) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
     /// Waits until what was written to the database is on the disk.
     pub(super) fn sync(&self) -> Result<(), std::io::Error> {
         self.database.get().map_or(Ok(()), File::sync_data)
@@ -340,32 +320,6 @@ fn switch(connection: &Connection) -> Result<String, rusqlite::Error> {
     // And the log is made by the first read.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(mode)
-}
-
-/// Makes durable what the process before this one may have left in the system's memory: it was killed between a write and
-/// its sync, or a sync failed. What is read from now on is told to clients as committed, and copied into the database,
-/// which the log must be able to repair. Written once more, because syncing again what a sync has failed for does nothing.
-fn rewrite(log: &Path) -> std::io::Result<()> {
-    let mut file = match OpenOptions::new().read(true).write(true).open(log) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        file => file?,
-    };
-    let mut buffer = vec![0; 1 << 20];
-    let mut at = 0;
-    loop {
-        file.seek(SeekFrom::Start(at))?;
-        let length = file.read(&mut buffer)?;
-        let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else {
-            return file.sync_all();
-        };
-        file.seek(SeekFrom::Start(at))?;
-        match file.write_all(bytes) {
-            // Where writing in place takes room, a full disk can still be read.
-            Err(error) if error.kind() == ErrorKind::StorageFull => return file.sync_all(),
-            written => written?,
-        }
-        at = at.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
-    }
 }
 
 /// The error of an open that failed in SQLite.
