@@ -11,7 +11,7 @@ use std::time::Duration;
 use sync_core::client::{
     DocumentEvent, Job, JobOutcome, RefusedReason, Replica, StoredDocument, SyncState,
 };
-use sync_core::engine::{Engine, EngineError, EngineEvent};
+use sync_core::engine::{Engine, EngineError, EngineEvent, Sealer, Unreadable};
 use sync_core::events::EventSender;
 use sync_core::ids::DocumentId;
 use sync_core::watch::{WatchSender, watch};
@@ -234,9 +234,9 @@ trait Runner: Send + Sync {
 impl<E: Engine> Runner for Arc<Cell<E>> {
     fn run(&self, entry: &Entry, shared: &Shared, jobs: &[(u64, Job)]) -> usize {
         let Ok(mut guard) = self.lock() else { return 0 };
-        let mut run = |job: &Job| {
+        let run = |replica: &mut Replica<E>, job: &Job| {
             let outcome = catch_unwind(AssertUnwindSafe(|| {
-                guard.replica.run(
+                replica.run(
                     job,
                     || shared.core().state.outbox_bytes(&entry.id),
                     || shared.core().state.take_for_replacement(&entry.id),
@@ -249,14 +249,16 @@ impl<E: Engine> Runner for Arc<Cell<E>> {
         while let [(number, job), ..] = rest {
             // Engines import many changes at once for less; if one of them is bad, each job has to tell for itself.
             let together = merge_imports(rest)
-                .and_then(|(merged, n)| match run(&merged) {
+                .and_then(|(merged, n)| match run(&mut guard.replica, &merged) {
                     Some(outcome @ JobOutcome::Done { .. }) => Some((outcome, n)),
                     _ => None,
                 })
-                .or_else(|| run(job).map(|outcome| (outcome, 1)));
+                .or_else(|| run(&mut guard.replica, job).map(|outcome| (outcome, 1)));
             let Some((outcome, n)) = together else { break };
+            let unreadable = guard.replica.unreadable();
             let mut core = shared.core();
             let now = core.now();
+            core.state.handle_unreadable(now, &entry.id, unreadable);
             for number in (*number..).take(n) {
                 core.state
                     .handle_job(now, &entry.id, number, outcome.clone());
@@ -317,6 +319,8 @@ pub(crate) struct Cell<E: Engine> {
     replica: Mutex<Replica<E>>,
     /// [`thread_number`] of the holder; 0 if nobody holds it.
     holder: AtomicU64,
+    /// Seals the document's changes for their ids, if it is that kind of document.
+    pub(crate) sealer: Option<Arc<dyn Sealer>>,
 }
 
 impl<E: Engine> fmt::Debug for Cell<E> {
@@ -348,14 +352,26 @@ impl<E: Engine> Cell<E> {
         seed: u128,
         stored: Option<&StoredDocument>,
     ) -> Result<Self, EngineError> {
+        let sealer = engine.sealer();
         let replica = stacker::grow(ENGINE_STACK_BYTES, || match stored {
             Some(stored) => Replica::load(engine, seed, stored),
             None => Replica::new(engine, seed),
         })?;
+        if replica.unreadable().wrong_key {
+            return Err(EngineError::WrongKey);
+        }
         Ok(Self {
             replica: Mutex::new(replica),
             holder: AtomicU64::new(0),
+            sealer,
         })
+    }
+
+    /// What of the log the replica cannot read.
+    pub(crate) fn unreadable(&self) -> Unreadable {
+        self.lock()
+            .map(|guard| guard.replica.unreadable())
+            .unwrap_or_default()
     }
 
     /// Has the replica wake the driver when there is something to drain.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use sync_core::client::{ClientEvent, OpenOptions, Status, StoredDocument};
-use sync_core::engine::Engine;
+use sync_core::engine::{Engine, Unreadable};
 use sync_core::events::Events;
 use sync_core::ids::{DocumentId, EngineId};
 use sync_core::transport::Dialer;
@@ -98,6 +98,7 @@ impl Client {
         options: OpenOptions,
     ) -> Result<DocumentHandle<E>, OpenError> {
         let shared = &self.inner.shared;
+        let engine = engine.bind(&document);
         let engine_id = engine.id();
         loop {
             if shared.is_stopped() {
@@ -140,6 +141,9 @@ impl Client {
         options: OpenOptions,
     ) -> Result<Option<DocumentHandle<E>>, OpenError> {
         let shared = &self.inner.shared;
+        let unreadable = loaded
+            .as_ref()
+            .map_or_else(Unreadable::default, |(cell, _)| cell.unreadable());
         let mut documents = lock(&shared.documents);
         let (entry, stored) = match (shared.live_entry(&documents, document), loaded) {
             (Some(entry), _) => (entry, None),
@@ -156,7 +160,12 @@ impl Client {
             open: engine.clone(),
         })?;
         shared
-            .command(|state, now| state.open(now, document, engine, options, stored))
+            .command(|state, now| {
+                let sealer = cell.sealer.clone();
+                state.open_sealed(now, document, engine, options, stored, sealer)?;
+                state.handle_unreadable(now, document, unreadable);
+                Ok(())
+            })
             .map_err(|open| OpenError::EngineMismatch { open })?;
         documents.insert(document.clone(), entry.clone());
         let keeper = entry.keeper(|| Keeper {

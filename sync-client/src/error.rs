@@ -43,9 +43,12 @@ pub enum OpenError {
         /// The engine that it is open with.
         open: EngineId,
     },
+    /// What the store holds was sealed with a key that has not been given.
+    #[error("the document was sealed with a key that has not been given")]
+    WrongKey,
     /// The engine could not make a replica, or refuses what the store holds.
     #[error("the engine could not make a replica")]
-    Engine(#[from] EngineError),
+    Engine(#[source] EngineError),
     /// The store could not be read.
     #[error("the store could not be read")]
     Store(#[from] StoreError),
@@ -55,6 +58,15 @@ pub enum OpenError {
     /// The client has been shut down.
     #[error("the client has been shut down")]
     Closed,
+}
+
+impl From<EngineError> for OpenError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::WrongKey => Self::WrongKey,
+            error => Self::Engine(error),
+        }
+    }
 }
 
 impl From<std::convert::Infallible> for OpenError {
@@ -74,6 +86,9 @@ pub enum EditError {
     /// The document was deleted on the server.
     #[error("the document was deleted")]
     Deleted,
+    /// The document was sealed with a key that has not been given.
+    #[error("the document was sealed with a key that has not been given")]
+    WrongKey,
     /// The client has been shut down.
     #[error("the client has been shut down")]
     Closed,
@@ -124,6 +139,9 @@ pub enum SaveError {
     /// The server refuses to open the document. What is pending stays in the outbox.
     #[error("the server refuses to open the document: {0}")]
     Denied(ErrorCode),
+    /// The document was sealed with a key that has not been given. What is pending stays in the outbox.
+    #[error("the document was sealed with a key that has not been given")]
+    WrongKey,
     /// A change in the server's log breaks the engine's rules.
     #[error("the change at sequence {sequence} of the server's log is damaged")]
     Damaged {

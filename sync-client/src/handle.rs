@@ -181,6 +181,7 @@ impl<E: Engine> DocumentHandle<E> {
             None => Ok(core.state.change_bytes_max()),
             Some(EditRefusal::ReadOnly) => Err(EditError::ReadOnly),
             Some(EditRefusal::Deleted) => Err(EditError::Deleted),
+            Some(EditRefusal::WrongKey) => Err(EditError::WrongKey),
             Some(EditRefusal::OutboxFull { max }) => Err(EditError::OutboxFull { max }),
             Some(_) => Err(EditError::Closed),
         }
@@ -404,6 +405,7 @@ impl Waiter {
             _ if self.shared.is_stopped() => Some(SaveError::Closed),
             None => Some(SaveError::Closed),
             Some(SyncPhase::Deleted) => Some(SaveError::Deleted),
+            Some(SyncPhase::WrongKey) => Some(SaveError::WrongKey),
             Some(SyncPhase::Refused(code)) => Some(SaveError::Denied(code)),
             Some(SyncPhase::Damaged { sequence }) => Some(SaveError::Damaged { sequence }),
             Some(_) => None,

@@ -11,6 +11,8 @@ mod builder;
 mod cell;
 mod client;
 mod driver;
+#[cfg(feature = "encrypted")]
+mod encrypted;
 mod error;
 mod handle;
 mod shared;
@@ -19,6 +21,8 @@ pub mod transport;
 
 pub use builder::ClientBuilder;
 pub use client::{Client, Open};
+#[cfg(feature = "encrypted")]
+pub use encrypted::{Encrypted, EncryptedDocument, Key};
 pub use error::{EditError, OpenError, SaveError, StartError};
 pub use handle::DocumentHandle;
 #[cfg(feature = "embedded")]

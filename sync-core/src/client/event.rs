@@ -196,6 +196,11 @@ pub struct SyncState {
     pub phase: SyncPhase,
     /// What may be done with it; what was asked for until the server has answered once.
     pub access: AccessLevel,
+    /// Changes of the log that nobody can read with the keys given here: they are passed over, and the server keeps them.
+    pub unreadable: u64,
+    /// Changes that have not come although later ones of the same client have. Known only where changes are sealed, and
+    /// not 0 only if the server withholds some or has put them into another order.
+    pub missing: u64,
 }
 
 impl SyncState {
@@ -206,6 +211,8 @@ impl SyncState {
         refused: 0,
         phase: SyncPhase::Offline,
         access: AccessLevel::Write,
+        unreadable: 0,
+        missing: 0,
     };
 
     /// Whether the server's registry holds every change made here.
@@ -251,6 +258,9 @@ pub enum SyncPhase {
         /// Where it stands.
         sequence: Seq,
     },
+    /// There is content, and it was sealed with a key that has not been given. Nothing is shown and nothing is sent: close the
+    /// document, and open it with the right key.
+    WrongKey,
     /// Closed by the application.
     Closed,
 }

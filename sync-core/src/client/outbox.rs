@@ -2,10 +2,12 @@
 //! origins, always sent from its front (design 2.2).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::store::OutboxChange;
+use crate::engine::Sealer;
 use crate::ids::{ChangeId, OriginId};
 use crate::limits::change_charge;
 
@@ -41,6 +43,8 @@ pub(crate) struct Outbox {
     in_flight_charge: usize,
     /// Per origin, the number through which it is known committed.
     acknowledged: BTreeMap<OriginId, u64>,
+    /// Seals each change for its id. Without one, changes stay as they come.
+    sealer: Option<Arc<dyn Sealer>>,
     origin: OriginId,
     next_number: u64,
     next_ordinal: u64,
@@ -73,6 +77,7 @@ impl Outbox {
             sent: 0,
             in_flight_charge: 0,
             acknowledged: BTreeMap::new(),
+            sealer: None,
             origin,
             next_number: 1,
             next_ordinal: 1,
@@ -88,6 +93,7 @@ impl Outbox {
 
     fn push_with(&mut self, bytes: Bytes, ordinal: u64) -> ChangeId {
         let id = self.take_id();
+        let bytes = self.sealed(id, bytes);
         let position = self.next_position;
         self.next_position = position.saturating_add(POSITION_STEP);
         self.entries.push_back(Entry {
@@ -98,6 +104,27 @@ impl Outbox {
             reconciling: false,
         });
         id
+    }
+
+    /// Seals changes from here on.
+    pub(crate) fn set_sealer(&mut self, sealer: Arc<dyn Sealer>) {
+        self.sealer = Some(sealer);
+    }
+
+    /// Whether every change is sealed as the sealer would seal it now.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealer.as_ref().is_none_or(|sealer| {
+            self.entries
+                .iter()
+                .all(|entry| sealer.is_current(&entry.bytes))
+        })
+    }
+
+    fn sealed(&self, id: ChangeId, bytes: Bytes) -> Bytes {
+        match &self.sealer {
+            Some(sealer) => sealer.seal(id, &bytes),
+            None => bytes,
+        }
     }
 
     /// The newest change.
@@ -154,8 +181,10 @@ impl Outbox {
         self.requeue();
         let ordinal = self.take_ordinal();
         let behind = self.entries.get(self.committed).map(|entry| entry.position);
+        let id = ChangeId { origin, number: 1 };
+        let bytes = self.sealed(id, bytes);
         let entry = Entry {
-            id: ChangeId { origin, number: 1 },
+            id,
             bytes,
             ordinal,
             position: behind.unwrap_or(self.next_position).saturating_sub(1),
@@ -164,13 +193,14 @@ impl Outbox {
         self.entries.insert(self.committed, entry);
     }
 
-    /// Issues everything pending again, in order, same bytes, under `origin`, which new changes then use too
-    /// (design 2.1).
+    /// Issues everything pending again, in order, same bytes (unless they are sealed for their ids), under `origin`, which
+    /// new changes then use too (design 2.1).
     pub(crate) fn reissue(&mut self, origin: OriginId) {
         self.restart(origin);
         let mut entries = std::mem::take(&mut self.entries);
         for entry in &mut entries {
             entry.id = self.take_id();
+            entry.bytes = self.sealed(entry.id, std::mem::take(&mut entry.bytes));
         }
         self.entries = entries;
         self.set_committed(0);

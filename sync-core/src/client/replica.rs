@@ -10,7 +10,8 @@ use bytes::Bytes;
 use super::store::StoredDocument;
 use crate::engine::fold::prove;
 use crate::engine::{
-    Document, Drained, Edited, Engine, EngineError, NativeEngine, ReplicaSeed, ValidateLimits, Wake,
+    Document, Drained, Edited, Engine, EngineError, NativeEngine, ReplicaSeed, Unreadable,
+    ValidateLimits, Wake,
 };
 use crate::history::Seq;
 use crate::ids::EngineId;
@@ -231,6 +232,11 @@ impl<E: Engine> Replica<E> {
     /// The document that the application sees.
     pub const fn document(&mut self) -> &mut E::Document {
         &mut self.main
+    }
+
+    /// What of the log the document cannot read.
+    pub fn unreadable(&self) -> Unreadable {
+        self.main.unreadable()
     }
 
     /// Takes local changes and events since the last call.

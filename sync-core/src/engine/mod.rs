@@ -160,6 +160,23 @@ pub struct ValidateLimits {
     pub depth_max: u32,
 }
 
+impl ValidateLimits {
+    /// Checks the size of a change alone.
+    ///
+    /// # Errors
+    /// [`EngineError::LimitExceeded`].
+    pub fn check_len(&self, change: &[u8]) -> Result<(), EngineError> {
+        if change.len() <= self.bytes_max {
+            return Ok(());
+        }
+        Err(EngineError::LimitExceeded {
+            what: "size of a change in bytes",
+            value: u64::try_from(change.len()).unwrap_or(u64::MAX),
+            max: u64::try_from(self.bytes_max).unwrap_or(u64::MAX),
+        })
+    }
+}
+
 impl Default for ValidateLimits {
     fn default() -> Self {
         Self {

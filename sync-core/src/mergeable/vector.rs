@@ -5,7 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use super::clock::{Dot, ReplicaId};
+use super::format::{decode_version, encode_version};
+use crate::engine::EngineError;
 
 /// The commits that a replica holds, or that a change brings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -90,7 +94,7 @@ impl VersionVector {
     }
 
     /// Adds all of `other`; whether that added any.
-    pub(crate) fn union(&mut self, other: &Self) -> bool {
+    pub fn union(&mut self, other: &Self) -> bool {
         let mut grew = false;
         for (replica, theirs) in &other.replicas {
             let ours = self.replicas.entry(*replica).or_default();
@@ -100,6 +104,30 @@ impl VersionVector {
             }
         }
         grew
+    }
+
+    /// How many numbers are missing below the largest of each replica.
+    #[must_use]
+    pub fn holes(&self) -> u64 {
+        let of = |ranges: &Ranges| {
+            let there: u64 = ranges.iter().map(|(first, last)| last - first + 1).sum();
+            ranges.last().saturating_sub(there)
+        };
+        self.replicas.values().map(of).fold(0, u64::saturating_add)
+    }
+
+    /// The vector as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        encode_version(self, 0)
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote.
+    ///
+    /// # Errors
+    /// [`EngineError::Malformed`] if the bytes are something else.
+    pub fn decode(bytes: &[u8]) -> Result<Self, EngineError> {
+        decode_version(bytes).map(|(vector, _)| vector)
     }
 
     /// Those that are not in `other`.

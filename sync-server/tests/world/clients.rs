@@ -48,8 +48,8 @@ impl<E: Engine + Validator> World<E> {
 
     pub fn open_with(&mut self, client: usize, document: &str, options: OpenOptions) {
         let seed = self.rng.next_u128();
-        let engine = self.engine.clone();
-        let engine_id = engine.id();
+        let engine = self.engine.clone().bind(&id(document));
+        let (engine_id, sealer) = (engine.id(), engine.sealer());
         let it = &mut self.clients[client];
         let stored = it
             .store
@@ -62,7 +62,7 @@ impl<E: Engine + Validator> World<E> {
                 None => Replica::new(engine, seed).unwrap(),
             });
         it.state
-            .open(self.now, &id(document), &engine_id, options, stored)
+            .open_sealed(self.now, &id(document), &engine_id, options, stored, sealer)
             .unwrap();
         self.perform_client(client);
     }
@@ -323,6 +323,8 @@ impl<E: Engine + Validator> World<E> {
             drained.main.local.is_empty(),
             "an import never comes out as a local change"
         );
+        let unreadable = replica.unreadable();
+        it.state.handle_unreadable(self.now, document, unreadable);
         it.state.handle_job(self.now, document, number, outcome);
     }
 

@@ -6,7 +6,7 @@ use crate::client::outbox::Standing;
 use crate::client::replica::Job;
 use crate::error::{Action, ErrorCode, PeerError};
 use crate::history::{Cursor, Seq};
-use crate::ids::{EngineId, OriginId, RequestId};
+use crate::ids::{Channel, EngineId, OriginId, RequestId};
 use crate::rng::Rng;
 use crate::time::Time;
 use crate::wire::{AccessLevel, Close, Continuation, Message, Open, Opened, Reset};
@@ -76,12 +76,7 @@ impl DocumentState {
         }
         let is_reset = matches!(opened.next, Continuation::Reset { .. } | Continuation::Wait);
         if self.headless && is_reset {
-            turn.messages.push(Message::Close(Close {
-                channel: opened.channel,
-            }));
-            turn.left = Some(opened.channel);
-            self.link = Link::Parked;
-            return true;
+            return self.park(opened.channel, turn);
         }
         if opened.next == Continuation::Wait {
             self.link = Link::Waiting(request);
@@ -93,6 +88,10 @@ impl DocumentState {
             .map(|(origin, last, _)| (*origin, *last))
             .collect();
         if self.outbox.reconcile_with(&last) == Standing::Forgotten {
+            if self.headless && self.engine == EngineId::OPAQUE {
+                // They may be sealed for their ids, and the key is the application's.
+                return self.park(opened.channel, turn);
+            }
             self.outbox.reissue(OriginId(rng.next_u128()));
             self.keep_outbox();
         }
@@ -138,6 +137,14 @@ impl DocumentState {
         }
         self.update_progress();
         self.finish_if_complete(turn);
+        true
+    }
+
+    /// Leaves the channel until the application opens the document.
+    fn park(&mut self, channel: Channel, turn: &mut Turn) -> bool {
+        turn.messages.push(Message::Close(Close { channel }));
+        turn.left = Some(channel);
+        self.link = Link::Parked;
         true
     }
 

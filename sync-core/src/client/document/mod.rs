@@ -33,6 +33,7 @@ use super::event::{DocumentEvent, RefusedChange, RefusedReason, SyncPhase, SyncS
 use super::outbox::{Entry, Outbox};
 use super::replica::{Job, PendingWork};
 use super::store::OutboxChange;
+use crate::engine::{Sealer, Unreadable};
 use crate::error::ErrorCode;
 use crate::history::{Cursor, Seq};
 use crate::ids::{Author, ChangeId, Channel, DocumentId, EngineId, OriginId, RequestId};
@@ -108,6 +109,8 @@ pub(crate) struct DocumentState {
     journal: Journal,
     /// What has arrived of a snapshot that has not arrived whole.
     partial: Partial,
+    /// What of the log the replica cannot read.
+    unreadable: Unreadable,
     progress: Progress,
 }
 
@@ -232,12 +235,29 @@ impl DocumentState {
             keeps,
             journal: Journal::default(),
             partial: Partial::default(),
+            unreadable: Unreadable::default(),
             progress: Progress::default(),
         }
     }
 
     pub(crate) fn engine(&self) -> &EngineId {
         &self.engine
+    }
+
+    /// Seals changes from here on. What waits under another seal is issued again, under this origin.
+    pub(crate) fn set_sealer(&mut self, sealer: Arc<dyn Sealer>, origin: OriginId) {
+        self.outbox.set_sealer(sealer);
+        let is_sent_from = matches!(self.link, Link::Streaming(_));
+        if !is_sent_from && !self.outbox.is_sealed() {
+            self.outbox.reissue(origin);
+            self.keep_outbox();
+        }
+    }
+
+    /// What of the log the replica cannot read now. To be told before what a job has done.
+    pub(crate) fn set_unreadable(&mut self, unreadable: Unreadable, turn: &mut Turn) {
+        turn.touched |= self.unreadable != unreadable;
+        self.unreadable = unreadable;
     }
 
     /// Opens it again for the application: the same replica, and the wider of the wishes.
@@ -263,6 +283,7 @@ impl DocumentState {
         }
         match self.link {
             Link::Blocked(ErrorCode::Deleted) => Some(EditRefusal::Deleted),
+            _ if self.unreadable.wrong_key => Some(EditRefusal::WrongKey),
             _ if self.access < AccessLevel::Write => Some(EditRefusal::ReadOnly),
             _ if self.unsaved() >= u64::try_from(outbox_max).unwrap_or(u64::MAX) => {
                 Some(EditRefusal::OutboxFull { max: outbox_max })
@@ -436,12 +457,17 @@ impl DocumentState {
             refused: u64::try_from(self.refused.len()).unwrap_or(u64::MAX),
             phase: self.phase(),
             access: self.access,
+            unreadable: self.unreadable.changes,
+            missing: self.unreadable.missing,
         }
     }
 
     fn phase(&self) -> SyncPhase {
         if self.closed {
             return SyncPhase::Closed;
+        }
+        if self.unreadable.wrong_key {
+            return SyncPhase::WrongKey;
         }
         match &self.link {
             Link::Idle | Link::Delayed(_) | Link::Parked => SyncPhase::Offline,
@@ -515,6 +541,8 @@ pub enum EditRefusal {
     Deleted,
     /// Its handle was closed.
     Closed,
+    /// What is there was sealed with a key that has not been given.
+    WrongKey,
     /// Too many changes wait for the server.
     OutboxFull {
         /// How many may wait.

@@ -1,8 +1,8 @@
 //! What of the outbox may be sent (protocol.md section 7.3).
 
-use super::{DocumentState, Effect, Link, Plan};
+use super::{DocumentState, Effect, Link, Plan, Stream};
 use crate::history::Cursor;
-use crate::ids::Channel;
+use crate::ids::{Channel, EngineId};
 use crate::limits::FRAGMENT_BYTES;
 use crate::wire::Push;
 
@@ -16,6 +16,7 @@ impl DocumentState {
         let resetting = stream.plan != Plan::Follow
             || stream.awaits_snapshot
             || self.fresh.is_some()
+            || !self.has_read(stream)
             || self
                 .jobs
                 .iter()
@@ -26,6 +27,17 @@ impl DocumentState {
         } else {
             self.outbox.next_charge()
         }
+    }
+
+    /// Whether what was there at the open has been read, where it takes keys to read it: with a wrong one nothing may be
+    /// added to it.
+    fn has_read(&self, stream: &Stream) -> bool {
+        let is_imported = || {
+            self.cursor
+                .is_some_and(|cursor| cursor.seq >= stream.open_head)
+        };
+        let needs_keys = self.engine == EngineId::OPAQUE && !self.headless;
+        !needs_keys || (is_imported() && !self.unreadable.wrong_key)
     }
 
     /// The next push: one frame, within this part of the window or one change.

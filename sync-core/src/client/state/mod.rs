@@ -20,6 +20,7 @@ use super::event::{
 use super::replica::{Job, JobOutcome, PendingWork};
 use super::session::ClientSession;
 use super::store::{OutboxChange, StoreWrite, StoredDocument};
+use crate::engine::{Sealer, Unreadable};
 use crate::history::Cursor;
 use crate::ids::{ChangeId, Channel, DocumentId, EngineId, OriginId, RequestId};
 use crate::rng::Rng;
@@ -317,6 +318,22 @@ impl ClientState {
         options: OpenOptions,
         stored: Option<StoredDocument>,
     ) -> Result<(), EngineId> {
+        self.open_sealed(now, document, engine, options, stored, None)
+    }
+
+    /// As [`open`](Self::open), with what seals the document's changes for their ids.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_sealed(
+        &mut self,
+        now: Time,
+        document: &DocumentId,
+        engine: &EngineId,
+        options: OpenOptions,
+        stored: Option<StoredDocument>,
+        sealer: Option<Arc<dyn Sealer>>,
+    ) -> Result<(), EngineId> {
         let theirs = self.documents.get(document).map(DocumentState::engine);
         let theirs = theirs.or_else(|| stored.as_ref().map(|stored| &stored.state.engine));
         if let Some(theirs) = theirs.filter(|theirs| *theirs != engine) {
@@ -326,6 +343,10 @@ impl ClientState {
             self.turn_only(document, |state, _, turn| state.reopen(options, turn));
         } else {
             self.insert(document, engine, options, stored);
+        }
+        if let Some(sealer) = sealer {
+            let origin = OriginId(self.rng.next_u128());
+            self.turn_only(document, |state, _, _| state.set_sealer(sealer, origin));
         }
         self.touch(document);
         self.pump(now);
@@ -469,6 +490,14 @@ impl ClientState {
             .get_mut(document)
             .map(DocumentState::take_for_replacement)
             .unwrap_or_default()
+    }
+
+    /// What of the log the document's replica cannot read now. To be called under the replica's lock, before the job is
+    /// answered that found it.
+    pub fn handle_unreadable(&mut self, now: Time, document: &DocumentId, unreadable: Unreadable) {
+        self.turn(now, document, |state, _, turn| {
+            state.set_unreadable(unreadable, turn);
+        });
     }
 
     /// A job is done. To be called under the replica's lock.

@@ -106,14 +106,7 @@ impl Engine for Opaque {
 
     /// Takes any bytes of acceptable size: what is no change of such a document is passed over by everybody, and counted.
     fn validate(&self, change: &[u8], limits: &ValidateLimits) -> Result<(), EngineError> {
-        if change.len() > limits.bytes_max {
-            return Err(EngineError::LimitExceeded {
-                what: "bytes of a change",
-                value: u64::try_from(change.len()).unwrap_or(u64::MAX),
-                max: u64::try_from(limits.bytes_max).unwrap_or(u64::MAX),
-            });
-        }
-        Ok(())
+        limits.check_len(change)
     }
 
     fn read<R>(
