@@ -112,6 +112,13 @@ pub enum ServerEvent {
         /// The change.
         change: ChangeId,
     },
+    /// A worker process ended while it checked changes of a document, which are checked again, one by one.
+    WorkerDied {
+        /// The document.
+        document: DocumentId,
+        /// How it ended.
+        what: String,
+    },
     /// What is stored of a document cannot be given to its engine: until it is unloaded, or rewound by an admin, it is relayed.
     /// Changes are logged and sent on as they come, after no more than the engine's validator; they are neither checked
     /// against the document nor folded.

@@ -18,6 +18,8 @@ pub use auth::{
     ConnectRequest, authorize_fn,
 };
 pub use engine_host::{EngineHost, InProcess};
+#[cfg(all(feature = "workers", unix))]
+pub use engine_host::{WorkerEngines, Workers, worker_main, worker_main_with};
 pub use event::{CloseReason, ServerEvent};
 #[cfg(feature = "embedded")]
 pub use registry::EmbeddedRegistry;

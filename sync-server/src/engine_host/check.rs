@@ -64,11 +64,11 @@ fn refused(error: &EngineError) -> Verdict {
     Verdict::Refused(PeerError::new(code, error.to_string()))
 }
 
-/// What is told of changes that cannot be checked now.
-pub(crate) fn not_now(changes: usize) -> Vec<Verdict> {
+/// What is told of a change that cannot be checked now.
+pub(crate) fn not_now() -> Verdict {
     let error = PeerError::new(
         ErrorCode::CheckUnavailable,
         "changes cannot be checked at the moment",
     );
-    vec![Verdict::Unknown(error); changes]
+    Verdict::Unknown(error)
 }

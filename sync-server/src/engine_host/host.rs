@@ -12,6 +12,8 @@ use sync_core::server::{CheckRequest, Engines, Verdict};
 use super::check::{self, not_now};
 use super::guard::{caught, on_large_stack};
 use super::local;
+#[cfg(all(feature = "workers", unix))]
+use super::workers::Reading;
 
 /// A document's committed rows: the snapshot, and those after it.
 #[derive(Debug, Default)]
@@ -22,7 +24,18 @@ pub(crate) struct Content {
 }
 
 impl Content {
-    fn changes(&self) -> Vec<Bytes> {
+    /// Has a ledger begin with this.
+    pub(super) fn load_into(&self, ledger: &mut dyn Ledger) -> Result<(), EngineError> {
+        if let Some(snapshot) = &self.snapshot {
+            ledger.load(snapshot)?;
+        }
+        for (author, bytes) in &self.rows {
+            ledger.admit(bytes, author.as_ref())?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn changes(&self) -> Vec<Bytes> {
         self.rows.iter().map(|(_, bytes)| bytes.clone()).collect()
     }
 }
@@ -36,6 +49,9 @@ pub(crate) enum Hot {
     Ledger(u64, Box<dyn Ledger>),
     /// What is stored cannot be checked against: the document is relayed.
     Relayed,
+    /// The document has killed a worker, and has one to itself.
+    #[cfg(all(feature = "workers", unix))]
+    Isolated(Box<super::workers::Isolated>),
 }
 
 impl fmt::Debug for Hot {
@@ -43,12 +59,16 @@ impl fmt::Debug for Hot {
         match self {
             Self::Ledger(replica, _) => f.debug_tuple("Ledger").field(replica).finish(),
             Self::Relayed => f.write_str("Relayed"),
+            #[cfg(all(feature = "workers", unix))]
+            Self::Isolated(_) => f.write_str("Isolated"),
         }
     }
 }
 
 /// A batch to be checked.
 pub(crate) struct CheckJob {
+    /// Number of the document's room, which no other has or had.
+    pub(crate) room: u32,
     pub(crate) request: CheckRequest,
     pub(crate) hot: Option<Hot>,
     pub(crate) load: Box<Load>,
@@ -63,6 +83,8 @@ pub(crate) struct Checks {
     pub(crate) panicked: Vec<ChangeId>,
     /// Why the document is relayed from now on, if it is.
     pub(crate) relayed: Option<String>,
+    /// How workers ended meanwhile.
+    pub(crate) deaths: Vec<String>,
 }
 
 impl Checks {
@@ -72,6 +94,7 @@ impl Checks {
             hot,
             panicked: Vec::new(),
             relayed: None,
+            deaths: Vec::new(),
         }
     }
 }
@@ -80,6 +103,9 @@ impl Checks {
 #[derive(Debug)]
 pub(crate) enum HostError {
     Engine(EngineError),
+    /// The worker.
+    #[cfg(all(feature = "workers", unix))]
+    Died(String),
 }
 
 impl From<EngineError> for HostError {
@@ -92,6 +118,8 @@ impl From<EngineError> for HostError {
 #[derive(Debug)]
 pub(crate) struct Host {
     engines: Engines,
+    #[cfg(all(feature = "workers", unix))]
+    workers: Option<super::workers::Pool>,
 }
 
 impl Host {
@@ -104,7 +132,18 @@ impl Host {
         for engine in checked {
             engines.check(engine);
         }
-        Self { engines }
+        Self {
+            engines,
+            #[cfg(all(feature = "workers", unix))]
+            workers: None,
+        }
+    }
+
+    #[cfg(all(feature = "workers", unix))]
+    pub(super) fn with_workers(engines: Engines, workers: super::workers::Pool) -> Self {
+        let mut host = Self::in_process(engines);
+        host.workers = Some(workers);
+        host
     }
 
     /// The engines, for rooms.
@@ -154,8 +193,15 @@ impl Host {
     /// What is kept of the document is lost.
     pub(crate) async fn check(&self, job: CheckJob) -> Checks {
         match self.validator(&job.request.engine) {
+            #[cfg(all(feature = "workers", unix))]
+            Some(validator)
+                if let Some(workers) = &self.workers
+                    && !scans(validator) =>
+            {
+                workers.check(job).await
+            }
             Some(validator) => local::check(Arc::clone(validator), job).await,
-            None => Checks::new(not_now(job.request.changes.len()), None),
+            None => Checks::new(vec![not_now(); job.request.changes.len()], None),
         }
     }
 
@@ -166,6 +212,10 @@ impl Host {
         content: Content,
     ) -> Result<Bytes, HostError> {
         let validator = self.folding(engine, "folding")?;
+        #[cfg(all(feature = "workers", unix))]
+        if let Some(workers) = &self.workers {
+            return workers.read(engine, &content, Reading::Fold).await;
+        }
         let folded = tokio::task::spawn_blocking(move || fold(&*validator, &content));
         Ok(folded.await.unwrap_or(Err(EngineError::Poisoned))?)
     }
@@ -177,6 +227,12 @@ impl Host {
         content: Content,
     ) -> Result<String, HostError> {
         let validator = self.folding(engine, "reading as JSON")?;
+        #[cfg(all(feature = "workers", unix))]
+        if let Some(workers) = &self.workers {
+            let json = workers.read(engine, &content, Reading::Json).await?;
+            let json = String::from_utf8(json.into());
+            return json.map_err(|_| HostError::Died("the answer is no text".into()));
+        }
         let read = tokio::task::spawn_blocking(move || read_json(&*validator, &content));
         Ok(read.await.unwrap_or(Err(EngineError::Poisoned))?)
     }
@@ -191,6 +247,12 @@ impl Host {
             .cloned()
             .ok_or(EngineError::Unsupported { what })
     }
+}
+
+/// Whether an engine's ledger may be asked in this process, whatever the bytes.
+#[cfg(all(feature = "workers", unix))]
+fn scans(validator: &Arc<dyn Validator>) -> bool {
+    new_ledger(validator).is_some_and(|ledger| ledger.scans())
 }
 
 /// An empty ledger of an engine, if it has any.

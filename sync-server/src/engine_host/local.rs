@@ -36,7 +36,9 @@ enum Step {
 
 /// Checks a batch, on a blocking thread.
 pub(super) async fn check(validator: Arc<dyn Validator>, job: CheckJob) -> Checks {
-    let CheckJob { request, hot, load } = job;
+    let CheckJob {
+        request, hot, load, ..
+    } = job;
     let request = Arc::new(request);
     let n = request.changes.len();
     let mut ledger = match hot {
@@ -69,7 +71,7 @@ pub(super) async fn check(validator: Arc<dyn Validator>, job: CheckJob) -> Check
             (step, progress)
         });
         let Ok((step, so_far)) = step.await else {
-            return Checks::new(not_now(n), None);
+            return Checks::new(vec![not_now(); n], None);
         };
         progress = so_far;
         match step {
@@ -87,7 +89,7 @@ pub(super) async fn check(validator: Arc<dyn Validator>, job: CheckJob) -> Check
         }
     }
     let mut verdicts = progress.verdicts;
-    verdicts.extend(not_now(n.saturating_sub(verdicts.len())));
+    verdicts.resize_with(n, not_now);
     let hot = ledger.map(|ledger| Hot::Ledger(request.replica, ledger));
     let mut checks = Checks::new(verdicts, hot);
     checks.panicked = progress.panicked;
@@ -141,20 +143,14 @@ fn step(
 }
 
 /// A ledger of what is committed.
-pub(super) fn loaded(
+fn loaded(
     validator: &Arc<dyn Validator>,
     content: Option<&Content>,
 ) -> Result<Box<dyn Ledger>, EngineError> {
     let mut ledger = new_ledger(validator).ok_or(EngineError::Unsupported { what: "checking" })?;
-    on_large_stack(|| {
-        if let Some(snapshot) = content.and_then(|content| content.snapshot.as_ref()) {
-            ledger.load(snapshot)?;
-        }
-        for (author, bytes) in content.iter().flat_map(|content| &content.rows) {
-            ledger.admit(bytes, author.as_ref())?;
-        }
-        Ok(())
-    })?;
+    if let Some(content) = content {
+        on_large_stack(|| content.load_into(&mut *ledger))?;
+    }
     Ok(ledger)
 }
 

@@ -4,6 +4,8 @@ mod check;
 mod guard;
 mod host;
 mod local;
+#[cfg(all(feature = "workers", unix))]
+mod workers;
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,6 +26,9 @@ use self::guard::Guarded;
 use self::guard::Outside;
 pub(crate) use self::host::{CheckJob, Checks, Content, Host, HostError, Hot};
 
+#[cfg(all(feature = "workers", unix))]
+pub use self::workers::{WorkerEngines, Workers, worker_main, worker_main_with};
+
 /// Which engines a server knows, and where it runs them. Whatever the choice, changes travel and are stored as the bytes that
 /// they are; engines only check them before they are logged, fold logs, and answer reads.
 #[derive(Debug)]
@@ -35,6 +40,9 @@ pub enum EngineHost {
     /// In the server's own process: for writers that are trusted not to forge bytes. Validators and panics are guarded
     /// against, but not bytes on which an engine aborts, or eats all memory (`loro` and `automerge` do on some).
     InProcess(InProcess),
+    /// In processes of their own, which may die of what they are given.
+    #[cfg(all(feature = "workers", unix))]
+    Workers(Workers),
 }
 
 impl EngineHost {
@@ -42,6 +50,11 @@ impl EngineHost {
         match self {
             Self::None => Host::in_process(relays()),
             Self::InProcess(InProcess { engines }) => Host::in_process(engines),
+            #[cfg(all(feature = "workers", unix))]
+            Self::Workers(workers) => {
+                let (engines, pool) = workers.build();
+                Host::with_workers(engines, pool)
+            }
         }
     }
 }
@@ -55,6 +68,13 @@ impl Default for EngineHost {
 impl From<InProcess> for EngineHost {
     fn from(value: InProcess) -> Self {
         Self::InProcess(value)
+    }
+}
+
+#[cfg(all(feature = "workers", unix))]
+impl From<Workers> for EngineHost {
+    fn from(value: Workers) -> Self {
+        Self::Workers(value)
     }
 }
 

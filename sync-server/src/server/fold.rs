@@ -57,6 +57,8 @@ impl From<HostError> for FoldError {
     fn from(error: HostError) -> Self {
         match error {
             HostError::Engine(error) => Self::Engine(error),
+            #[cfg(all(feature = "workers", unix))]
+            HostError::Died(what) => Self::Host { what },
         }
     }
 }

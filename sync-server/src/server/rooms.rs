@@ -310,6 +310,13 @@ impl RoomHandle {
         for change in checks.panicked {
             self.tell(RoomEvent::ValidatorPanicked { change });
         }
+        for what in checks.deaths {
+            let document = self.document.clone();
+            tracing::warn!(%document, what, "a worker died");
+            self.server
+                .events
+                .send(ServerEvent::WorkerDied { document, what });
+        }
         if let Some(what) = checks.relayed {
             let document = self.document.clone();
             tracing::error!(%document, what, "the document cannot be loaded, and is relayed");
@@ -544,7 +551,12 @@ fn check(
         let (loader, document) = (Arc::clone(&loader), document.clone());
         async move { loader.load(&document, wanted).await }.boxed()
     });
-    let job = CheckJob { request, hot, load };
+    let job = CheckJob {
+        room: room.channel.0,
+        request,
+        hot,
+        load,
+    };
     async move { Answer::Check(number, epoch, server.host.check(job).await) }.boxed()
 }
 

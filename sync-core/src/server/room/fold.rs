@@ -73,6 +73,12 @@ pub enum FoldError {
     /// The engine did not fold the log.
     #[error("the engine failed")]
     Engine(#[source] EngineError),
+    /// Whatever ran the engine did not answer.
+    #[error("no engine could be run on the document: {what}")]
+    Host {
+        /// Why not.
+        what: String,
+    },
 }
 
 /// What a room knows of its log's length.
