@@ -2,6 +2,8 @@
 
 pub mod crash;
 pub mod file_registry;
+#[cfg(feature = "hostile")]
+pub mod hostile;
 pub mod link;
 pub mod local;
 pub mod progress;

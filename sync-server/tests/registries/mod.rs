@@ -270,7 +270,7 @@ impl ServerRegistry for Registry {
         }
     }
 
-    fn watch(&self) -> Option<futures_core::stream::BoxStream<'static, RegistryEvent>> {
+    fn watch(&self) -> Option<futures_util::stream::BoxStream<'static, RegistryEvent>> {
         match self {
             Self::Memory(registry) => registry.watch(),
             Self::Disk(disk) => disk.open().watch(),

@@ -101,8 +101,8 @@ impl Workers {
         self
     }
 
-    /// How many processes documents share. As many again are there for documents that have killed one, and two for folding
-    /// and reading. Default: as many as there are processors.
+    /// How many processes documents share. Twice as many again are there at most for documents that have killed one, and two
+    /// for folding and reading. Default: as many as there are processors.
     pub const fn processes(mut self, value: usize) -> Self {
         self.processes = value;
         self

@@ -32,8 +32,10 @@ pub(crate) struct Pool {
     /// Memory of the replicas in one worker, as far as they say.
     replica_bytes_max: u64,
     shared: Vec<Mutex<Slot>>,
-    /// Workers that documents have to themselves.
-    isolated: Arc<Semaphore>,
+    /// Batches that are searched at once for what kills.
+    searches: Semaphore,
+    /// Workers that documents have to themselves, between two batches.
+    kept: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Pool {
@@ -57,7 +59,8 @@ impl Pool {
             patience,
             requests_max,
             shared: (0..processes.max(1)).map(|_| Mutex::default()).collect(),
-            isolated: Arc::new(Semaphore::new(processes.max(1))),
+            searches: Semaphore::new(processes.max(1)),
+            kept: Arc::new(Semaphore::new(processes.max(1))),
         }
     }
 
@@ -86,8 +89,8 @@ impl Pool {
             result = self.check_shared(&job, &mut batch, &mut content).await;
             if let Err(Stop::Death(death)) = &result {
                 deaths.push(death.what().to_owned());
-                isolated = self.isolate().await;
-                if matches!(death, Death::Crashed(_)) && isolated.is_some() {
+                isolated = Some(Isolated::new());
+                if matches!(death, Death::Crashed(_)) {
                     batch.begin_again();
                     result = Ok(());
                 }
@@ -98,10 +101,15 @@ impl Pool {
         {
             let search = Search {
                 settings: &self.settings,
+                kept: &self.kept,
                 job: &job,
                 deaths: &mut deaths,
             };
-            result = search.run(&mut batch, &mut content, isolated).await;
+            let turn = tokio::time::timeout(self.patience, self.searches.acquire()).await;
+            result = match turn {
+                Ok(_) => search.run(&mut batch, &mut content, isolated).await,
+                Err(_) => Err(Stop::NotNow),
+            };
         }
         let isolated = isolated.filter(|isolated| isolated.probation > 0);
         let hot = isolated.map(|isolated| Hot::Isolated(Box::new(isolated)));
@@ -119,13 +127,6 @@ impl Pool {
         };
         checks.deaths = deaths;
         checks
-    }
-
-    /// The right to workers of a document's own.
-    async fn isolate(&self) -> Option<Isolated> {
-        let permit = Arc::clone(&self.isolated).acquire_owned();
-        let permit = tokio::time::timeout(self.patience, permit).await;
-        Some(Isolated::new(permit.ok()?.ok()?))
     }
 
     async fn slot(&self, room: u32) -> Result<MutexGuard<'_, Slot>, Stop> {

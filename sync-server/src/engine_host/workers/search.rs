@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::batch::Batch;
 use super::job::{Job, Stop, load};
@@ -22,18 +22,25 @@ const SEARCH_MAX: u32 = 24;
 #[derive(Debug)]
 pub(crate) struct Isolated {
     /// With a replica of this name.
-    pub(super) process: Option<(u64, Process)>,
+    process: Option<Kept>,
     /// Batches to go.
     pub(super) probation: u32,
+}
+
+/// A worker between two batches.
+#[derive(Debug)]
+struct Kept {
+    process: Process,
+    /// Of the replica that it has.
+    name: u64,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Isolated {
-    pub(super) const fn new(permit: OwnedSemaphorePermit) -> Self {
+    pub(super) const fn new() -> Self {
         Self {
             process: None,
             probation: PROBATION,
-            _permit: permit,
         }
     }
 }
@@ -41,6 +48,8 @@ impl Isolated {
 /// The search for the changes of a batch that kill workers: one by one, in workers of the document's own.
 pub(super) struct Search<'a> {
     pub(super) settings: &'a Settings,
+    /// Workers that may be kept between two batches.
+    pub(super) kept: &'a Arc<Semaphore>,
     pub(super) job: &'a Job,
     pub(super) deaths: &'a mut Vec<String>,
 }
@@ -59,7 +68,7 @@ impl Search<'_> {
         for _ in 0..SEARCH_MAX {
             let mut is_fresh = false;
             let mut worker = match isolated.process.take() {
-                Some((of, worker)) if of == name && worker.is_usable() => worker,
+                Some(kept) if kept.name == name && kept.process.is_usable() => kept.process,
                 _ => match self.begin(batch, content).await {
                     Ok(worker) => {
                         is_fresh = true;
@@ -85,7 +94,13 @@ impl Search<'_> {
             loop {
                 let Some((at, changes)) = batch.next(1) else {
                     isolated.probation = isolated.probation.saturating_sub(1);
-                    isolated.process = Some((name, worker));
+                    // Without one, the next batch begins with another worker.
+                    let permit = Arc::clone(self.kept).try_acquire_owned().ok();
+                    isolated.process = permit.map(|permit| Kept {
+                        process: worker,
+                        name,
+                        _permit: permit,
+                    });
                     return Ok(());
                 };
                 match worker.check(self.job.room, changes).await {
