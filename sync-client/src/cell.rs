@@ -21,7 +21,7 @@ use crate::shared::Shared;
 
 /// Stack of whatever runs engine code on bytes of others. Engines recurse into nested values; address space is all that this
 /// costs until they do.
-const ENGINE_STACK_BYTES: usize = 256 * 1024 * 1024;
+pub(crate) const ENGINE_STACK_BYTES: usize = 256 * 1024 * 1024;
 
 /// How long a thread waits for more to do for a document.
 const LINGER: Duration = Duration::from_millis(1);

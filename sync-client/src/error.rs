@@ -126,6 +126,75 @@ pub enum EditError {
     Engine(#[source] EngineError),
 }
 
+/// Why nothing was undone, or made again. The document is unchanged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UndoError {
+    /// The engine has no undo, or the engine value does not ask for it.
+    #[error("{what} is not supported by this engine value")]
+    Unsupported {
+        /// What was asked.
+        what: &'static str,
+    },
+    /// No edit could be made.
+    #[error(transparent)]
+    Edit(#[from] EditError),
+}
+
+impl From<EngineError> for UndoError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Unsupported { what } => Self::Unsupported { what },
+            EngineError::Busy => Self::Edit(EditError::Busy),
+            EngineError::Poisoned => Self::Edit(EditError::Reloading),
+            error => Self::Edit(EditError::Engine(error)),
+        }
+    }
+}
+
+/// Why an earlier version cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HistoryError {
+    /// The engine keeps no history, or the engine value does not ask for it.
+    #[error("{what} is not supported by this engine value")]
+    Unsupported {
+        /// What was asked.
+        what: &'static str,
+    },
+    /// The version holds changes that are not here, perhaps not yet.
+    #[error("the version holds changes that are not here")]
+    Missing,
+    /// The history has been trimmed since.
+    #[error("the history since that version has been trimmed")]
+    Trimmed,
+    /// Called from within `read` or `edit` of the same document, or from one of its observers.
+    #[error("the document is being read or edited by this very thread")]
+    Reentrant,
+    /// A transaction on the engine's own handle holds the document.
+    #[error("a transaction of the application holds the document")]
+    Busy,
+    /// The document is being loaded afresh from the server.
+    #[error("the document is being loaded afresh")]
+    Reloading,
+    /// The engine failed; the version may be another engine's.
+    #[error("the engine failed")]
+    Engine(#[source] EngineError),
+}
+
+impl From<EngineError> for HistoryError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Unsupported { what } => Self::Unsupported { what },
+            EngineError::Incomplete => Self::Missing,
+            EngineError::Trimmed => Self::Trimmed,
+            EngineError::Busy => Self::Busy,
+            EngineError::Poisoned => Self::Reloading,
+            error => Self::Engine(error),
+        }
+    }
+}
+
 /// Why what was waited for will not come.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

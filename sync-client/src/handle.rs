@@ -1,5 +1,7 @@
 //! An open document, as the application sees it.
 
+mod history;
+
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -8,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sync_core::client::{
     DocumentEvent, EditRefusal, RefusedChange, RefusedReason, SyncPhase, SyncState,
 };
-use sync_core::engine::{Document, Edited, Engine, EngineError, NativeEngine};
+use sync_core::engine::{Document, Edited, Engine, EngineError, EngineEvent, NativeEngine};
 use sync_core::error::ErrorCode;
 use sync_core::events::Events;
 use sync_core::ids::{ChangeId, DocumentId};
@@ -155,6 +157,12 @@ impl<E: Engine> DocumentHandle<E> {
             Err(error) => Err(EditError::Engine(error)),
         };
         drop(guard);
+        self.publish(events);
+        result
+    }
+
+    /// Tells what a local change did. Not under the replica's lock.
+    fn publish(&self, events: Vec<EngineEvent>) {
         // Here and not in the background, so that right after an edit nothing says that everything is saved.
         let was_saved = self.entry.sync_state.get().is_saved();
         self.shared.update(&self.entry);
@@ -162,7 +170,6 @@ impl<E: Engine> DocumentHandle<E> {
             self.shared.update_unsaved();
         }
         self.entry.publish(events);
-        result
     }
 
     /// The server's clock as far as it is known, else this device's.

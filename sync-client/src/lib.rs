@@ -23,7 +23,7 @@ pub use builder::ClientBuilder;
 pub use client::{Client, Open};
 #[cfg(feature = "encrypted")]
 pub use encrypted::{Encrypted, EncryptedDocument, Key};
-pub use error::{EditError, OpenError, SaveError, StartError};
+pub use error::{EditError, HistoryError, OpenError, SaveError, StartError, UndoError};
 pub use handle::DocumentHandle;
 #[cfg(feature = "embedded")]
 pub use store::EmbeddedStore;

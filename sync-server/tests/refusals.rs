@@ -19,6 +19,8 @@ use bytes::Bytes;
 use e2e::{content, get, push, set, text, until, within};
 use sync_client::yrs::{GetString, ReadTxn, Text, WriteTxn};
 use sync_client::{DocumentEvent, ErrorCode, LwwMap, RefusedReason, SaveError, Typed, Yrs};
+#[cfg(feature = "automerge")]
+use sync_core::automerge::{ROOT, ReadDoc, transaction::Transactable};
 use sync_core::engine::{Engine, EngineError, ValidateLimits, Validator};
 use sync_core::ids::EngineId;
 use sync_core::wire::Message;
@@ -104,6 +106,41 @@ impl Words for Yrs {
     }
 }
 
+#[cfg(feature = "loro")]
+impl Words for sync_core::engine::loro::Loro {
+    const REPLAYS: bool = false;
+
+    fn new() -> Self {
+        Self::new()
+    }
+
+    fn add(doc: &mut Self::Edit<'_>, word: &str) {
+        doc.get_text("body").push_str(&format!("{word} ")).unwrap();
+    }
+
+    fn words(doc: &Self::Read<'_>) -> BTreeSet<String> {
+        let words = doc.get_text("body").to_string();
+        words.split_whitespace().map(str::to_owned).collect()
+    }
+}
+
+#[cfg(feature = "automerge")]
+impl Words for sync_core::engine::automerge::Automerge {
+    const REPLAYS: bool = false;
+
+    fn new() -> Self {
+        Self::new()
+    }
+
+    fn add(doc: &mut Self::Edit<'_>, word: &str) {
+        doc.put(ROOT, word, true).unwrap();
+    }
+
+    fn words(doc: &Self::Read<'_>) -> BTreeSet<String> {
+        doc.keys(ROOT).collect()
+    }
+}
+
 fn world<E: Words>(seed: u64, clients: usize, weather: world::Weather) -> World<E> {
     let mut world = World::new(seed, E::new(), weather);
     world.validator = Some(Arc::new(Censor(E::new())));
@@ -170,6 +207,20 @@ macro_rules! engines {
             #[test]
             fn of_a_text() {
                 super::$scenario::<super::Yrs>();
+            }
+
+            $(#[$doc])*
+            #[cfg(feature = "loro")]
+            #[test]
+            fn of_a_loro_document() {
+                super::$scenario::<sync_core::engine::loro::Loro>();
+            }
+
+            $(#[$doc])*
+            #[cfg(feature = "automerge")]
+            #[test]
+            fn of_an_automerge_document() {
+                super::$scenario::<sync_core::engine::automerge::Automerge>();
             }
         })*
     };

@@ -11,7 +11,7 @@ use super::store::StoredDocument;
 use crate::engine::fold::prove;
 use crate::engine::{
     Document, Drained, Edited, Engine, EngineError, NativeEngine, ReplicaSeed, Unreadable,
-    ValidateLimits, Wake,
+    ValidateLimits, Version, Wake,
 };
 use crate::history::Seq;
 use crate::ids::EngineId;
@@ -197,6 +197,18 @@ impl<E: Engine> Replica<E> {
     /// As [`Engine::read`].
     pub fn read<R>(&self, f: impl FnOnce(&E::Read<'_>) -> R) -> Result<R, EngineError> {
         self.engine.read(&self.main, f)
+    }
+
+    /// Lends the content as it was.
+    ///
+    /// # Errors
+    /// As [`Engine::read_at`].
+    pub fn read_at<R>(
+        &mut self,
+        version: &Version,
+        f: impl FnOnce(&E::Read<'_>) -> R,
+    ) -> Result<R, EngineError> {
+        self.engine.read_at(&mut self.main, version, f)
     }
 
     /// Lends the content for one change.

@@ -264,6 +264,17 @@ pub trait Document: Send + 'static {
     /// can do that for less do so from here on. Called on a replica that is still empty, if at all.
     fn set_unread(&mut self) {}
 
+    /// What the replica holds, so that it can be [read](Engine::read_at) later. Longer than [`version`](Self::version) in some
+    /// engines, and not to be compared.
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`] if the engine, or the engine value, keeps no history.
+    fn readable_version(&mut self) -> Result<Version, EngineError> {
+        Err(EngineError::Unsupported {
+            what: "reading earlier versions",
+        })
+    }
+
     /// Takes back the last local change that is not taken back yet, as a local change of its own, which the next drain hands
     /// over. Only what this replica did is taken back, whatever others did since. Whether there was anything to do.
     ///
@@ -374,7 +385,8 @@ pub trait Engine: Clone + Send + Sync + 'static {
         f: impl FnOnce(&mut Self::Edit<'_>) -> R,
     ) -> Result<Edited<R>, EngineError>;
 
-    /// Lends the content as it was at `version`, which is one that this replica had or has imported. What is done to what is
+    /// Lends the content as it was at `version`, a [readable one](Document::readable_version) of this replica, or of another
+    /// all of whose changes are here. What is done to what is
     /// lent changes nothing.
     ///
     /// # Errors

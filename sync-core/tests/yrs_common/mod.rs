@@ -11,8 +11,8 @@ use sync_core::yrs::types::text::YChange;
 use sync_core::yrs::types::{Attrs, ToJson};
 use sync_core::yrs::{
     Any, Array, ArrayPrelim, ClientID, Doc, GetString, In, Map, MapPrelim, Options, Out, ReadTxn,
-    Text, TextPrelim, TransactionMut, WriteTxn, Xml, XmlElementPrelim, XmlFragment, XmlTextPrelim,
-    uuid_v4_from,
+    Text, TextPrelim, Transaction, TransactionMut, WriteTxn, Xml, XmlElementPrelim, XmlFragment,
+    XmlTextPrelim, uuid_v4_from,
 };
 
 /// Failures are made into named tests, not kept in files.
@@ -198,27 +198,27 @@ type Formatted = Vec<(String, BTreeMap<String, String>)>;
 
 /// The content of all roots.
 pub(crate) fn content(document: &YrsDocument) -> (BTreeMap<String, String>, Formatted) {
-    Yrs::new()
-        .read(document, |txn| {
-            let mut values = BTreeMap::new();
-            if let Some(map) = txn.get_map("map") {
-                values.insert("map".to_owned(), canonical(&map.to_json(txn)));
-            }
-            if let Some(array) = txn.get_array("array") {
-                values.insert("array".to_owned(), canonical(&array.to_json(txn)));
-            }
-            if let Some(xml) = txn.get_xml_fragment("xml") {
-                values.insert("xml".to_owned(), xml.get_string(txn));
-            }
-            values.retain(|_, value| !matches!(value.as_str(), "{}" | "[]" | ""));
-            (
-                values,
-                txn.get_text("text")
-                    .map(|text| formatted(&text, txn))
-                    .unwrap_or_default(),
-            )
-        })
-        .unwrap()
+    Yrs::new().read(document, content_of).unwrap()
+}
+
+pub(crate) fn content_of(txn: &Transaction<'_>) -> (BTreeMap<String, String>, Formatted) {
+    let mut values = BTreeMap::new();
+    if let Some(map) = txn.get_map("map") {
+        values.insert("map".to_owned(), canonical(&map.to_json(txn)));
+    }
+    if let Some(array) = txn.get_array("array") {
+        values.insert("array".to_owned(), canonical(&array.to_json(txn)));
+    }
+    if let Some(xml) = txn.get_xml_fragment("xml") {
+        values.insert("xml".to_owned(), xml.get_string(txn));
+    }
+    values.retain(|_, value| !matches!(value.as_str(), "{}" | "[]" | ""));
+    (
+        values,
+        txn.get_text("text")
+            .map(|text| formatted(&text, txn))
+            .unwrap_or_default(),
+    )
 }
 
 fn formatted(text: &impl Text, txn: &impl ReadTxn) -> Formatted {

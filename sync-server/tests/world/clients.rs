@@ -93,9 +93,29 @@ impl<E: Engine + Validator> World<E> {
         let replica = it.replicas.get_mut(&document).unwrap();
         replica.document().set_wall_time(wall_ms);
         replica.edit(usize::MAX, f).unwrap();
-        let drained = replica.drain();
+        self.drain(client, &document);
+        true
+    }
+
+    /// Does something to a document that may change it, whether edits are allowed or not.
+    pub fn with_document<R>(
+        &mut self,
+        client: usize,
+        document: &str,
+        f: impl FnOnce(&mut E::Document) -> R,
+    ) -> R {
+        let document = id(document);
+        let it = &mut self.clients[client];
+        let result = f(it.replicas.get_mut(&document).unwrap().document());
+        self.drain(client, &document);
+        result
+    }
+
+    fn drain(&mut self, client: usize, document: &DocumentId) {
+        let it = &mut self.clients[client];
+        let drained = it.replicas.get_mut(document).unwrap().drain();
         for bytes in drained.main.local {
-            let staged = it.state.handle_edit(self.now, &document, bytes);
+            let staged = it.state.handle_edit(self.now, document, bytes);
             if let (Some(store), Some(change)) = (&mut it.store, staged) {
                 let new = || StoredDocument::new(Engine::id(&self.engine));
                 store
@@ -105,7 +125,6 @@ impl<E: Engine + Validator> World<E> {
             }
         }
         self.perform_client(client);
-        true
     }
 
     /// Hands a change to the client's machine that no engine made.

@@ -255,6 +255,11 @@ impl Document for AutomergeDocument {
         self.version.clone()
     }
 
+    fn readable_version(&mut self) -> Result<Version, EngineError> {
+        self.usable()?;
+        Ok(self.version())
+    }
+
     fn set_wake(&mut self, wake: Wake) {
         self.wake = Some(wake);
     }

@@ -5,12 +5,13 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use ::loro::{
-    EncodedBlobMode, ExportMode, Frontiers, LoroDoc, LoroEncodeError, LoroError, Subscription,
+    EncodedBlobMode, ExportMode, IdSpan, LoroDoc, LoroEncodeError, LoroError, Subscription,
     UndoManager, VersionVector,
 };
 use bytes::Bytes;
 use twox_hash::XxHash3_64;
 
+use super::Loro;
 use super::observe::Queue;
 use super::validate;
 use super::version::{clamp, decode, encode, includes};
@@ -31,6 +32,7 @@ const WITH_WAITING: &[u8] = b"loro+waiting";
 /// After a change had to be taken back the replica is another `LoroDoc`. Retired ones are kept, and watched, for the
 /// document's whole life: handles of the application may still edit them.
 pub struct LoroDocument {
+    engine: Loro,
     doc: LoroDoc,
     subscriptions: [Subscription; 3],
     undo: Option<UndoManager>,
@@ -51,16 +53,14 @@ pub struct LoroDocument {
 }
 
 impl LoroDocument {
-    pub(super) fn new(
-        doc: LoroDoc,
-        keeps_undo: bool,
-        seed: ReplicaSeed,
-    ) -> Result<Self, EngineError> {
+    pub(super) fn new(engine: Loro, seed: ReplicaSeed) -> Result<Self, EngineError> {
+        let doc = engine.fresh();
         let queue = Queue::default();
         let subscriptions = queue.watch(&doc, 0);
-        let undo = keeps_undo.then(|| UndoManager::new(&doc));
+        let undo = engine.keeps_undo.then(|| UndoManager::new(&doc));
         let settled = VersionVector::new();
         let mut document = Self {
+            engine,
             doc,
             subscriptions,
             undo,
@@ -95,7 +95,7 @@ impl LoroDocument {
     ) -> Result<Edited<R>, EngineError> {
         // What came before is another change.
         self.settle()?;
-        let frontiers = self.guarded(|this| Ok(this.doc.oplog_frontiers()))?;
+        let before = self.settled.clone();
         let n_changes = self.n_settled;
         let n_events = self.queue.lock().events.len();
         // A clone is another handle: the closure cannot put another document in this one's place.
@@ -116,7 +116,7 @@ impl LoroDocument {
         };
         if let Some(change) = change.filter(|change| validate::update(change, &limits).is_err()) {
             // Should the engine not go back, the change stays and is refused by the server instead.
-            if self.guarded(|this| this.go_back(&frontiers)).is_ok() {
+            if self.guarded(|this| this.go_back(&before)).is_ok() {
                 self.queue.lock().forget(n_changes, n_events);
                 self.n_settled = n_changes;
                 return Ok(Edited::TakenBack {
@@ -141,8 +141,7 @@ impl LoroDocument {
         }
         self.check_not_trimmed(&theirs)?;
         self.guarded(|this| {
-            let frontiers = this.doc.vv_to_frontiers(&theirs);
-            let doc = this.fork_at(&frontiers)?;
+            let doc = this.as_of(&theirs)?;
             // A version that no replica ever had may be in between.
             if doc.oplog_vv() != theirs {
                 return Err(EngineError::Incomplete);
@@ -242,15 +241,28 @@ impl LoroDocument {
         Ok(())
     }
 
-    fn fork_at(&self, frontiers: &Frontiers) -> Result<LoroDoc, EngineError> {
-        self.doc
-            .fork_at(frontiers)
-            .map_err(|error| engine_error(&error))
+    /// The document as it was at a version that is here. Made from the history: loro's own `fork_at` takes the state of the
+    /// document itself there and back, through everything that has happened since, which for one large insertion takes
+    /// minutes.
+    fn as_of(&self, version: &VersionVector) -> Result<LoroDoc, EngineError> {
+        if self.doc.is_shallow() {
+            let frontiers = self.doc.vv_to_frontiers(version);
+            let doc = self.doc.fork_at(&frontiers);
+            return doc.map_err(|error| engine_error(&error));
+        }
+        let spans: Vec<IdSpan> = version
+            .iter()
+            .map(|(&peer, &counter)| IdSpan::new(peer, 0, counter))
+            .collect();
+        let history = export(&self.doc, ExportMode::updates_in_range(spans))?;
+        let doc = self.engine.fresh();
+        doc.import(&history).map_err(|error| engine_error(&error))?;
+        Ok(doc)
     }
 
     /// Goes on with a new `LoroDoc` of an earlier version, and retires the present one.
-    fn go_back(&mut self, frontiers: &Frontiers) -> Result<(), EngineError> {
-        let doc = self.fork_at(frontiers)?;
+    fn go_back(&mut self, version: &VersionVector) -> Result<(), EngineError> {
+        let doc = self.as_of(version)?;
         if self.waiting_bytes > 0
             && let Some(waiting) = waiting(&self.doc)?
         {
@@ -366,6 +378,11 @@ impl Document for LoroDocument {
             self.version = encode(&self.settled);
         }
         self.version.clone()
+    }
+
+    fn readable_version(&mut self) -> Result<Version, EngineError> {
+        self.usable()?;
+        Ok(self.version())
     }
 
     fn set_wake(&mut self, wake: Wake) {

@@ -87,7 +87,7 @@ impl Engine for Loro {
     }
 
     fn create(&self, seed: ReplicaSeed) -> Result<LoroDocument, EngineError> {
-        LoroDocument::new(self.fresh(), self.keeps_undo, seed)
+        LoroDocument::new(self.clone(), seed)
     }
 
     fn validate(&self, change: &[u8], limits: &ValidateLimits) -> Result<(), EngineError> {

@@ -104,8 +104,11 @@ mod yrs {
     impl Probe for YrsProbe {
         type Engine = Yrs;
 
+        const HAS_UNDO: bool = true;
+        const HAS_HISTORY: bool = true;
+
         fn engine() -> Yrs {
-            Yrs::new()
+            Yrs::new().keep_history()
         }
 
         fn edit(txn: &mut TransactionMut<'_>, random: &mut Rng) {

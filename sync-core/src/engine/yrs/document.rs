@@ -10,6 +10,7 @@ use bytes::Bytes;
 use twox_hash::XxHash3_64;
 
 use super::cursor::CLIENT_MAX;
+use super::history::{Mirror, Steps, snapshot_of, state_at};
 use super::import::{Checked, Importer, LIMITS};
 use super::observe::{OURS, Queue, roots};
 use super::pairs;
@@ -31,6 +32,9 @@ pub struct YrsDocument {
     retired: Vec<Doc>,
     queue: Queue,
     offset_kind: OffsetKind,
+    keeps_history: bool,
+    /// Where steps are undone, once one has been.
+    mirror: Option<Mirror>,
     seed: ReplicaSeed,
     /// Counts the `Doc`s, this one included.
     generation: u64,
@@ -41,9 +45,10 @@ pub struct YrsDocument {
 }
 
 impl YrsDocument {
-    pub(super) fn new(offset_kind: OffsetKind, seed: ReplicaSeed) -> Self {
+    pub(super) fn new(offset_kind: OffsetKind, keeps_history: bool, seed: ReplicaSeed) -> Self {
         let queue = Queue::default();
-        let doc = fresh(offset_kind, seed, 0);
+        queue.lock().steps = keeps_history.then(Steps::default);
+        let doc = fresh(offset_kind, keeps_history, client_id(seed, 0));
         if let Ok(mut txn) = doc.try_transact_mut() {
             queue.watch(&mut txn, 0);
         }
@@ -53,6 +58,8 @@ impl YrsDocument {
             retired: Vec::new(),
             queue,
             offset_kind,
+            keeps_history,
+            mirror: None,
             seed,
             generation: 0,
             importer: Importer::default(),
@@ -165,7 +172,8 @@ impl YrsDocument {
     /// Goes on with a new `Doc` that holds `state`, and retires the present one.
     fn replace(&mut self, state: Vec<u8>) -> Result<(), EngineError> {
         let generation = self.generation + 1;
-        let doc = fresh(self.offset_kind, self.seed, generation);
+        let client = client_id(self.seed, generation);
+        let doc = fresh(self.offset_kind, self.keeps_history, client);
         let mut txn = doc
             .try_transact_mut_with(OURS)
             .map_err(|_| EngineError::Busy)?;
@@ -179,8 +187,66 @@ impl YrsDocument {
         inner.generation = generation;
         inner.has_predecessor = true;
         inner.is_cut = false;
+        inner.steps = self.keeps_history.then(Steps::default);
         drop(inner);
+        self.mirror = None;
         Ok(())
+    }
+
+    /// The document as it was at a version made by [`readable_version`](Document::readable_version).
+    pub(super) fn at(&self, version: &Version) -> Result<Doc, EngineError> {
+        if !self.keeps_history {
+            return Err(EngineError::Unsupported {
+                what: "reading earlier versions without keep_history",
+            });
+        }
+        let state = self.encode(|txn| state_at(txn, version))?;
+        let doc = fresh(self.offset_kind, true, ClientID::new(0));
+        let mut txn = doc
+            .try_transact_mut_with(OURS)
+            .map_err(|_| EngineError::Busy)?;
+        let state = Checked::new(Bytes::from(state))?;
+        Importer::default().import(&mut txn, [state], &Queue::default())?;
+        drop(txn);
+        Ok(doc)
+    }
+
+    /// Undoes the last step, or makes it again.
+    fn step(&mut self, is_undo: bool) -> Result<bool, EngineError> {
+        self.usable()?;
+        let doc = self.doc.clone();
+        let mut txn = doc
+            .try_transact_mut_with(OURS)
+            .map_err(|_| EngineError::Busy)?;
+        // Nobody edits from here on.
+        let steps = self.queue.lock().steps.clone();
+        let mut steps = steps.ok_or(EngineError::Unsupported {
+            what: "undo without keep_history",
+        })?;
+        if !(if is_undo {
+            steps.can_undo()
+        } else {
+            steps.can_redo()
+        }) {
+            return Ok(false);
+        }
+        let client = client_id(self.seed, u64::MAX - self.generation);
+        let mut mirror = self.mirror.take().unwrap_or_else(|| Mirror::new(client));
+        let made = mirror.step(&txn, &mut steps, is_undo)?;
+        self.mirror = Some(mirror);
+        self.queue.lock().steps = Some(steps);
+        let Some(change) = made else { return Ok(false) };
+        let update = Checked::new(change.clone())?;
+        let imported = self.queue.unwatched(&mut txn, self.generation, |txn| {
+            self.importer.import(txn, [update], &self.queue)
+        });
+        self.is_poisoned = imported.is_err();
+        imported?;
+        let event = EngineEvent::new(Source::Local, roots(&txn));
+        let mut inner = self.queue.lock();
+        inner.local.push(change);
+        inner.events.push(event);
+        Ok(true)
     }
 
     fn import_all(
@@ -268,6 +334,34 @@ impl Document for YrsDocument {
         })
     }
 
+    fn readable_version(&mut self) -> Result<Version, EngineError> {
+        if self.keeps_history {
+            self.encode(|txn| Ok(snapshot_of(txn)))
+        } else {
+            Err(EngineError::Unsupported {
+                what: "reading earlier versions without keep_history",
+            })
+        }
+    }
+
+    fn undo(&mut self) -> Result<bool, EngineError> {
+        self.step(true)
+    }
+
+    fn redo(&mut self) -> Result<bool, EngineError> {
+        self.step(false)
+    }
+
+    fn can_undo(&self) -> bool {
+        let inner = self.queue.lock();
+        inner.steps.as_ref().is_some_and(Steps::can_undo)
+    }
+
+    fn can_redo(&self) -> bool {
+        let inner = self.queue.lock();
+        inner.steps.as_ref().is_some_and(Steps::can_redo)
+    }
+
     /// `TextRef` and its like are raw pointers, and a cloned `Doc` can be edited.
     fn outlives_replacement(&self) -> bool {
         true
@@ -287,16 +381,21 @@ impl Document for YrsDocument {
     }
 }
 
-/// An empty document, with a client id of its own: two documents that go on from one state must not share one.
-fn fresh(offset_kind: OffsetKind, seed: ReplicaSeed, generation: u64) -> Doc {
+/// A client id that nobody else has: two documents that go on from one state must not share one.
+fn client_id(seed: ReplicaSeed, generation: u64) -> ClientID {
     let mut input = [0; 24];
     let (first, second) = input.split_at_mut(16);
     first.copy_from_slice(&seed.0.to_be_bytes());
     second.copy_from_slice(&generation.to_be_bytes());
-    let client = ClientID::new(XxHash3_64::oneshot(&input) & CLIENT_MAX);
-    let mut options = Options::with_guid_and_client_id(::yrs::uuid_v4_from(seed.0), client);
+    ClientID::new(XxHash3_64::oneshot(&input) & CLIENT_MAX)
+}
+
+/// An empty document.
+fn fresh(offset_kind: OffsetKind, keeps_history: bool, client: ClientID) -> Doc {
+    let mut options =
+        Options::with_guid_and_client_id(::yrs::uuid_v4_from(u128::from(client.get())), client);
     options.offset_kind = offset_kind;
-    options.skip_gc = false;
+    options.skip_gc = keeps_history;
     // Would delete redundant formatting on import: deletions of nobody, other on each replica.
     options.cleanup_formatting = false;
     Doc::with_options(options)

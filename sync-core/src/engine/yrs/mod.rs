@@ -14,6 +14,7 @@ mod content;
 mod cursor;
 mod document;
 mod graph;
+mod history;
 mod import;
 mod json;
 mod ledger;
@@ -25,10 +26,10 @@ mod version;
 
 pub use document::YrsDocument;
 
-use ::yrs::{OffsetKind, Transaction, TransactionMut};
+use ::yrs::{OffsetKind, Transact, Transaction, TransactionMut};
 
 use crate::engine::{
-    Edited, Engine, EngineError, Ledger, NativeEngine, ReplicaSeed, ValidateLimits,
+    Edited, Engine, EngineError, Ledger, NativeEngine, ReplicaSeed, ValidateLimits, Version,
 };
 use crate::ids::EngineId;
 
@@ -41,6 +42,7 @@ use crate::ids::EngineId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Yrs {
     offset_kind: OffsetKind,
+    keeps_history: bool,
 }
 
 impl Yrs {
@@ -49,6 +51,7 @@ impl Yrs {
     pub const fn new() -> Self {
         Self {
             offset_kind: OffsetKind::Utf16,
+            keeps_history: false,
         }
     }
 
@@ -58,6 +61,18 @@ impl Yrs {
     #[must_use]
     pub const fn offset_kind(mut self, value: OffsetKind) -> Self {
         self.offset_kind = value;
+        self
+    }
+
+    /// Keeps what is deleted, on this replica only, so that this replica's own edits can be undone (the last hundred, each
+    /// `edit` closure, or native transaction, on its own) and earlier versions read.
+    ///
+    /// Off by default, because nothing that was ever written is then collected: replicas take more memory, and what this
+    /// device stores grows. What others deleted before this replica had it stays gone. The first undo makes a second copy
+    /// of the document, which is kept.
+    #[must_use]
+    pub const fn keep_history(mut self) -> Self {
+        self.keeps_history = true;
         self
     }
 }
@@ -78,7 +93,7 @@ impl Engine for Yrs {
     }
 
     fn create(&self, seed: ReplicaSeed) -> Result<YrsDocument, EngineError> {
-        Ok(YrsDocument::new(self.offset_kind, seed))
+        Ok(YrsDocument::new(self.offset_kind, self.keeps_history, seed))
     }
 
     fn validate(&self, change: &[u8], limits: &ValidateLimits) -> Result<(), EngineError> {
@@ -110,6 +125,18 @@ impl Engine for Yrs {
     /// Formatting and attributes of texts are left out; an empty root is an empty array.
     fn to_json(&self, document: &YrsDocument) -> Result<String, EngineError> {
         document.read(|txn| content::to_json(txn))
+    }
+
+    /// Lends a copy of the document as it was, which takes time and memory in proportion to the document.
+    fn read_at<R>(
+        &self,
+        document: &mut YrsDocument,
+        version: &Version,
+        f: impl FnOnce(&Transaction<'_>) -> R,
+    ) -> Result<R, EngineError> {
+        let doc = document.at(version)?;
+        let txn = doc.try_transact().map_err(|_| EngineError::Busy)?;
+        Ok(f(&txn))
     }
 }
 

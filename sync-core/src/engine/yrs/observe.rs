@@ -7,6 +7,7 @@ use ::yrs::block::ClientID;
 use ::yrs::{BranchID, Out, ReadTxn, StateVector, TransactionMut, UpdateEvent};
 use bytes::Bytes;
 
+use super::history::Steps;
 use super::import::LIMITS;
 use super::pairs::{self, Pairs};
 use super::validate::{Block, Id, Visitor, scan};
@@ -38,6 +39,8 @@ pub(super) struct Inner {
     pub(super) is_mixed: bool,
     /// Whether handles of a retired document may be used with the live one.
     pub(super) has_predecessor: bool,
+    /// What can be undone, where that is kept.
+    pub(super) steps: Option<Steps>,
     /// Counts the documents used so far; those before it are retired.
     pub(super) generation: u64,
     pub(super) wake: Option<Wake>,
@@ -48,6 +51,9 @@ impl Inner {
     pub(super) fn forget_local(&mut self, n: usize) {
         let n_forgotten = self.local.len().saturating_sub(n);
         self.local.truncate(n);
+        if let Some(steps) = &mut self.steps {
+            steps.forget(n_forgotten);
+        }
         // Each local change came with one event, and no import ran meanwhile.
         self.events
             .truncate(self.events.len().saturating_sub(n_forgotten));
@@ -120,6 +126,9 @@ impl Queue {
             inner.is_cut |= mended.is_some();
             let change = mended.map_or(change, Bytes::from);
             inner.local.push(change);
+            if let Some(steps) = &mut inner.steps {
+                steps.made(txn);
+            }
             inner
                 .events
                 .push(EngineEvent::new(Source::Local, roots(txn)));

@@ -7,7 +7,8 @@ use ::yrs::block::ClientID;
 use ::yrs::updates::encoder::Encode;
 use ::yrs::{ID, IdSet, ReadTxn, StateVector, TransactionMut};
 
-use super::validate::{Block, HAS_RIGHT, INFO_SKIP, Id, UNLIMITED, Visitor, scan};
+use super::cursor::Cursor;
+use super::validate::{Block, HAS_RIGHT, INFO_SKIP, Id, KIND, UNLIMITED, Visitor, scan};
 use crate::engine::EngineError;
 
 /// The state from before an uncommitted transaction, as an update.
@@ -58,8 +59,8 @@ struct Section {
     bytes: Vec<u8>,
 }
 
-/// Takes apart an update that is well formed. `keep` may change a block's links and says whether it stays; `range`
-/// gives what stands for a range of deletions.
+/// Takes apart an update that is well formed. `keep` may change a block's links, or shorten it, and says whether it stays;
+/// `range` gives what stands for a range of deletions.
 pub(super) fn keep(
     update: &[u8],
     keep: impl FnMut(&mut Block) -> bool,
@@ -75,6 +76,7 @@ pub(super) fn keep(
         range,
         kept,
         left_out: 0,
+        values: Vec::new(),
     };
     scan(update, &UNLIMITED, &mut keeper)?;
     Ok(keeper.kept)
@@ -87,6 +89,8 @@ struct Keeper<'a, K, R> {
     kept: Kept,
     /// Elements left out since the section's last block: a hole if another block follows.
     left_out: u32,
+    /// Where the values of the block that is being read end.
+    values: Vec<usize>,
 }
 
 impl<K, R> Visitor for Keeper<'_, K, R>
@@ -94,7 +98,12 @@ where
     K: FnMut(&mut Block) -> bool,
     R: FnMut(Id, u32) -> (Id, u32),
 {
+    fn value(&mut self, end: usize) {
+        self.values.push(end);
+    }
+
     fn block(&mut self, mut block: Block) {
+        let values = std::mem::take(&mut self.values);
         // What yrs writes for the second half of a cut character, whose first half it writes whole.
         if block.len == 0 {
             return;
@@ -132,7 +141,13 @@ where
             self.left_out = 0;
         }
         section.n_blocks += 1;
-        write_block(&mut section.bytes, self.update, &original, &block);
+        if block.len < original.len {
+            // Whatever follows in the section starts elsewhere now.
+            self.left_out = original.len - block.len;
+            write_start(&mut section.bytes, self.update, &block, &values);
+        } else {
+            write_block(&mut section.bytes, self.update, &original, &block);
+        }
     }
 
     fn deleted(&mut self, id: Id, len: u32) {
@@ -171,7 +186,50 @@ fn write_block(out: &mut Vec<u8>, update: &[u8], original: &Block, block: &Block
     copy(at, end, out);
 }
 
+/// Copies the first elements of a block of an update: as many as `block` has now. Its links stay.
+fn write_start(out: &mut Vec<u8>, update: &[u8], block: &Block, values: &[usize]) {
+    let copy = |from: usize, to: usize, out: &mut Vec<u8>| {
+        out.extend_from_slice(update.get(from..to).unwrap_or_default());
+    };
+    let (start, end) = block.bytes;
+    let content = block.content;
+    copy(start, content, out);
+    let mut cursor = Cursor::new(update.get(content..end).unwrap_or_default());
+    match update.get(start).map(|info| info & KIND) {
+        Some(STRING) => {
+            let text = cursor.string("text").unwrap_or_default();
+            let mut units = 0;
+            let start: String = text
+                .chars()
+                .take_while(|c| {
+                    units += c.len_utf16();
+                    u32::try_from(units).is_ok_and(|units| units <= block.len)
+                })
+                .collect();
+            write_var(out, u64::try_from(start.len()).unwrap_or(u64::MAX));
+            out.extend_from_slice(start.as_bytes());
+        }
+        Some(VALUES) => {
+            let _ = cursor.var_u32("number of values");
+            let last = usize::try_from(block.len).unwrap_or(usize::MAX);
+            let to = last.checked_sub(1).and_then(|last| values.get(last));
+            write_var(out, u64::from(block.len));
+            copy(content + cursor.at(), to.copied().unwrap_or(end), out);
+        }
+        // All others that have more than one element say nothing but how many.
+        _ => write_var(out, u64::from(block.len)),
+    }
+}
+
+const STRING: u8 = 4;
+const VALUES: u8 = 8;
+
 impl Kept {
+    /// With other deletions.
+    pub(super) fn with_deleted(self, deleted: IdSet) -> Self {
+        Self { deleted, ..self }
+    }
+
     pub(super) fn encode(self) -> Vec<u8> {
         let mut out = Vec::new();
         write_var(

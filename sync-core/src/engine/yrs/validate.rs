@@ -23,6 +23,8 @@ pub(super) const INFO_SKIP: u8 = 10;
 const HAS_LEFT: u8 = 0x80;
 pub(super) const HAS_RIGHT: u8 = 0x40;
 const HAS_KEY: u8 = 0x20;
+/// What a block holds. Collected ones say 0.
+pub(super) const KIND: u8 = 0x0f;
 /// Not used by the format; yrs ignores it, Yjs stumbles over it.
 const UNUSED: u8 = 0x10;
 
@@ -62,6 +64,8 @@ pub(super) struct Block {
     pub(super) is_skip: bool,
     /// Where it starts and ends in the input.
     pub(super) bytes: (usize, usize),
+    /// Where its content starts.
+    pub(super) content: usize,
 }
 
 /// Told what is in an update, in the order of the bytes. It may have been told things when the update turns out bad.
@@ -74,6 +78,11 @@ pub(super) trait Visitor {
     /// Text that is not ASCII, and its first element; told before its block.
     fn text(&mut self, start: Id, text: &str) {
         let _ = (start, text);
+    }
+
+    /// Where one value of a block of values ends in the input; told before its block.
+    fn value(&mut self, end: usize) {
+        let _ = end;
     }
 
     /// A range of deleted elements, never empty. Those of one client ascend.
@@ -207,6 +216,7 @@ impl<V: Visitor> Scan<'_, '_, V> {
             parent: None,
             is_skip: false,
             bytes: (0, 0),
+            content: self.cursor.at(),
         };
         if info == INFO_GC || info == INFO_SKIP {
             block.is_skip = info == INFO_SKIP;
@@ -217,7 +227,8 @@ impl<V: Visitor> Scan<'_, '_, V> {
             return Err(self.wrong("block info"));
         }
         self.place(info, &mut block)?;
-        match info & 0x0f {
+        block.content = self.cursor.at();
+        match info & KIND {
             1 => block.len = self.len("number of deleted elements")?,
             3 => {
                 self.cursor.buffer("binary")?;
@@ -242,6 +253,7 @@ impl<V: Visitor> Scan<'_, '_, V> {
                 block.len = self.len("number of values")?;
                 for _ in 0..block.len {
                     self.any(0)?;
+                    self.visitor.value(self.cursor.at());
                 }
             }
             9 => {
