@@ -2,6 +2,7 @@
 
 pub mod crash;
 pub mod file_registry;
+pub mod guests;
 #[cfg(feature = "hostile")]
 pub mod hostile;
 pub mod link;
@@ -23,4 +24,8 @@ mod texts {
     struct Storage;
     #[doc = include_str!("../../docs/guide/custom-transport.md")]
     struct CustomTransport;
+    #[doc = include_str!("../../docs/guide/custom-engine.md")]
+    struct CustomEngine;
+    #[doc = include_str!("../../docs/guide/engines.md")]
+    struct Engines;
 }

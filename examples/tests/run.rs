@@ -63,6 +63,26 @@ async fn events_prints_both_streams() {
 }
 
 #[tokio::test]
+async fn custom_engine_lets_guests_sign() {
+    let printed = run(env!("CARGO_BIN_EXE_custom_engine"), &[]).await;
+    assert_eq!(printed, "signed: Ada, Bob\n");
+}
+
+#[cfg(feature = "loro")]
+#[tokio::test]
+async fn notes_are_moved_undone_and_looked_back_at() {
+    let printed = run(env!("CARGO_BIN_EXE_notes"), &[]).await;
+    let (met, undone) = printed.split_once("takes her last edit back").unwrap();
+    let (undone, began) = undone.split_once("how it began").unwrap();
+    assert!(met.contains("Bob was here"), "{printed}");
+    assert!(met.contains("Call Bob"), "{printed}");
+    assert!(undone.contains("Bob was here"), "{printed}");
+    assert!(!undone.contains("Call Bob"), "{printed}");
+    assert!(began.contains("to buy: milk, bread, tea"), "{printed}");
+    assert!(!began.contains("Bob"), "{printed}");
+}
+
+#[tokio::test]
 async fn custom_registry_keeps_its_promises() {
     let printed = run(env!("CARGO_BIN_EXE_custom_registry"), &["--check"]).await;
     assert!(printed.contains("kept: "), "{printed}");

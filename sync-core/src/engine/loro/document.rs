@@ -404,8 +404,7 @@ impl Document for LoroDocument {
         }
     }
 
-    /// All are checked before the first is applied. Loro sorts several itself, so that if one is refused, also those behind
-    /// it may have been imported.
+    /// All are imported at once, or none.
     fn import(&mut self, changes: &[Bytes]) -> Result<Imported, EngineError> {
         let limits = ValidateLimits {
             bytes_max: usize::MAX,
@@ -418,10 +417,8 @@ impl Document for LoroDocument {
         self.import_with(bytes, |doc| match changes {
             [] => Ok(()),
             [change] => doc.import(change).map(drop),
-            changes => {
-                let changes: Vec<Vec<u8>> = changes.iter().map(|bytes| bytes.to_vec()).collect();
-                doc.import_batch(&changes).map(drop)
-            }
+            // Not `import_batch`: it decodes everything twice, and ends with a checkout, which empties the undo stack.
+            changes => doc.import(&validate::joined(changes)).map(drop),
         })
     }
 

@@ -100,16 +100,13 @@ impl Queue {
             return;
         }
         match (&mut inner.importing, event.triggered_by) {
-            // A batch is imported by a checkout.
-            (Some(touched), EventTriggerKind::Import | EventTriggerKind::Checkout) => {
-                touched.extend(roots);
-            }
+            (Some(touched), EventTriggerKind::Import) => touched.extend(roots),
             // Of an import by the application, too, which comes out as a local change.
             (_, EventTriggerKind::Local | EventTriggerKind::Import) => {
                 let roots = roots.into_iter().collect();
                 inner.events.push(EngineEvent::new(Source::Local, roots));
             }
-            (None, EventTriggerKind::Checkout) => {}
+            (_, EventTriggerKind::Checkout) => {}
         }
         let is_foreign =
             event.triggered_by == EventTriggerKind::Import && inner.importing.is_none();

@@ -10,6 +10,7 @@
 //! encoded; loro expands it as it reads. `LoroDoc::decode_import_blob_meta` reads all of that as well, and aborts on the same
 //! forged bytes as an import does, so it is no check.
 
+use bytes::Bytes;
 use twox_hash::XxHash32;
 
 use crate::engine::{EngineError, ValidateLimits};
@@ -47,6 +48,17 @@ pub(super) fn update(bytes: &[u8], limits: &ValidateLimits) -> Result<(), Engine
         })?;
     }
     Ok(())
+}
+
+/// Several updates that have been checked, as one: blocks need no order.
+pub(super) fn joined(updates: &[Bytes]) -> Vec<u8> {
+    let bodies = updates
+        .iter()
+        .filter_map(|update| update.get(HEADER_BYTES..));
+    let mut body = MODE_UPDATES.to_be_bytes().to_vec();
+    bodies.for_each(|blocks| body.extend_from_slice(blocks));
+    let checksum = XxHash32::oneshot(SEED, &body).to_le_bytes();
+    [MAGIC, &[0; 12], &checksum, &body].concat()
 }
 
 /// Checks magic bytes and checksum of anything that loro encodes, and returns what kind it is.

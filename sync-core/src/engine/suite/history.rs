@@ -15,9 +15,9 @@ pub(super) fn undo_and_redo_touch_only_ones_own_edits<P: Probe>() {
     assert_eq!((a.undo(), a.redo()), (Ok(false), Ok(false)));
     let mut changes = vec![add::<P>(&mut a, 1)];
     ok(b.import(&changes));
-    let theirs = add::<P>(&mut b, 2);
+    let theirs = [add::<P>(&mut b, 2), add::<P>(&mut b, 4)];
     changes.push(add::<P>(&mut a, 3));
-    ok(a.import(&[theirs]));
+    ok(a.import(&theirs));
     drop(a.drain());
     let shows = |document: &_| [1, 2, 3].map(|number| has::<P>(document, number));
     assert_eq!(shows(&a), [true, true, true]);
