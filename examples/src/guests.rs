@@ -160,13 +160,7 @@ impl Engine for Guests {
     }
 
     fn validate(&self, change: &[u8], limits: &ValidateLimits) -> Result<(), EngineError> {
-        if change.len() > limits.bytes_max {
-            return Err(EngineError::LimitExceeded {
-                what: "size of a change in bytes",
-                value: u64::try_from(change.len()).unwrap_or(u64::MAX),
-                max: u64::try_from(limits.bytes_max).unwrap_or(u64::MAX),
-            });
-        }
+        limits.check_len(change)?;
         if decode(change)?.next().is_none() {
             return Err(EngineError::Malformed {
                 what: "change without a name",

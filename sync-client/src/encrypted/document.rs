@@ -228,6 +228,10 @@ impl<E: Engine> Document for EncryptedDocument<E> {
         self.inner.set_unread();
     }
 
+    fn readable_version(&mut self) -> Result<Version, EngineError> {
+        self.inner.readable_version()
+    }
+
     fn undo(&mut self) -> Result<bool, EngineError> {
         self.inner.undo()
     }

@@ -31,15 +31,33 @@ use crate::mergeable::{
 /// assert_eq!(grid.drain().local.len(), 1);
 /// # Ok::<(), sync_core::engine::EngineError>(())
 /// ```
-pub struct Typed<T>(PhantomData<fn() -> T>);
+pub struct Typed<T> {
+    keeps_undo: bool,
+    of: PhantomData<fn() -> T>,
+}
 
 impl<T: Mergeable> Typed<T> {
     /// Documents that hold a `T`.
     #[must_use]
     pub const fn new() -> Self {
-        Self(PhantomData)
+        Self {
+            keeps_undo: false,
+            of: PhantomData,
+        }
+    }
+
+    /// Remembers what it takes to undo this replica's own edits: the last hundred, each `edit` closure on its own.
+    ///
+    /// Off by default, because it takes memory for what each edit replaced.
+    #[must_use]
+    pub const fn keep_undo(mut self) -> Self {
+        self.keeps_undo = true;
+        self
     }
 }
+
+/// Steps that [`Typed::keep_undo`] remembers.
+const STEPS_MAX: usize = 100;
 
 impl<T: Mergeable> Engine for Typed<T> {
     type Document = TypedDocument<T>;
@@ -51,7 +69,11 @@ impl<T: Mergeable> Engine for Typed<T> {
     }
 
     fn create(&self, seed: ReplicaSeed) -> Result<Self::Document, EngineError> {
-        Ok(TypedDocument::new(seed))
+        let mut document = TypedDocument::new(seed);
+        if self.keeps_undo {
+            document.set_undo_max(STEPS_MAX);
+        }
+        Ok(document)
     }
 
     fn validate(&self, change: &[u8], limits: &ValidateLimits) -> Result<(), EngineError> {
@@ -176,6 +198,14 @@ impl<T: Mergeable> TypedDocument<T> {
     pub fn compact(&mut self, horizon: &Version) -> Result<(), EngineError> {
         self.check_usable()?;
         self.replica.compact(&decode_version(&horizon.0)?.0)
+    }
+
+    fn step(&mut self, what: &'static str, direction: Direction) -> Result<bool, EngineError> {
+        if !self.undo.is_on() {
+            return Err(EngineError::Unsupported { what });
+        }
+        // Not larger than what was done, and what that replaced: within the limit, or refused by the server.
+        Ok(self.take_back(direction, usize::MAX)? == Edited::Done(true))
     }
 
     const fn value(&self) -> &T {
@@ -308,6 +338,22 @@ impl<T: Mergeable> Document for TypedDocument<T> {
     fn snapshot(&mut self) -> Result<Bytes, EngineError> {
         self.check_usable()?;
         Ok(self.replica.state())
+    }
+
+    fn undo(&mut self) -> Result<bool, EngineError> {
+        self.step("undo without keep_undo", Direction::Undo)
+    }
+
+    fn redo(&mut self) -> Result<bool, EngineError> {
+        self.step("redo without keep_undo", Direction::Redo)
+    }
+
+    fn can_undo(&self) -> bool {
+        self.undo.can(Direction::Undo)
+    }
+
+    fn can_redo(&self) -> bool {
+        self.undo.can(Direction::Redo)
     }
 
     fn is_poisoned(&self) -> bool {

@@ -36,6 +36,15 @@ impl UndoStack {
         self.n_max > 0
     }
 
+    /// Whether there is anything to take back in this direction.
+    pub(crate) fn can(&self, direction: Direction) -> bool {
+        !match direction {
+            Direction::Undo => &self.done,
+            Direction::Redo => &self.undone,
+        }
+        .is_empty()
+    }
+
     /// A new change begins: what was undone before it cannot be redone.
     pub(crate) fn begin(&mut self) {
         self.direction = None;

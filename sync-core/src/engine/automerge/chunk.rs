@@ -22,13 +22,7 @@ pub(super) struct Snapshot<'a> {
 
 /// Checks that bytes are change chunks, of which at least one.
 pub(super) fn check_change(bytes: &[u8], limits: &ValidateLimits) -> Result<(), EngineError> {
-    if bytes.len() > limits.bytes_max {
-        return Err(EngineError::LimitExceeded {
-            what: "size of a change in bytes",
-            value: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
-            max: u64::try_from(limits.bytes_max).unwrap_or(u64::MAX),
-        });
-    }
+    limits.check_len(bytes)?;
     let mut chunks = changes(bytes);
     chunks.next().ok_or(malformed("chunk", 0))??;
     chunks.try_for_each(|chunk| chunk.map(drop))

@@ -24,13 +24,7 @@ const PARTS: usize = 8;
 
 /// Checks an update. Snapshots are refused: they hold values besides the operations, and would be believed.
 pub(super) fn update(bytes: &[u8], limits: &ValidateLimits) -> Result<(), EngineError> {
-    if bytes.len() > limits.bytes_max {
-        return Err(EngineError::LimitExceeded {
-            what: "size of a change in bytes",
-            value: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
-            max: u64::try_from(limits.bytes_max).unwrap_or(u64::MAX),
-        });
-    }
+    limits.check_len(bytes)?;
     if mode(bytes)? != MODE_UPDATES {
         return Err(malformed("kind of the bytes", MODE_AT));
     }

@@ -13,8 +13,10 @@ pub struct TypedProbe;
 impl Probe for TypedProbe {
     type Engine = Typed<LwwMap<u64, u64>>;
 
+    const HAS_UNDO: bool = true;
+
     fn engine() -> Self::Engine {
-        Typed::new()
+        Typed::new().keep_undo()
     }
 
     fn edit(map: &mut LwwMap<u64, u64>, random: &mut Rng) {
