@@ -56,6 +56,15 @@ install-deny:
 bench-store *arguments:
     cargo bench -p sync-server --bench store -- {{ arguments }}
 
+# Measure the mergeable types: writes, imports, keystrokes in a long text, differences.
+bench-engines *arguments:
+    cargo bench -p sync-core --bench mergeable -- {{ arguments }}
+
+# Try the merge laws of every mergeable type, CASES times with generated edits, and undo and broken bytes as often.
+laws cases="100000":
+    LAWS_CASES={{ cases }} cargo test --release -p sync-core --test mergeable_types --test mergeable_hostile
+    PROPTEST_CASES={{ cases }} cargo test --release -p sync-core --test mergeable_laws
+
 # List the acceptance scenarios that tests cite (docs/testing.md), each with its places.
 scenarios:
     @git grep --untracked -noE '//[/!].*\bScenarios? [0-9]+((, | and |, and )[0-9]+)*' -- '*.rs' \

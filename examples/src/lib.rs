@@ -18,6 +18,8 @@ mod texts {
     struct Readme;
     #[doc = include_str!("../../docs/guide/client.md")]
     struct Client;
+    #[doc = include_str!("../../docs/guide/mergeable.md")]
+    struct MergeableGuide;
     #[doc = include_str!("../../docs/guide/server.md")]
     struct Server;
     #[doc = include_str!("../../docs/guide/storage.md")]

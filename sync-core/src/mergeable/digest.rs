@@ -21,8 +21,13 @@ pub(super) fn key_factor(key: &[u8]) -> u64 {
 
 /// Hash of bytes that some numbers belong to.
 pub(super) fn hash(numbers: &[u64], bytes: &[u8]) -> u64 {
-    let seed = numbers.iter().fold(0, |seed, number| factor(seed ^ number));
-    XxHash3_64::oneshot_with_seed(seed, bytes)
+    let seed = numbers.iter().fold(0_u64, |seed, number| {
+        // As FNV-1a, by words; what follows mixes.
+        (seed ^ number)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(29)
+    });
+    XxHash3_64::oneshot_with_seed(factor(seed), bytes)
 }
 
 /// Hash of a value and the write that it came with.

@@ -10,28 +10,29 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use super::clock::Stamp;
+use super::encoded::Encoded;
 use super::{DeltaReader, DeltaWriter, VersionVector, digest};
 use crate::engine::EngineError;
 
-/// The last write to a key: a value, or its removal, which is kept so that older writes stay beaten.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+/// A write to a key: a value, or its removal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Write<'a> {
     pub(super) stamp: Stamp,
-    pub(super) value: Option<Box<[u8]>>,
+    pub(super) value: Option<&'a [u8]>,
 }
 
-impl Entry {
+impl Write<'_> {
     /// The total order of writes: time, counter; at equal times an add beats a remove; then the replica. The rest
     /// only differs if somebody forged a stamp, and keeps even that the same everywhere.
-    pub(super) fn order(&self, other: &Self) -> Ordering {
-        let key = |entry: &Self| {
+    pub(super) fn order(&self, other: &Write<'_>) -> Ordering {
+        let key = |write: &Write<'_>| {
             let Stamp {
                 time,
                 counter,
                 replica,
                 number,
-            } = entry.stamp;
-            (time, counter, entry.value.is_some(), replica, number)
+            } = write.stamp;
+            (time, counter, write.value.is_some(), replica, number)
         };
         key(self)
             .cmp(&key(other))
@@ -40,9 +41,11 @@ impl Entry {
 
     /// Whether what its replica wrote here still stands, or stands again, because that replica took back a later write
     /// of its own. Then what was there before may take its place; a write by anybody else stays.
-    pub(super) fn is_still(&self, held: Option<&Self>) -> bool {
+    pub(super) fn is_still(&self, held: Option<&Entry>) -> bool {
         match held {
-            Some(held) => self.stamp.replica == held.stamp.replica && self.value == held.value,
+            Some(held) => {
+                self.stamp.replica == held.stamp.replica && self.value == held.value.as_deref()
+            }
             // A copy begins without removals.
             None => self.value.is_none(),
         }
@@ -51,16 +54,42 @@ impl Entry {
     /// Part of the digest: all that two replicas must agree on. A removal counts nothing, so that it can be
     /// reclaimed.
     fn hash(&self, key: &[u8]) -> u64 {
-        self.value.as_ref().map_or(0, |value| {
+        self.value.map_or(0, |value| {
             digest::key_factor(key).wrapping_mul(digest::stamped(&self.stamp, value))
         })
+    }
+}
+
+/// The last write to a key. A removal is kept so that older writes stay beaten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) stamp: Stamp,
+    pub(super) value: Option<Encoded>,
+    /// What it counts in the digest; 0 where nobody asks.
+    hash: u64,
+}
+
+impl Entry {
+    pub(super) fn new(write: &Write<'_>) -> Self {
+        Self {
+            stamp: write.stamp,
+            value: write.value.map(Encoded::from),
+            hash: 0,
+        }
+    }
+
+    pub(super) fn as_write(&self) -> Write<'_> {
+        Write {
+            stamp: self.stamp,
+            value: self.value.as_deref(),
+        }
     }
 }
 
 /// Entries by encoded key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Entries {
-    entries: BTreeMap<Box<[u8]>, Entry>,
+    entries: BTreeMap<Encoded, Entry>,
     digest: u64,
 }
 
@@ -82,22 +111,24 @@ impl Entries {
     }
 
     /// Takes a write, if it is later than what is there; whether it was.
-    pub(super) fn apply(&mut self, key: &[u8], write: Entry) -> bool {
-        let new = write.hash(key);
+    pub(super) fn apply(&mut self, key: &[u8], write: &Write<'_>) -> bool {
         // Not `entry`, which needs an owned key even where there is one.
-        let old = match self.entries.get_mut(key) {
-            Some(held) if write.order(held) != Ordering::Greater => return false,
-            Some(held) => {
-                let old = held.hash(key);
-                *held = write;
-                old
-            }
-            None => {
-                self.entries.insert(key.into(), write);
-                0
-            }
+        let held = self.entries.get_mut(key);
+        if let Some(held) = &held
+            && write.order(&held.as_write()) != Ordering::Greater
+        {
+            return false;
+        }
+        let new = Entry {
+            hash: write.hash(key),
+            ..Entry::new(write)
         };
-        self.digest = self.digest.wrapping_sub(old).wrapping_add(new);
+        let old = held.as_ref().map_or(0, |held| held.hash);
+        self.digest = self.digest.wrapping_sub(old).wrapping_add(new.hash);
+        match held {
+            Some(held) => *held = new,
+            None => drop(self.entries.insert(key.into(), new)),
+        }
         true
     }
 
@@ -124,10 +155,10 @@ pub(super) fn put(out: &mut DeltaWriter, key: &[u8], stamp: Stamp, value: Option
     out.optional_bytes(value);
 }
 
-/// Reads one entry, of which the key stays where it is.
-pub(super) fn read<'a>(node: &mut DeltaReader<'a>) -> Result<(&'a [u8], Entry), EngineError> {
+/// Reads one entry, which stays where it is.
+pub(super) fn read<'a>(node: &mut DeltaReader<'a>) -> Result<(&'a [u8], Write<'a>), EngineError> {
     let stamp = node.stamp()?;
     let key = node.bytes()?;
-    let value = node.optional_bytes()?.map(Box::from);
-    Ok((key, Entry { stamp, value }))
+    let value = node.optional_bytes()?;
+    Ok((key, Write { stamp, value }))
 }

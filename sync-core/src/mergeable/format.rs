@@ -85,7 +85,7 @@ impl check::Visitor for Head {
     }
 
     fn commit(&mut self, replica: ReplicaId, number: u64) {
-        self.replicas.push(replica);
+        // Not among `replicas`: most changes are commits, and most of what they cost is what they allocate.
         self.refs.push(replica);
         self.commit = Some(Dot::new(replica, number));
     }
@@ -109,9 +109,10 @@ impl check::Visitor for Head {
     }
 
     fn stamp(&mut self, replica: usize, number: u64, time: u64, counter: u32) {
-        if let Some(replica) = self.replicas.get(replica) {
+        let author = self.commit.map(|dot| dot.replica);
+        if let Some(replica) = author.or_else(|| self.replicas.get(replica).copied()) {
             self.stamps
-                .push(Stamp::new(time, counter, Dot::new(*replica, number)));
+                .push(Stamp::new(time, counter, Dot::new(replica, number)));
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::content::Content;
+use super::encoded::Encoded;
 use super::presence::{Generation, Rule};
 use super::{DeltaReader, DeltaWriter, VersionVector, digest};
 use crate::engine::EngineError;
@@ -42,7 +43,7 @@ impl<P: Rule, C: Content> Entry<P, C> {
 /// Entries by encoded key.
 #[derive(Debug, Clone)]
 pub(crate) struct Keyed<P, C> {
-    entries: BTreeMap<Box<[u8]>, Entry<P, C>>,
+    entries: BTreeMap<Encoded, Entry<P, C>>,
     digest: u64,
     /// Entries in which something waits.
     n_waiting: usize,

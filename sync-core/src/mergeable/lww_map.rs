@@ -123,19 +123,14 @@ impl<K: Key, V: Value> LwwMap<K, V> {
         Ok(self.shown.remove(key).is_some())
     }
 
-    /// Shows what the entries say of a key.
-    fn show(&mut self, key_bytes: &[u8]) {
-        let Some(key) = decode_key::<K>(key_bytes) else {
-            return;
-        };
-        let value = self
-            .entries
-            .get(key_bytes)
-            .and_then(|entry| entry.value.as_deref());
-        match value.and_then(decode) {
-            Some(value) => self.shown.insert(key, value),
-            None => self.shown.remove(&key),
-        };
+    /// Shows a value of a key, or that it has none.
+    fn show(shown: &mut BTreeMap<K, V>, key: &[u8], value: Option<&[u8]>) {
+        if let Some(key) = decode_key::<K>(key) {
+            match value.and_then(decode) {
+                Some(value) => drop(shown.insert(key, value)),
+                None => drop(shown.remove(&key)),
+            }
+        }
     }
 }
 
@@ -153,7 +148,9 @@ impl<K: Key, V: Value> Mergeable for LwwMap<K, V> {
 
     fn discard(&mut self) {
         for key in std::mem::take(&mut self.pending).into_keys() {
-            self.show(&key);
+            let held = self.entries.get(&key);
+            let value = held.and_then(|held| held.value.as_deref());
+            Self::show(&mut self.shown, &key, value);
         }
     }
 
@@ -161,10 +158,10 @@ impl<K: Key, V: Value> Mergeable for LwwMap<K, V> {
         let mut node = delta.node(Self::KIND)?;
         let mut changed = false;
         while !node.is_at_end() {
-            let (key, entry) = entries::read(&mut node)?;
-            if !node.is_settled(entry.stamp.dot()) && self.entries.apply(key, entry) {
+            let (key, write) = entries::read(&mut node)?;
+            if !node.is_settled(write.stamp.dot()) && self.entries.apply(key, &write) {
                 changed = true;
-                self.show(key);
+                Self::show(&mut self.shown, key, write.value);
             }
         }
         Ok(changed)
@@ -182,8 +179,8 @@ impl<K: Key, V: Value> Mergeable for LwwMap<K, V> {
         let mut node = change.node(Self::KIND)?;
         out.try_node(Self::KIND, |out| {
             while !node.is_at_end() {
-                let (key, entry) = entries::read(&mut node)?;
-                entries::put(out, key, entry.stamp, entry.value.as_deref());
+                let (key, write) = entries::read(&mut node)?;
+                entries::put(out, key, write.stamp, write.value);
                 let before = self.entries.get(key);
                 out.optional_bytes(before.and_then(|held| held.value.as_deref()));
             }
@@ -199,12 +196,7 @@ impl<K: Key, V: Value> Mergeable for LwwMap<K, V> {
             if !written.is_still(self.entries.get(key)) {
                 continue;
             }
-            if let Some(key) = decode_key::<K>(key) {
-                match before.and_then(decode) {
-                    Some(value) => drop(self.shown.insert(key, value)),
-                    None => drop(self.shown.remove(&key)),
-                }
-            }
+            Self::show(&mut self.shown, key, before);
             self.pending.insert(key.into(), before.map(Box::from));
         }
         Ok(())

@@ -89,6 +89,7 @@ mod content;
 mod counter;
 mod cursor;
 mod digest;
+mod encoded;
 mod entries;
 mod fold;
 mod format;

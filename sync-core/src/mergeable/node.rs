@@ -47,8 +47,8 @@ impl Node {
                 let mut node = delta.node(Kind::LwwMap)?;
                 let mut changed = false;
                 while !node.is_at_end() {
-                    let (key, entry) = entries::read(&mut node)?;
-                    changed |= !node.is_settled(entry.stamp.dot()) && held.apply(key, entry);
+                    let (key, write) = entries::read(&mut node)?;
+                    changed |= !node.is_settled(write.stamp.dot()) && held.apply(key, &write);
                 }
                 Ok(changed)
             }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::encoded::Encoded;
 use super::tags::{self, Tags};
 use super::value::{decode_key, encode_key};
 use super::{
@@ -13,7 +14,7 @@ use crate::engine::EngineError;
 /// Elements by their bytes: the merge itself, without the application's type.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Elements {
-    tags: BTreeMap<Box<[u8]>, Tags>,
+    tags: BTreeMap<Encoded, Tags>,
     digest: u64,
 }
 
@@ -200,7 +201,8 @@ impl<T: Key> Mergeable for OrSet<T> {
                 if *is_added {
                     out.bytes(key);
                     tags::put_addition(by, out);
-                } else if let Some(tags) = self.elements.tags.get(key).filter(|tags| tags.is_live())
+                } else if let Some(tags) =
+                    self.elements.tags.get(&**key).filter(|tags| tags.is_live())
                 {
                     out.bytes(key);
                     tags.put_removal(by, out);

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use super::entries::Entry;
+use super::entries::{Entry, Write};
 use super::value::{decode, stored};
 use super::{
     Clock, DeltaReader, DeltaWriter, Kind, Mergeable, Stamp, Value, ValueError, VersionVector,
@@ -17,14 +17,15 @@ pub(super) struct Cell(Option<Entry>);
 
 impl Cell {
     pub(super) fn apply(&mut self, delta: &mut DeltaReader<'_>) -> Result<bool, EngineError> {
-        let write = read(&mut delta.node(Kind::Register)?)?;
+        let mut node = delta.node(Kind::Register)?;
+        let write = read(&mut node)?;
         let wins = !delta.is_settled(write.stamp.dot())
             && self
                 .0
                 .as_ref()
-                .is_none_or(|held| write.order(held) == Ordering::Greater);
+                .is_none_or(|held| write.order(&held.as_write()) == Ordering::Greater);
         if wins {
-            self.0 = Some(write);
+            self.0 = Some(Entry::new(&write));
         }
         Ok(wins)
     }
@@ -67,10 +68,10 @@ fn put(out: &mut DeltaWriter, stamp: Stamp, value: Option<&[u8]>) {
     });
 }
 
-fn read(node: &mut DeltaReader<'_>) -> Result<Entry, EngineError> {
+fn read<'a>(node: &mut DeltaReader<'a>) -> Result<Write<'a>, EngineError> {
     let stamp = node.stamp()?;
-    let value = node.optional_bytes()?.map(Box::from);
-    Ok(Entry { stamp, value })
+    let value = node.optional_bytes()?;
+    Ok(Write { stamp, value })
 }
 
 /// One value, of which the last write wins: by causality, then by wall time, then by the writer's id, as for
@@ -181,7 +182,7 @@ impl<T: Value> Mergeable for Register<T> {
         let written = read(&mut change.node(Self::KIND)?)?;
         out.node(Self::KIND, |out| {
             out.stamp(written.stamp);
-            out.optional_bytes(written.value.as_deref());
+            out.optional_bytes(written.value);
             out.optional_bytes(self.cell.value());
         });
         Ok(())
