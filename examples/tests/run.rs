@@ -50,6 +50,18 @@ async fn board_shows_two_processes_the_same() {
 }
 
 #[tokio::test]
+async fn encrypted_keeps_the_server_and_a_wrong_key_out() {
+    let printed = run(env!("CARGO_BIN_EXE_encrypted"), &[]).await;
+    for line in [
+        "bob reads: attack at dawn",
+        "mallory: the key is wrong",
+        "the server has",
+    ] {
+        assert!(printed.contains(line), "no {line} in {printed}");
+    }
+}
+
+#[tokio::test]
 async fn events_prints_both_streams() {
     let printed = run(env!("CARGO_BIN_EXE_events"), &[]).await;
     for line in [

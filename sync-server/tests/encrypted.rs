@@ -341,6 +341,46 @@ async fn keys_are_changed_without_losing_anything() {
     assert_eq!(value(&old, "new"), None);
 }
 
+/// A device that misses a key folds, and those that have it lose nothing.
+#[tokio::test(start_paused = true)]
+async fn a_fold_by_a_client_that_lacks_a_key_keeps_what_it_cannot_read() {
+    let world = World::assemble(Over::Memory, Anonymous::maintain(), |builder| {
+        builder.fold_after(4, usize::MAX)
+    })
+    .await;
+    let mut events = world.server.events();
+    let new = || Encrypted::new(Map::new(), key(2)).also_reads(key(1));
+    let (ada, bob) = (world.client(), world.client());
+    let old = open(&ada).await;
+    put_saved(&old, "old", "1").await;
+    let ours = bob.open(DOC, new()).await.unwrap();
+    within("caught up", ours.caught_up()).await.unwrap();
+    for name in ["new 1", "new 2"] {
+        let inserted = ours.edit(|map| map.insert(name.into(), "2".into()));
+        inserted.unwrap().unwrap();
+        within("saved", ours.saved()).await.unwrap();
+    }
+    drop((ours, bob));
+    let left = event(&mut events, |event| {
+        matches!(event, ServerEvent::DocumentClosed { .. }).then_some(())
+    });
+    within("only one that lacks the new key is left", left).await;
+    put_saved(&old, "old", "2").await;
+    let folded = event(&mut events, |event| {
+        matches!(event, ServerEvent::Folded { .. }).then_some(())
+    });
+    within("folded", folded).await;
+    let (late, tap) = world.tapped();
+    let late = late.start().unwrap();
+    let late = late.open(DOC, new()).await.unwrap();
+    within("caught up", late.caught_up()).await.unwrap();
+    assert!(tap.names(Way::Down).contains(&"Snapshot"));
+    for (key, expected) in [("old", "2"), ("new 1", "2"), ("new 2", "2")] {
+        assert_eq!(value(&late, key).as_deref(), Some(expected));
+    }
+    assert_eq!(late.sync_state().get().unreadable, 0);
+}
+
 /// What a hostile server shows of a document: rows that honest clients made, tampered with.
 async fn shown(rows: &[Bytes]) -> (String, SyncState) {
     let world = World::memory().await;
