@@ -63,7 +63,6 @@ bench-engines *arguments:
 # Try the merge laws of every mergeable type, CASES times with generated edits, and undo and broken bytes as often.
 laws cases="100000":
     LAWS_CASES={{ cases }} cargo test --release -p sync-core --test mergeable_types --test mergeable_hostile
-    PROPTEST_CASES={{ cases }} cargo test --release -p sync-core --test mergeable_laws
 
 # List the acceptance scenarios that tests cite (docs/testing.md), each with its places.
 scenarios:

@@ -303,13 +303,11 @@ impl<K: Key, V: Mergeable, P: Presence> Mergeable for NestedMap<K, V, P> {
         while !node.is_at_end() {
             let bytes = node.bytes()?;
             let was = node.number()?;
-            let generation = node.number()?;
             let mut content = node.content()?;
             let is_live = self.keyed.is_live(bytes);
             // Somebody else may have added or edited it too: that stays.
             let presence = self.keyed.get(bytes).map(|entry| &entry.presence);
             let is_by_one = presence.is_some_and(Rule::is_by_one);
-            let kept = presence.and_then(Rule::kept_generation);
             match was {
                 EDITED if is_live => {
                     let value = lend(&mut self.keyed, &mut self.pending, bytes);
@@ -321,16 +319,18 @@ impl<K: Key, V: Mergeable, P: Presence> Mergeable for NestedMap<K, V, P> {
                     self.pending.insert(bytes.into(), Pending::Removed);
                     Self::show(&mut self.shown, bytes, false);
                 }
-                REMOVED if !is_live && kept == Some(generation) => {
-                    self.pending.insert(bytes.into(), Pending::Restored);
-                    Self::show(&mut self.shown, bytes, true);
-                }
                 REMOVED | REPLACED if !is_live || is_by_one => {
                     let mut old = Slot::<V>::default();
                     old.apply(&mut content)?;
-                    let mut value = V::default();
-                    value.copy_from(&old.value);
-                    self.pending.insert(bytes.into(), Pending::Fresh(value));
+                    let held = self.keyed.get(bytes).map(|entry| entry.content.digest());
+                    let restored = if P::KEEPS && !is_live && held == Some(old.digest()) {
+                        Pending::Restored
+                    } else {
+                        let mut value = V::default();
+                        value.copy_from(&old.value);
+                        Pending::Fresh(value)
+                    };
+                    self.pending.insert(bytes.into(), restored);
                     Self::show(&mut self.shown, bytes, true);
                 }
                 _ => {}
@@ -408,8 +408,6 @@ impl<K: Key, V: Mergeable, P: Presence> NestedMap<K, V, P> {
                 (false, _) => ABSENT,
             };
             out.number(was);
-            let before = entry.map(|entry| &entry.presence);
-            out.number(before.and_then(Rule::kept_generation).unwrap_or_default());
             out.sized(|out| match (was, entry) {
                 (EDITED, Some(entry)) if !content.is_at_end() => {
                     failed = entry.content.value.inverse(&mut content, out);

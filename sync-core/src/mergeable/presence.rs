@@ -51,9 +51,9 @@ pub trait Rule: Default + Clone + Send + std::fmt::Debug + 'static {
     /// Whether the key is there by one replica's doing alone.
     #[doc(hidden)]
     fn is_by_one(&self) -> bool;
-    /// Whether a removed key's content is still there, and then of which generation; `None` if it is gone.
+    /// Whether a removed key's content is still there.
     #[doc(hidden)]
-    fn kept_generation(&self) -> Option<u64>;
+    const KEEPS: bool;
 }
 
 /// An edit or an add wins over a concurrent removal: the rule of [`OrMap`](super::OrMap).
@@ -68,6 +68,7 @@ impl Presence for AddWins {}
 
 impl Rule for AddWins {
     const KIND: Kind = Kind::OrMap;
+    const KEEPS: bool = true;
 
     fn is_live(&self) -> bool {
         self.tags.is_live()
@@ -126,10 +127,6 @@ impl Rule for AddWins {
     fn is_by_one(&self) -> bool {
         self.tags.n_live() == 1
     }
-
-    fn kept_generation(&self) -> Option<u64> {
-        Some(self.generation)
-    }
 }
 
 /// A removal wins over concurrent edits and adds: the rule of [`Dictionary`](super::Dictionary).
@@ -154,6 +151,7 @@ impl Presence for RemoveWins {}
 
 impl Rule for RemoveWins {
     const KIND: Kind = Kind::Dictionary;
+    const KEEPS: bool = false;
 
     fn is_live(&self) -> bool {
         self.length % 2 == 1
@@ -205,9 +203,5 @@ impl Rule for RemoveWins {
 
     fn is_by_one(&self) -> bool {
         true
-    }
-
-    fn kept_generation(&self) -> Option<u64> {
-        None
     }
 }
