@@ -285,15 +285,75 @@ fn a_change_is_an_update_and_nothing_else() {
         let mut forged = change.to_vec();
         forged.truncate(change.len() - cut);
         forged.extend(more);
-        let checksum = twox_hash::XxHash32::oneshot(u32::from_le_bytes(*b"LORO"), &forged[20..]);
-        forged[16..20].copy_from_slice(&checksum.to_le_bytes());
-        others.push(forged);
+        others.push(with_checksum(forged).to_vec());
     }
     for other in others {
         assert!(validate(&other).is_err(), "{other:?}");
         assert!(b.import(&[Bytes::from(other)]).is_err());
     }
     assert!(b.import(&[change]).unwrap().changed);
+}
+
+/// As an attacker would.
+fn with_checksum(mut update: Vec<u8>) -> Bytes {
+    let checksum = twox_hash::XxHash32::oneshot(u32::from_le_bytes(*b"LORO"), &update[20..]);
+    update[16..20].copy_from_slice(&checksum.to_le_bytes());
+    Bytes::from(update)
+}
+
+/// Loro alone reserves 34 GB, which ends the process.
+#[test]
+fn a_hundred_bytes_that_claim_four_billion_dependencies_are_refused() {
+    // One peer; none on itself; a run of one change with 2^32 other dependencies.
+    let mut changes = vec![1, 7, 0, 0, 0, 0, 0, 0, 0, 1];
+    changes.extend([2, 0x80, 0x80, 0x80, 0x80, 0x10]);
+    changes.extend([0; 60]);
+    let mut block = vec![0, 1, 0, 1, 1, u8::try_from(changes.len()).unwrap()];
+    block.extend(changes);
+    block.extend([0; 7]);
+    let mut update = [b"loro", &[0; 16][..], &[0, 4]].concat();
+    update.push(u8::try_from(block.len()).unwrap());
+    update.extend(block);
+    let update = with_checksum(update);
+    assert!(update.len() <= 120);
+    let expected = Err(EngineError::Malformed {
+        what: "number of dependencies",
+        offset: 45,
+    });
+    assert_eq!(
+        Loro::new().validate(&update, &ValidateLimits::default()),
+        expected
+    );
+    assert_eq!(replica(1).import(&[update]).map(drop), expected);
+}
+
+#[test]
+fn changes_that_depend_on_many_others_are_taken() {
+    let mut replicas: Vec<LoroDocument> = (1..=40).map(replica).collect();
+    for replica in &mut replicas {
+        push(replica, "x");
+    }
+    exchange(&mut replicas);
+    // Each of these depends on forty heads, or on one that does.
+    for _ in 0..3 {
+        for replica in &mut replicas {
+            push(replica, "y");
+        }
+    }
+    for replica in &mut replicas {
+        for change in replica.drain().local {
+            assert_eq!(
+                Loro::new().validate(&change, &ValidateLimits::default()),
+                Ok(())
+            );
+        }
+    }
+    let nothing = Version(Bytes::new());
+    let all = replicas[0].since(&nothing).unwrap().unwrap();
+    assert_eq!(
+        Loro::new().validate(&all, &ValidateLimits::default()),
+        Ok(())
+    );
 }
 
 #[test]

@@ -7,7 +7,7 @@
 //!
 //! After `parse_header_and_body` (`src/encoding.rs`), `decode_updates` (`src/encoding/fast_snapshot.rs`) and `EncodedBlock`
 //! (`src/oplog/change_store/block_encode.rs`) of loro-internal 1.17. What is inside the parts is columnar and run-length
-//! encoded; loro expands it as it reads. `LoroDoc::decode_import_blob_meta` reads all of that as well, and aborts on the same
+//! encoded; loro expands it as it reads. Only the first part, where it reserves beforehand, is looked into. `LoroDoc::decode_import_blob_meta` reads all of that as well, and aborts on the same
 //! forged bytes as an import does, so it is no check.
 
 use bytes::Bytes;
@@ -89,16 +89,68 @@ fn block(mut input: Input<'_>) -> Result<(), EngineError> {
     }
     for part in 0..PARTS {
         let length = input.number("length of a part")?;
-        // The first part has a byte and more for each change but the last.
-        if part == 0 && n_changes - 1 > length {
-            return Err(malformed("number of changes", start));
-        }
+        let start = input.at;
         input.skip("part of a block", length)?;
+        if part == 0 {
+            changes(
+                Input {
+                    bytes: input.bytes.get(..input.at).unwrap_or_default(),
+                    at: start,
+                },
+                n_changes,
+            )?;
+        }
     }
     if input.at == input.bytes.len() {
         Ok(())
     } else {
         Err(malformed("end of a block", input.at))
+    }
+}
+
+/// Checks the first part, from which loro reserves memory for as many dependencies as it claims: 104 bytes take 34 GB.
+///
+/// ```text
+/// part := n_peers peer*n_peers length*(n_changes - 1) own others dependencies
+/// own := count*                   runs of no and yes, for n_changes in all
+/// others := (n number | -n number*n)*       how many other dependencies each change has; n zigzag encoded
+/// ```
+fn changes(mut input: Input<'_>, n_changes: u64) -> Result<(), EngineError> {
+    let n_peers = input.number("number of peers")?;
+    input.skip("peers", n_peers.saturating_mul(8))?;
+    for _ in 1..n_changes {
+        input.number("length of a change")?;
+    }
+    let mut left = n_changes;
+    while left > 0 {
+        left = left.saturating_sub(input.number("run of dependencies")?);
+    }
+    let (mut left, mut n_dependencies) = (n_changes, 0_u64);
+    while left > 0 {
+        let start = input.at;
+        let run = input.number("run of dependencies")?;
+        // Zigzag: odd numbers are negative.
+        let n = (run >> 1).saturating_add(run & 1).min(left);
+        if n == 0 {
+            return Err(malformed("run of dependencies", start));
+        }
+        if run & 1 == 0 {
+            let each = input.number("number of dependencies")?;
+            n_dependencies = n_dependencies.saturating_add(each.saturating_mul(n));
+        } else {
+            for _ in 0..n {
+                let each = input.number("number of dependencies")?;
+                n_dependencies = n_dependencies.saturating_add(each);
+            }
+        }
+        left -= n;
+    }
+    // The first one has bytes of its own, every other one a bit at least.
+    let bits = input.bytes.len().saturating_sub(input.at).saturating_mul(8);
+    if u64::try_from(bits).is_ok_and(|bits| n_dependencies <= bits) {
+        Ok(())
+    } else {
+        Err(malformed("number of dependencies", input.at))
     }
 }
 
@@ -108,14 +160,18 @@ struct Input<'a> {
 }
 
 impl Input<'_> {
-    /// A number in LEB128, of at most 35 bits: none here is larger.
+    /// A number in LEB128, of at most 64 bits.
     fn number(&mut self, what: &'static str) -> Result<u64, EngineError> {
         let start = self.at;
         let mut value = 0;
-        for shift in (0..35).step_by(7) {
+        for shift in (0..u64::BITS).step_by(7) {
             let byte = self.bytes.get(self.at).ok_or(malformed(what, self.at))?;
             self.at += 1;
-            value |= u64::from(byte & 0x7f) << shift;
+            let bits = u64::from(byte & 0x7f);
+            if (bits << shift) >> shift != bits {
+                break;
+            }
+            value |= bits << shift;
             if byte & 0x80 == 0 {
                 return Ok(value);
             }
