@@ -1,5 +1,6 @@
 //! One replica of a sealed document: the replica of the engine inside, and what has been opened for it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -22,6 +23,8 @@ pub struct EncryptedDocument<E: Engine> {
     seen: VersionVector,
     /// Changes of the log under keys that have not been given. Kept, so that no snapshot made here lacks them.
     foreign: Vec<Bytes>,
+    /// The same, to be found.
+    foreign_set: BTreeSet<Bytes>,
     /// Changes of the log that do not open with the key that they name, or are nothing sealed at all.
     broken: u64,
     has_opened: bool,
@@ -49,6 +52,7 @@ impl<E: Engine> EncryptedDocument<E> {
             ring,
             seen: VersionVector::new(),
             foreign: Vec::new(),
+            foreign_set: BTreeSet::new(),
             broken: 0,
             has_opened: false,
             is_locked: false,
@@ -92,7 +96,7 @@ impl<E: Engine> EncryptedDocument<E> {
                     }
                 }
                 Err(Unopened::Foreign) => {
-                    if !self.foreign.contains(change) {
+                    if self.foreign_set.insert(change.clone()) {
                         self.foreign.push(change.clone());
                     }
                 }
