@@ -11,12 +11,14 @@ pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  it could not be done: what could not be read or written is named
-  2  wrong usage
+  2  wrong usage, or a setting that is missing or makes no sense
   3  there is no such document, or it has been deleted
   4  something is there already: nothing was overwritten without --replace
   5  another process has the directory open
   6  a newer version wrote the directory or file
-  7  what is stored, or the file, is damaged or something else";
+  7  what is stored, or the file, is damaged or something else
+  8  it cannot listen at that address
+  9  a second signal ended it before everything was closed in order; nothing acknowledged is lost";
 
 /// Why the program failed.
 #[derive(Debug)]
@@ -27,6 +29,9 @@ pub(crate) enum Failure {
     InUse(String),
     Newer(String),
     Damaged(String),
+    Configuration(String),
+    Address(String),
+    Cut(String),
     Other(String),
     /// Nobody reads the output any more.
     Unread,
@@ -48,6 +53,9 @@ impl Failure {
             Self::InUse(text) => (5, text),
             Self::Newer(text) => (6, text),
             Self::Damaged(text) => (7, text),
+            Self::Configuration(text) => (2, text),
+            Self::Address(text) => (8, text),
+            Self::Cut(text) => (9, text),
         };
         let _ = writeln!(io::stderr(), "error: {text}");
         ExitCode::from(code)

@@ -1,0 +1,145 @@
+//! What serving needs to know.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sync_server::{Anonymous, Auth, EngineHost, InProcess, Limits};
+use tracing_subscriber::EnvFilter;
+
+use crate::output::Failure;
+use crate::settings::{Settings, SettingsError};
+
+/// The settings, understood.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// Host and port.
+    pub(crate) listen: String,
+    pub(crate) data: PathBuf,
+    anonymous: AnonymousAccess,
+    engines: EnginesWhere,
+    connections_max: usize,
+    pub(crate) drain: Duration,
+    /// Parses as an [`EnvFilter`], which cannot be cloned.
+    pub(crate) log: String,
+    pub(crate) log_format: LogFormat,
+}
+
+/// What those may do who do not say who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AnonymousAccess {
+    Off,
+    ReadOnly,
+    ReadWrite,
+    Maintain,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum EnginesWhere {
+    Workers,
+    InProcess,
+    None,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+impl FromStr for AnonymousAccess {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "off" | "false" => Ok(Self::Off),
+            "read-only" => Ok(Self::ReadOnly),
+            "read-write" | "true" => Ok(Self::ReadWrite),
+            "maintain" => Ok(Self::Maintain),
+            _ => Err("it is read-only, read-write, maintain or off"),
+        }
+    }
+}
+
+impl FromStr for EnginesWhere {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "workers" if cfg!(unix) => Ok(Self::Workers),
+            "workers" => Err("there are workers on Unix only"),
+            "in-process" => Ok(Self::InProcess),
+            "none" => Ok(Self::None),
+            _ => Err("it is workers, in-process or none"),
+        }
+    }
+}
+
+impl FromStr for LogFormat {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("it is text or json"),
+        }
+    }
+}
+
+impl Config {
+    /// # Errors
+    /// The first setting that is missing or makes no sense.
+    pub(crate) fn new(settings: &Settings) -> Result<Self, SettingsError> {
+        let listen: String = settings.get("listen")?;
+        if !listen
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+        {
+            return Err(settings.invalid("listen", "it is an address and a port, as in [::1]:8080"));
+        }
+        let log: String = settings.get("log")?;
+        if let Err(error) = EnvFilter::try_new(&log) {
+            return Err(settings.invalid("log", error));
+        }
+        let config = Self {
+            listen,
+            data: settings.get("data")?,
+            anonymous: settings.get("anonymous")?,
+            engines: settings.get("engines")?,
+            connections_max: settings.get("connections-max")?,
+            drain: Duration::from_secs(settings.get("drain-seconds")?),
+            log,
+            log_format: settings.get("log-format")?,
+        };
+        if config.anonymous == AnonymousAccess::Off {
+            return Err(SettingsError::Together(
+                "nothing says who may come in: --anonymous lets in everybody".to_owned(),
+            ));
+        }
+        Ok(config)
+    }
+
+    /// Who is let in.
+    pub(crate) fn auth(&self) -> Result<Auth, Failure> {
+        Ok(match self.anonymous {
+            AnonymousAccess::ReadOnly => Anonymous::read_only(),
+            AnonymousAccess::Maintain => Anonymous::maintain(),
+            AnonymousAccess::ReadWrite | AnonymousAccess::Off => Anonymous::read_write(),
+        })
+    }
+
+    pub(crate) fn engines(&self) -> Result<EngineHost, Failure> {
+        match self.engines {
+            #[cfg(unix)]
+            EnginesWhere::Workers => sync_server::Workers::current_exe()
+                .map(EngineHost::Workers)
+                .map_err(|error| Failure::Other(format!("no workers: {error}"))),
+            EnginesWhere::None => Ok(EngineHost::None),
+            _ => Ok(InProcess::default().into()),
+        }
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        let mut limits = Limits::default();
+        limits.connections_max = self.connections_max;
+        limits
+    }
+}

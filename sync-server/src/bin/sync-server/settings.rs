@@ -1,0 +1,278 @@
+//! Where settings come from: options, then the environment, then a file, then what is built in.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Write as _};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::output::Failure;
+
+/// One setting. All its names follow from the one that it has as an option and in the file.
+struct Key {
+    name: &'static str,
+    shape: Shape,
+    default: Option<&'static str>,
+    help: &'static str,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// One value, called this in the help.
+    One(&'static str),
+    /// One value, or this one when the option stands alone.
+    OneOr(&'static str, &'static str),
+}
+
+const KEYS: &[Key] = &[
+    Key {
+        name: "listen",
+        shape: Shape::One("ADDRESS"),
+        default: Some("127.0.0.1:8080"),
+        help: "Address and port to listen at; port 0 takes a free one. What it got is printed",
+    },
+    Key {
+        name: "data",
+        shape: Shape::One("DIR"),
+        default: None,
+        help: "Directory of the documents; made if it is not there",
+    },
+    Key {
+        name: "anonymous",
+        shape: Shape::OneOr("ACCESS", "read-write"),
+        default: Some("off"),
+        help: "Let in whoever connects, without asking who it is: read-only, read-write, maintain or off",
+    },
+    Key {
+        name: "engines",
+        shape: Shape::One("WHERE"),
+        default: Some(if cfg!(unix) { "workers" } else { "in-process" }),
+        help: "Where changes are checked: workers (processes that may die of them), in-process or none",
+    },
+    Key {
+        name: "connections-max",
+        shape: Shape::One("NUMBER"),
+        default: Some("100000"),
+        help: "Connections at once; who comes then is told to try again",
+    },
+    Key {
+        name: "drain-seconds",
+        shape: Shape::One("SECONDS"),
+        default: Some("10"),
+        help: "How long clients have to leave after SIGTERM or SIGINT; they come back spread over that time",
+    },
+    Key {
+        name: "log",
+        shape: Shape::One("FILTER"),
+        default: Some("info"),
+        help: "What to log, to standard error: error, warn, info, debug, trace, or directives of tracing's EnvFilter",
+    },
+    Key {
+        name: "log-format",
+        shape: Shape::One("FORMAT"),
+        default: Some("text"),
+        help: "text, or json: one object per line",
+    },
+];
+
+/// Name of the option that names the file; it cannot stand in the file.
+const FILE: &str = "config";
+
+/// Why the settings cannot be used. Each names the setting.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettingsError {
+    #[error("{from}: `{value}` is no {key}: {reason}")]
+    Invalid {
+        key: &'static str,
+        from: Source,
+        value: String,
+        reason: String,
+    },
+    #[error(
+        "{key} is missing: give --{key}, {}, or {key} in the file of --config",
+        variable(key)
+    )]
+    Missing { key: &'static str },
+    #[error("{}: there is no setting `{key}`", path.display())]
+    Unknown { path: PathBuf, key: String },
+    #[error("{}: {key} is no text, number or boolean", path.display())]
+    Shape { path: PathBuf, key: String },
+    #[error("{}: {reason}", path.display())]
+    File { path: PathBuf, reason: String },
+    #[error("{0}")]
+    Together(String),
+}
+
+impl From<SettingsError> for Failure {
+    fn from(error: SettingsError) -> Self {
+        Self::Configuration(error.to_string())
+    }
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    Option(&'static str),
+    Environment(String),
+    File(PathBuf),
+    Default,
+}
+
+impl Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Option(name) => write!(f, "--{name}"),
+            Self::Environment(name) => f.write_str(name),
+            Self::File(path) => path.display().fmt(f),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// Every setting that has a value, as text, and where it comes from.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    values: BTreeMap<&'static str, (String, Source)>,
+}
+
+/// The environment variable of a setting.
+fn variable(name: &str) -> String {
+    format!("SYNC_{}", name.replace('-', "_").to_uppercase())
+}
+
+/// Adds the options of all settings.
+pub(crate) fn with_options(command: Command) -> Command {
+    let file = Arg::new(FILE)
+        .long(FILE)
+        .value_name("FILE")
+        .value_parser(clap::value_parser!(PathBuf))
+        .help("File with settings, in TOML [env: SYNC_CONFIG]");
+    let options = KEYS.iter().map(|key| {
+        let mut help = format!("{} [env: {}]", key.help, variable(key.name));
+        if let Some(default) = key.default {
+            let _ = write!(help, " [default: {default}]");
+        }
+        let option = Arg::new(key.name)
+            .long(key.name)
+            .help(help)
+            .action(ArgAction::Set);
+        match key.shape {
+            Shape::One(value) => option.value_name(value),
+            Shape::OneOr(value, missing) => option
+                .value_name(value)
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value(missing),
+        }
+    });
+    command.arg(file).args(options)
+}
+
+impl Settings {
+    /// Reads the environment and the file behind what was given as options.
+    pub(crate) fn read(options: &ArgMatches) -> Result<Self, SettingsError> {
+        let from_environment =
+            |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let file = options.get_one::<PathBuf>(FILE).cloned();
+        let file = file.or_else(|| from_environment(&variable(FILE)).map(PathBuf::from));
+        let mut from_file = match &file {
+            Some(path) => read_file(path)?,
+            None => BTreeMap::new(),
+        };
+        let mut values = BTreeMap::new();
+        for key in KEYS {
+            let given = (options.value_source(key.name) == Some(ValueSource::CommandLine))
+                .then(|| options.get_one::<String>(key.name))
+                .flatten();
+            let name = variable(key.name);
+            let in_file = from_file.remove(key.name).zip(file.clone());
+            let found = if let Some(value) = given {
+                Some((value.clone(), Source::Option(key.name)))
+            } else if let Some(value) = from_environment(&name) {
+                let value = value.to_string_lossy().into_owned();
+                Some((value, Source::Environment(name)))
+            } else if let Some((value, path)) = in_file {
+                Some((value, Source::File(path)))
+            } else {
+                key.default.map(|value| (value.to_owned(), Source::Default))
+            };
+            values.extend(found.map(|found| (key.name, found)));
+        }
+        match from_file.into_keys().next().zip(file) {
+            Some((key, path)) => Err(SettingsError::Unknown { path, key }),
+            None => Ok(Self { values }),
+        }
+    }
+
+    /// The value of a setting, if it has one.
+    pub(crate) fn find<T: FromStr<Err: Display>>(
+        &self,
+        key: &'static str,
+    ) -> Result<Option<T>, SettingsError> {
+        let Some((value, _)) = self.values.get(key) else {
+            return Ok(None);
+        };
+        match value.parse() {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => Err(self.invalid(key, error)),
+        }
+    }
+
+    /// The value of a setting.
+    pub(crate) fn get<T: FromStr<Err: Display>>(
+        &self,
+        key: &'static str,
+    ) -> Result<T, SettingsError> {
+        self.find(key)?.ok_or(SettingsError::Missing { key })
+    }
+
+    /// That the value of a setting cannot be used.
+    pub(crate) fn invalid(&self, key: &'static str, reason: impl Display) -> SettingsError {
+        let (value, from) = match self.values.get(key) {
+            Some((value, source)) => (value.clone(), source.clone()),
+            None => return SettingsError::Missing { key },
+        };
+        SettingsError::Invalid {
+            key,
+            from,
+            value,
+            reason: reason.to_string(),
+        }
+    }
+
+    /// All of it as a file, with where each came from.
+    pub(crate) fn to_toml(&self) -> String {
+        let mut text = String::new();
+        for (key, (value, source)) in &self.values {
+            let value = toml::Value::String(value.clone());
+            let _ = writeln!(text, "{key} = {value}  # {source}");
+        }
+        text
+    }
+}
+
+fn read_file(path: &Path) -> Result<BTreeMap<String, String>, SettingsError> {
+    let failed = |reason: String| SettingsError::File {
+        path: path.to_owned(),
+        reason,
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let table: toml::Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| failed(error.to_string().trim_end().to_owned()))?;
+    let values = table.into_iter().map(|(key, value)| {
+        let text = match value {
+            toml::Value::String(text) => text,
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(value) => value.to_string(),
+            _ => {
+                let path = path.to_owned();
+                return Err(SettingsError::Shape { path, key });
+            }
+        };
+        Ok((key, text))
+    });
+    values.collect()
+}

@@ -1,0 +1,195 @@
+//! `sync-server` serving, as an operator runs it: the real program, real clients, real signals.
+#![cfg(all(feature = "bin", unix))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests"
+)]
+
+mod e2e;
+mod embedded;
+mod program;
+mod registries;
+
+use std::fs;
+use std::net::TcpListener;
+
+use e2e::{content, push, text, until, until_status, within};
+use embedded::Directory;
+use program::{Serving, fails, program, run};
+use sync_client::{Client, Status};
+
+/// A directory, and the options to serve it to everybody.
+fn open_to_all(directory: &Directory) -> [String; 3] {
+    let data = directory.path().to_str().unwrap().to_owned();
+    ["--anonymous".to_owned(), "--data".to_owned(), data]
+}
+
+fn client(serving: &Serving) -> Client {
+    Client::builder(serving.url()).start().unwrap()
+}
+
+/// Scenario 62, with the program and a signal.
+#[tokio::test]
+async fn what_was_saved_before_a_sigterm_is_served_after_a_restart() {
+    let directory = Directory::new();
+    let mut options = open_to_all(&directory).to_vec();
+    // Clients come back spread over this time, in which nobody is there.
+    options.extend(["--drain-seconds".to_owned(), "1".to_owned()]);
+    let mut serving = within("it listens", Serving::start(&options)).await;
+    let ada = client(&serving);
+    let notes = text(&ada, "notes").await;
+    push(&notes, "kept");
+    within("saved", notes.saved()).await.unwrap();
+    serving.signal("TERM");
+    // Told to go, the client leaves by itself, and there is nothing left to wait for.
+    let status = within("it ends", serving.ended()).await;
+    assert_eq!(status.code(), Some(0));
+
+    let mut serving = within("it listens again", Serving::start(&options)).await;
+    let bob = client(&serving);
+    let his = text(&bob, "notes").await;
+    until(&his, "the text arrives", |his, _| content(his) == "kept").await;
+    serving.signal("INT");
+    assert_eq!(within("it ends", serving.ended()).await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_before_clients_have_left() {
+    let directory = Directory::new();
+    let mut options = open_to_all(&directory).to_vec();
+    options.extend(["--drain-seconds".to_owned(), "3600".to_owned()]);
+    let mut serving = within("it listens", Serving::start(&options)).await;
+    let ada = client(&serving);
+    until_status(&ada, "connected", |status| *status == Status::Connected).await;
+    let mut events = ada.events();
+    serving.signal("TERM");
+    let going_away = async {
+        while !matches!(
+            events.next().await,
+            Some(sync_client::ClientEvent::GoingAway { .. })
+        ) {}
+    };
+    within("the client is told", going_away).await;
+    serving.signal("TERM");
+    assert_eq!(within("it ends", serving.ended()).await.code(), Some(9));
+}
+
+#[test]
+fn nobody_is_let_in_unless_somebody_says_who() {
+    let error = fails(&["--data", "anywhere"], 2);
+    assert!(error.contains("--anonymous"), "{error}");
+    let error = fails(&["--data", "anywhere", "--anonymous=off"], 2);
+    assert!(error.contains("--anonymous"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_used_is_named_with_where_it_comes_from() {
+    let error = fails(&["--anonymous"], 2);
+    assert!(error.contains("data is missing"), "{error}");
+
+    let error = fails(&["--data", "d", "--anonymous", "--listen", "localhost"], 2);
+    assert!(error.contains("--listen: `localhost`"), "{error}");
+
+    let output = program()
+        .args(["--data", "d", "--anonymous"])
+        .env("SYNC_DRAIN_SECONDS", "soon")
+        .output()
+        .unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("SYNC_DRAIN_SECONDS: `soon`"), "{error}");
+}
+
+/// Writes the file and has it checked.
+fn check(file: &str) -> (std::process::Output, String) {
+    let directory = Directory::new();
+    let path = directory.path().join("sync.toml");
+    fs::write(&path, file).unwrap();
+    let output = run(&["check-config", "--config", path.to_str().unwrap()]);
+    let error = String::from_utf8(output.stderr.clone()).unwrap();
+    (output, error)
+}
+
+#[test]
+fn a_file_that_makes_no_sense_is_refused_by_the_name_of_what_is_wrong() {
+    for (file, wrong) in [
+        ("lisen = \"127.0.0.1:80\"", "`lisen`"),
+        ("anonymous = true\ndata = [\"a\"]", "data is no text"),
+        ("data = \"d", "sync.toml"),
+        ("\u{0}\u{1}", "sync.toml"),
+        ("data = \"d\"\nanonymous = \"some\"", "`some`"),
+        (
+            "data = \"d\"\nanonymous = true\nconnections-max = -1",
+            "connections-max",
+        ),
+        ("data = \"d\"\nanonymous = true\nlog = \"a=b=c\"", "`a=b=c`"),
+    ] {
+        let (output, error) = check(file);
+        assert_eq!(output.status.code(), Some(2), "{file}: {error}");
+        assert!(error.contains(wrong), "{file}: {error}");
+    }
+    let error = fails(&["check-config", "--config", "/nowhere/sync.toml"], 2);
+    assert!(error.contains("/nowhere/sync.toml"), "{error}");
+}
+
+#[test]
+fn options_go_before_the_environment_and_that_before_the_file() {
+    let directory = Directory::new();
+    let path = directory.path().join("sync.toml");
+    fs::write(
+        &path,
+        "data = \"file\"\nlog = \"trace\"\nlisten = \"127.0.0.1:1\"\nanonymous = true\n",
+    )
+    .unwrap();
+    let output = program()
+        .args(["check-config", "--listen", "127.0.0.1:3"])
+        .env("SYNC_CONFIG", &path)
+        .env("SYNC_LISTEN", "127.0.0.1:2")
+        .env("SYNC_LOG", "warn")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let file = path.display();
+    for line in [
+        "listen = \"127.0.0.1:3\"  # --listen",
+        "log = \"warn\"  # SYNC_LOG",
+        &format!("data = \"file\"  # {file}"),
+        "log-format = \"text\"  # default",
+    ] {
+        assert!(
+            printed.lines().any(|found| found == line),
+            "{line}: {printed}"
+        );
+    }
+    // What it prints is a file that says the same.
+    let (again, error) = check(&printed);
+    assert_eq!(again.status.code(), Some(0), "{error}");
+}
+
+#[test]
+fn a_port_that_is_taken_has_an_exit_code_of_its_own() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let directory = Directory::new();
+    let [anonymous, data, path] = open_to_all(&directory);
+    let error = fails(&[&anonymous, &data, &path, "--listen", &address], 8);
+    assert!(error.contains(&address), "{error}");
+}
+
+#[tokio::test]
+async fn a_directory_that_another_server_has_open_is_left_alone() {
+    let directory = Directory::new();
+    let options = open_to_all(&directory);
+    let serving = within("it listens", Serving::start(&options)).await;
+    let [anonymous, data, path] = &options;
+    let error = fails(&[anonymous, data, path, "--listen", "127.0.0.1:0"], 5);
+    assert!(error.contains(path.as_str()), "{error}");
+    // The first one is none the worse for it.
+    let ada = client(&serving);
+    let notes = text(&ada, "notes").await;
+    push(&notes, "here");
+    within("saved", notes.saved()).await.unwrap();
+}
