@@ -6,11 +6,13 @@
 //! left child of the next one, removed ones included. So what somebody writes in one go, forwards or backwards, stays
 //! in one piece. The tree is not walked but for siblings: blocks stand in a B+ tree in traversal order.
 
+mod compact;
+mod place;
+
 use std::collections::BTreeMap;
 
-use super::super::VersionVector;
 use super::super::clock::{Dot, ReplicaId};
-use super::run::{Commits, Id, Parent, Run, Step};
+use super::run::{Commits, Id, Parent, Run};
 use super::tree::{Handle, Tree, to_usize};
 
 /// Most visible elements of a block: what is walked within one, to split it or to find a value.
@@ -268,124 +270,6 @@ impl Order {
         changed
     }
 
-    /// Forgets removed elements that nothing hangs on, if they were inserted and removed in commits of `horizon`.
-    pub(crate) fn compact(&mut self, horizon: &VersionVector) {
-        self.split_at_horizon(horizon);
-        let is_below = |commits: Commits, count| {
-            let (first, last) = commits.bounds(count);
-            horizon.contains_range(commits.first.replica, first, last)
-        };
-        // Parents before their children.
-        let mut all = vec![ROOT];
-        let mut at = 0;
-        while let Some(handle) = all.get(at) {
-            let Block { left, right, .. } = self.block(*handle);
-            let children: Vec<Handle> = left.iter().chain(right).copied().collect();
-            all.extend(children);
-            at += 1;
-        }
-        // How many elements of each block stay.
-        let mut kept: BTreeMap<Handle, u64> = BTreeMap::new();
-        for handle in all.iter().rev() {
-            let Block { run, left, right } = self.block(*handle);
-            let is_reclaimable = run.removed.is_some_and(|removed| {
-                is_below(removed, run.count) && is_below(run.inserted, run.count)
-            });
-            if !is_reclaimable || right.iter().any(|child| kept.contains_key(child)) {
-                kept.insert(*handle, run.count);
-            } else if left.iter().any(|child| kept.contains_key(child)) {
-                kept.insert(*handle, 1);
-            }
-        }
-        let mut compacted = Self {
-            floors: std::mem::take(&mut self.floors),
-            ..Self::default()
-        };
-        for handle in all.into_iter().skip(1) {
-            let mut run = self.block(handle).run.clone();
-            let n_kept = kept.get(&handle).copied().unwrap_or_default();
-            if n_kept < run.count {
-                let floor = compacted.floors.entry(run.first.replica).or_default();
-                *floor = (*floor).max(run.last().counter);
-            }
-            if n_kept > 0 {
-                if n_kept < run.count {
-                    run.split_off(n_kept);
-                }
-                compacted.place(run);
-            }
-        }
-        for run in self.orphans() {
-            compacted.insert(run.clone());
-        }
-        for removal in self.early() {
-            compacted.remove(*removal);
-        }
-        *self = compacted;
-    }
-
-    /// Splits the blocks of removed elements where that they are below the horizon changes.
-    fn split_at_horizon(&mut self, horizon: &VersionVector) {
-        let same = |commits: Commits| {
-            let Dot { replica, number } = commits.first;
-            match commits.step {
-                Step::Same => u64::MAX,
-                Step::Up => horizon
-                    .same_through(replica, number)
-                    .1
-                    .saturating_sub(number),
-                Step::Down => number - horizon.same_down_through(replica, number),
-            }
-        };
-        let mut handle = ROOT + 1;
-        while to_usize(handle) < self.blocks.len() {
-            let run = &self.block(handle).run;
-            if let Some(removed) = run.removed {
-                let n = same(run.inserted).min(same(removed)).saturating_add(1);
-                if n < run.count {
-                    // The second half gets the last handle, and its turn.
-                    self.split(handle, n);
-                }
-            }
-            handle += 1;
-        }
-    }
-
-    /// Takes over which elements have been reclaimed. What waits for one of these waits no longer.
-    pub(super) fn set_floors(&mut self, floors: Vec<(ReplicaId, u64)>) {
-        self.floors.extend(floors);
-        for run in std::mem::take(&mut self.orphans).into_values().flatten() {
-            self.insert(run.1);
-        }
-        for removal in std::mem::take(&mut self.early).into_values() {
-            self.remove(removal);
-        }
-    }
-
-    /// Puts a run, none of whose elements is known, at its place; `false` if that waits for its parent.
-    fn place(&mut self, mut run: Run) -> bool {
-        let mut beside = match (self.parent_of(&run), run.parent) {
-            (Some(beside), _) => beside,
-            (None, Parent::Right(parent) | Parent::Left(parent)) => {
-                self.orphans
-                    .entry(parent)
-                    .or_default()
-                    .insert(run.first, run);
-                return false;
-            }
-            (None, Parent::Root) => return false,
-        };
-        self.digest = self.digest.wrapping_add(run.digest());
-        while run.removed.is_none() && run.count > BLOCK_MAX {
-            let rest = run.split_off(BLOCK_MAX);
-            let handle = self.place_block(run, beside);
-            beside = Beside::Right(handle, self.block(handle).run.count - 1);
-            run = rest;
-        }
-        self.place_block(run, beside);
-        true
-    }
-
     /// Merges the removals that waited for elements through `last`.
     fn remove_early(&mut self, replica: ReplicaId, last: Id) {
         let from = (
@@ -403,84 +287,6 @@ impl Order {
                 self.remove(removal);
             }
         }
-    }
-
-    /// Where a run goes; `None` if its parent is not there.
-    fn parent_of(&self, run: &Run) -> Option<Beside> {
-        let (Parent::Right(id) | Parent::Left(id)) = run.parent else {
-            return Some(Beside::Right(ROOT, 0));
-        };
-        match (self.known(id), run.parent) {
-            (Some((handle, offset)), Parent::Left(_)) => Some(Beside::Left(handle, offset)),
-            (Some((handle, offset)), _) => Some(Beside::Right(handle, offset)),
-            // Written on a state from before its parent was reclaimed: better elsewhere than nowhere.
-            (None, _) if id.counter <= self.floor(id.replica) => Some(Beside::Right(ROOT, 0)),
-            (None, _) => None,
-        }
-    }
-
-    fn place_block(&mut self, run: Run, beside: Beside) -> Handle {
-        match beside {
-            Beside::Right(parent, offset) => {
-                if offset + 1 < self.block(parent).run.count {
-                    self.split(parent, offset + 1);
-                } else if self.extend(parent, &run) {
-                    return parent;
-                }
-                let siblings = &self.block(parent).right;
-                let at =
-                    siblings.partition_point(|sibling| self.block(*sibling).run.first < run.first);
-                let handle = match at.checked_sub(1).and_then(|before| siblings.get(before)) {
-                    Some(before) => {
-                        let last = self.last_in(*before);
-                        self.tree.insert_after(last, run.n_visible())
-                    }
-                    None => self.tree.insert_after(parent, run.n_visible()),
-                };
-                self.add(handle, run);
-                self.block_mut(parent).right.insert(at, handle);
-                handle
-            }
-            Beside::Left(parent, offset) => {
-                let parent = if offset > 0 {
-                    self.split(parent, offset)
-                } else {
-                    parent
-                };
-                let siblings = &self.block(parent).left;
-                let at =
-                    siblings.partition_point(|sibling| self.block(*sibling).run.first < run.first);
-                let before = siblings
-                    .get(at)
-                    .map_or(parent, |sibling| self.first_in(*sibling));
-                let handle = self.tree.insert_before(before, run.n_visible());
-                self.add(handle, run);
-                self.block_mut(parent).left.insert(at, handle);
-                handle
-            }
-        }
-    }
-
-    /// Adds a run to the end of the block that it goes on from, if it can be: the usual keystroke.
-    fn extend(&mut self, handle: Handle, run: &Run) -> bool {
-        let Some(block) = self.blocks.get_mut(to_usize(handle)) else {
-            return false;
-        };
-        let is_short = block.run.removed.is_some() || block.run.count + run.count <= BLOCK_MAX;
-        if handle == ROOT || !block.right.is_empty() || !is_short {
-            return false;
-        }
-        let n = block.run.absorb(run);
-        if n == run.count {
-            let n_visible = block.run.n_visible();
-            self.tree.set_count(handle, n_visible);
-            return true;
-        }
-        if n > 0 {
-            // Only a part went on with the same pattern: blocks need not be as long as can be.
-            block.run.split_off(block.run.count - n);
-        }
-        false
     }
 
     fn add(&mut self, handle: Handle, run: Run) {
@@ -554,22 +360,6 @@ impl Order {
         was_visible
     }
 
-    /// The last block of the subtree at this one.
-    fn last_in(&self, mut handle: Handle) -> Handle {
-        while let Some(last) = self.block(handle).right.last() {
-            handle = *last;
-        }
-        handle
-    }
-
-    /// The first block of the subtree at this one.
-    fn first_in(&self, mut handle: Handle) -> Handle {
-        while let Some(first) = self.block(handle).left.first() {
-            handle = *first;
-        }
-        handle
-    }
-
     /// The block and offset of an element.
     fn known(&self, id: Id) -> Option<(Handle, u64)> {
         let (first, handle) = self.index.range(..=id).next_back()?;
@@ -594,13 +384,6 @@ impl Order {
     fn block_mut(&mut self, handle: Handle) -> &mut Block {
         &mut self.blocks[to_usize(handle)]
     }
-}
-
-/// The place of a new child: side, block and offset of its parent.
-#[derive(Debug, Clone, Copy)]
-enum Beside {
-    Left(Handle, u64),
-    Right(Handle, u64),
 }
 
 impl Default for Order {
