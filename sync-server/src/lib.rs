@@ -9,6 +9,8 @@ mod auth;
 mod client;
 mod engine_host;
 mod event;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod registry;
 mod server;
 pub mod transport;

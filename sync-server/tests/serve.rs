@@ -7,6 +7,7 @@
     reason = "helpers of tests"
 )]
 
+mod asking;
 mod e2e;
 mod embedded;
 mod program;
@@ -15,6 +16,7 @@ mod registries;
 use std::fs;
 use std::net::TcpListener;
 
+use asking::ask;
 use e2e::{content, push, text, until, until_status, within};
 use embedded::Directory;
 use program::{Serving, fails, program, run};
@@ -72,8 +74,36 @@ async fn a_second_signal_ends_it_before_clients_have_left() {
         ) {}
     };
     within("the client is told", going_away).await;
+    // Whoever directs clients is told too.
+    let answer = ask(serving.socket(), "GET /readyz", &[]).await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     serving.signal("TERM");
     assert_eq!(within("it ends", serving.ended()).await.code(), Some(9));
+}
+
+#[tokio::test]
+async fn one_port_says_how_it_is_and_refuses_what_is_too_large_or_from_elsewhere() {
+    let directory = Directory::new();
+    let mut options = open_to_all(&directory).to_vec();
+    options
+        .extend(["--allowed-origins", "https://a.example, https://b.example"].map(str::to_owned));
+    let serving = within("it listens", Serving::start(&options)).await;
+    let address = serving.socket();
+    let upgrade = async |line: &str| asking::ask_upgrade(address, "/", &[line]).await;
+    let cookie = format!("Cookie: {}", "c".repeat(100_000));
+    for (answer, status) in [
+        (ask(address, "GET /healthz", &[]).await, "200"),
+        (ask(address, "GET /readyz", &[]).await, "200"),
+        (ask(address, "GET /", &[]).await, "426"),
+        (ask(address, "GET /healthz", &[&cookie]).await, "431"),
+        (upgrade("Origin: https://b.example").await, "101"),
+        (upgrade("Origin: https://c.example").await, "403"),
+    ] {
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+    }
 }
 
 #[test]
@@ -117,6 +147,10 @@ fn a_file_that_makes_no_sense_is_refused_by_the_name_of_what_is_wrong() {
     for (file, wrong) in [
         ("lisen = \"127.0.0.1:80\"", "`lisen`"),
         ("anonymous = true\ndata = [\"a\"]", "data is no text"),
+        (
+            "anonymous = true\nallowed-origins = 1",
+            "allowed-origins is no list",
+        ),
         ("data = \"d", "sync.toml"),
         ("\u{0}\u{1}", "sync.toml"),
         ("data = \"d\"\nanonymous = \"some\"", "`some`"),

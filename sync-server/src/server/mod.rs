@@ -17,6 +17,8 @@ use std::time::Duration;
 
 use sync_core::error::{ErrorCode, PeerError};
 use sync_core::events::{EventSender, Events};
+#[cfg(feature = "http")]
+use sync_core::ids::DocumentId;
 use sync_core::ids::{OriginId, SessionId, User};
 use sync_core::rng::Rng;
 use sync_core::server::{RoomConfig, SessionConfig};
@@ -288,7 +290,7 @@ impl Server {
         self.serve_with(transport, peer, Some(user))
     }
 
-    fn serve_with<T: Transport>(
+    pub(crate) fn serve_with<T: Transport>(
         &self,
         transport: T,
         peer: PeerInfo,
@@ -296,6 +298,19 @@ impl Server {
     ) -> impl Future<Output = ()> + Send + use<T> + 'static {
         let shared = Arc::clone(&self.shared);
         async move { Connection::new(shared, transport, peer, user).run().await }
+    }
+
+    /// Whether new connections are served.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_serving(&self) -> bool {
+        *self.shared.phase.borrow() == Phase::Serving
+    }
+
+    /// Asks the registry something that costs it little.
+    #[cfg(feature = "http")]
+    pub(crate) async fn registry_answers(&self) -> Result<(), crate::registry::RegistryError> {
+        let nobodys: Vec<_> = DocumentId::new("readyz").into_iter().collect();
+        self.shared.registry.heads(&nobodys).await.map(drop)
     }
 
     /// What happens on this server from now on.

@@ -8,6 +8,7 @@
 )]
 
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::process::{Command, ExitStatus, Output, Stdio};
 
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -61,6 +62,10 @@ impl Serving {
 
     pub fn url(&self) -> String {
         format!("ws://{}", self.address)
+    }
+
+    pub fn socket(&self) -> SocketAddr {
+        self.address.parse().unwrap()
     }
 
     /// Sends it a signal by name.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sync_server::{Anonymous, Auth, EngineHost, InProcess, Limits};
+use sync_server::{Anonymous, Auth, EngineHost, InProcess, Limits, Server, http};
 use tracing_subscriber::EnvFilter;
 
 use crate::output::Failure;
@@ -17,6 +17,7 @@ pub(crate) struct Config {
     pub(crate) listen: String,
     pub(crate) data: PathBuf,
     anonymous: AnonymousAccess,
+    allowed_origins: Vec<String>,
     engines: EnginesWhere,
     connections_max: usize,
     pub(crate) drain: Duration,
@@ -103,6 +104,7 @@ impl Config {
             listen,
             data: settings.get("data")?,
             anonymous: settings.get("anonymous")?,
+            allowed_origins: settings.many("allowed-origins"),
             engines: settings.get("engines")?,
             connections_max: settings.get("connections-max")?,
             drain: Duration::from_secs(settings.get("drain-seconds")?),
@@ -124,6 +126,17 @@ impl Config {
             AnonymousAccess::Maintain => Anonymous::maintain(),
             AnonymousAccess::ReadWrite | AnonymousAccess::Off => Anonymous::read_write(),
         })
+    }
+
+    /// What is served over HTTP.
+    pub(crate) fn routes(&self, server: &Server) -> axum::Router {
+        let routes = http::routes(server.clone()).sync("/").health();
+        let routes = match self.allowed_origins.as_slice() {
+            [] => routes,
+            [any] if any == "any" => routes.any_origin(),
+            origins => routes.allowed_origins(origins),
+        };
+        routes.into_router()
     }
 
     pub(crate) fn engines(&self) -> Result<EngineHost, Failure> {

@@ -3,6 +3,7 @@
 mod config;
 mod events;
 mod inspect;
+mod listen;
 mod logs;
 mod output;
 mod serve;

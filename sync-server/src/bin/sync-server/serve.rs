@@ -1,13 +1,15 @@
 //! Serving, until a signal.
 
 use std::io;
+use std::time::Duration;
 
-use sync_server::{EmbeddedRegistry, ListenError, Server};
+use sync_server::{EmbeddedRegistry, Server};
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use crate::config::Config;
 use crate::output::{Failure, line};
-use crate::{events, logs};
+use crate::{events, listen, logs};
 
 /// Serves until SIGTERM or SIGINT, and then until all clients have left, or the time to drain is over.
 pub(crate) fn run(config: &Config) -> Result<(), Failure> {
@@ -28,17 +30,24 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::Other(Failure::text(&error)))?;
     tokio::spawn(events::log(server.events()));
-    let listener = match server.listen_websocket(config.listen.as_str()).await {
+    let listener = match TcpListener::bind(&config.listen).await {
         Ok(listener) => listener,
         Err(error) => {
-            server.shutdown(std::time::Duration::ZERO).await;
-            return Err(cannot_listen(&config.listen, &error));
+            server.shutdown(Duration::ZERO).await;
+            return Err(Failure::Address(format!("{}: {error}", config.listen)));
         }
     };
-    if let Some(address) = listener.local_addr() {
+    if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, data = %config.data.display(), "listening");
         line(format!("listening on ws://{address}"))?;
     }
+    // Goes on while clients leave, to tell others that this server is not ready.
+    let head_timeout = config.limits().handshake_timeout;
+    tokio::spawn(listen::serve(
+        listener,
+        config.routes(&server),
+        head_timeout,
+    ));
     let signal = signals.next().await;
     tracing::info!(signal, drain = ?config.drain, "shutting down");
     tokio::select! {
@@ -48,10 +57,6 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         }
         signal = signals.next() => Err(Failure::Cut(format!("{signal} again: sessions were cut"))),
     }
-}
-
-fn cannot_listen(address: &str, error: &ListenError) -> Failure {
-    Failure::Address(format!("{address}: {}", Failure::text(error)))
 }
 
 /// The signals that ask a program to end.

@@ -24,6 +24,8 @@ enum Shape {
     One(&'static str),
     /// One value, or this one when the option stands alone.
     OneOr(&'static str, &'static str),
+    /// Several values, called this in the help; a list in the file, else with commas between them.
+    Many(&'static str),
 }
 
 const KEYS: &[Key] = &[
@@ -44,6 +46,12 @@ const KEYS: &[Key] = &[
         shape: Shape::OneOr("ACCESS", "read-write"),
         default: Some("off"),
         help: "Let in whoever connects, without asking who it is: read-only, read-write, maintain or off",
+    },
+    Key {
+        name: "allowed-origins",
+        shape: Shape::Many("ORIGINS"),
+        default: None,
+        help: "Web pages that may connect, such as https://app.example.com, or `any`; default: those of this host",
     },
     Key {
         name: "engines",
@@ -97,8 +105,12 @@ pub(crate) enum SettingsError {
     Missing { key: &'static str },
     #[error("{}: there is no setting `{key}`", path.display())]
     Unknown { path: PathBuf, key: String },
-    #[error("{}: {key} is no text, number or boolean", path.display())]
-    Shape { path: PathBuf, key: String },
+    #[error("{}: {key} is no {}", path.display(), if *many { "list of texts" } else { "text, number or boolean" })]
+    Shape {
+        path: PathBuf,
+        key: String,
+        many: bool,
+    },
     #[error("{}: {reason}", path.display())]
     File { path: PathBuf, reason: String },
     #[error("{0}")]
@@ -159,7 +171,7 @@ pub(crate) fn with_options(command: Command) -> Command {
             .help(help)
             .action(ArgAction::Set);
         match key.shape {
-            Shape::One(value) => option.value_name(value),
+            Shape::One(value) | Shape::Many(value) => option.value_name(value),
             Shape::OneOr(value, missing) => option
                 .value_name(value)
                 .num_args(0..=1)
@@ -228,6 +240,16 @@ impl Settings {
         self.find(key)?.ok_or(SettingsError::Missing { key })
     }
 
+    /// The values of a setting that may have several.
+    pub(crate) fn many(&self, key: &'static str) -> Vec<String> {
+        let text = self.values.get(key).map_or("", |(text, _)| text.as_str());
+        let values = text.split(',').map(str::trim);
+        values
+            .filter(|value| !value.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+
     /// That the value of a setting cannot be used.
     pub(crate) fn invalid(&self, key: &'static str, reason: impl Display) -> SettingsError {
         let (value, from) = match self.values.get(key) {
@@ -263,16 +285,27 @@ fn read_file(path: &Path) -> Result<BTreeMap<String, String>, SettingsError> {
         .parse()
         .map_err(|error: toml::de::Error| failed(error.to_string().trim_end().to_owned()))?;
     let values = table.into_iter().map(|(key, value)| {
+        let many = KEYS
+            .iter()
+            .any(|known| known.name == key && matches!(known.shape, Shape::Many(_)));
         let text = match value {
-            toml::Value::String(text) => text,
-            toml::Value::Integer(number) => number.to_string(),
-            toml::Value::Boolean(value) => value.to_string(),
-            _ => {
-                let path = path.to_owned();
-                return Err(SettingsError::Shape { path, key });
+            toml::Value::String(text) => Some(text),
+            toml::Value::Integer(number) if !many => Some(number.to_string()),
+            toml::Value::Boolean(value) if !many => Some(value.to_string()),
+            toml::Value::Array(values) if many => {
+                let values: Option<Vec<_>> = values.iter().map(toml::Value::as_str).collect();
+                values.map(|values| values.join(","))
             }
+            _ => None,
         };
-        Ok((key, text))
+        match text {
+            Some(text) => Ok((key, text)),
+            None => Err(SettingsError::Shape {
+                path: path.to_owned(),
+                key,
+                many,
+            }),
+        }
     });
     values.collect()
 }

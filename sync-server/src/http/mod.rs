@@ -1,0 +1,228 @@
+//! The server as part of an axum application, or all of one.
+//!
+//! ```no_run
+//! # async fn run(server: sync_server::Server) -> Result<(), Box<dyn std::error::Error>> {
+//! use std::net::SocketAddr;
+//!
+//! let app = axum::Router::new()
+//!     .route("/", axum::routing::get(|| async { "hello" }))
+//!     .nest("/sync", sync_server::http::router(server));
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+//! // With the address of the peer, for events and logs.
+//! axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! Clients dial `ws://127.0.0.1:8080/sync` then. axum's own graceful shutdown does not wait for WebSockets, nor end them:
+//! [`Server::shutdown`] does.
+
+mod origins;
+mod socket;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ws::WebSocket;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{ConnectInfo, FromRequestParts, Request, State, WebSocketUpgrade};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use sync_core::ids::User;
+use sync_core::transport::websocket::{MESSAGE_BYTES_MAX, WebSocketTransport, config};
+use sync_core::transport::{PeerInfo, Transport};
+
+use self::origins::Origins;
+use self::socket::Socket;
+use crate::server::Server;
+
+/// Time that the registry has to answer `/readyz`.
+const READY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Everything that a server serves over HTTP, for [`axum::Router::nest`]: clients connect at `/`, and `/healthz` and
+/// `/readyz` are there. [`routes`] chooses.
+pub fn router<S: Clone + Send + Sync + 'static>(server: Server) -> Router<S> {
+    routes(server).sync("/").health().into_router()
+}
+
+/// What a server is to serve over HTTP; nothing until it is named.
+pub fn routes(server: Server) -> Routes {
+    Routes {
+        server,
+        sync: None,
+        health: false,
+        origins: Origins::default(),
+    }
+}
+
+/// What a server serves over HTTP, from [`routes`].
+#[derive(Debug)]
+#[must_use]
+pub struct Routes {
+    server: Server,
+    sync: Option<String>,
+    health: bool,
+    origins: Origins,
+}
+
+impl Routes {
+    /// Clients connect here, such as at `/`. What is no request for a WebSocket gets 426, a page that may not connect 403.
+    pub fn sync(mut self, path: &str) -> Self {
+        self.sync = Some(path.to_owned());
+        self
+    }
+
+    /// `/healthz` says 200 as long as anything is said at all. `/readyz` does while clients are served and the registry
+    /// answers, else 503.
+    pub fn health(mut self) -> Self {
+        self.health = true;
+        self
+    }
+
+    /// Web pages of these origins may connect, such as `https://app.example.com`. Default: those of the host that they
+    /// connect to. Programs that are no browsers are not concerned.
+    pub fn allowed_origins<O: Into<String>>(
+        mut self,
+        origins: impl IntoIterator<Item = O>,
+    ) -> Self {
+        self.origins = Origins::These(origins.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Any web page may connect. Where cookies say who somebody is, each of them can act for all who visit it; where
+    /// everybody is let in, it reaches servers that only its visitors can.
+    pub fn any_origin(mut self) -> Self {
+        self.origins = Origins::Any;
+        self
+    }
+
+    /// All of it, with any state.
+    pub fn into_router<S: Clone + Send + Sync + 'static>(self) -> Router<S> {
+        let mut router = Router::new();
+        if let Some(path) = &self.sync {
+            router = router.route(path, get(sync));
+        }
+        if self.health {
+            router = router
+                .route("/healthz", get(|| async { "ok\n" }))
+                .route("/readyz", get(ready));
+        }
+        router.with_state(Arc::new(self))
+    }
+}
+
+/// Serves a request for a WebSocket, in an application that has found out itself whether to, and who this is. `None`: the
+/// client says it in its first message, and the server's authenticator is asked.
+///
+/// Which page a browser is on is not looked at: where cookies say who the user is, look at the header `Origin` first.
+pub fn upgrade(server: &Server, ws: WebSocketUpgrade, user: Option<User>) -> Response {
+    upgrade_from(server, ws, PeerInfo::default(), user)
+}
+
+fn upgrade_from(
+    server: &Server,
+    ws: WebSocketUpgrade,
+    peer: PeerInfo,
+    user: Option<User>,
+) -> Response {
+    let server = server.clone();
+    let failed = peer.clone();
+    configured(ws)
+        .on_failed_upgrade(move |error| {
+            tracing::debug!(peer = %failed, %error, "a connection came to nothing");
+        })
+        .on_upgrade(move |socket| server.serve_with(transport(socket), peer, user))
+}
+
+/// A request for a WebSocket with buffers and limits as small as this protocol needs, for [`transport`]. What axum takes by
+/// default is 128 KiB per connection, and messages of up to 64 MiB.
+pub fn configured<F>(ws: WebSocketUpgrade<F>) -> WebSocketUpgrade<F> {
+    let config = config();
+    // axum compresses nothing.
+    ws.read_buffer_size(config.read_buffer_size)
+        .write_buffer_size(config.write_buffer_size)
+        .max_write_buffer_size(config.max_write_buffer_size)
+        .max_message_size(MESSAGE_BYTES_MAX)
+        .max_frame_size(MESSAGE_BYTES_MAX)
+}
+
+/// A transport over a WebSocket of axum, for [`Server::serve`] and [`Server::serve_as`].
+pub fn transport(socket: WebSocket) -> impl Transport {
+    WebSocketTransport::new(Socket(socket))
+}
+
+async fn sync(State(routes): State<Arc<Routes>>, request: Request) -> Response {
+    let (mut parts, _) = request.into_parts();
+    let ws = match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
+        Ok(ws) => ws,
+        Err(rejection) => return refuse_upgrade(rejection),
+    };
+    if !routes.origins.allow(&parts.headers) {
+        return plain(
+            StatusCode::FORBIDDEN,
+            "Pages of this origin may not connect here.\n",
+        );
+    }
+    if !routes.server.is_serving() {
+        return shutting_down();
+    }
+    let address = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    let peer = address.map_or_else(PeerInfo::default, |ConnectInfo(address)| {
+        PeerInfo::at(*address)
+    });
+    upgrade_from(&routes.server, ws, peer, None)
+}
+
+/// Answers what is no request for a WebSocket.
+fn refuse_upgrade(rejection: WebSocketUpgradeRejection) -> Response {
+    let is_plain_http = matches!(
+        rejection,
+        WebSocketUpgradeRejection::InvalidConnectionHeader(_)
+            | WebSocketUpgradeRejection::InvalidUpgradeHeader(_)
+    );
+    if !is_plain_http {
+        return rejection.into_response();
+    }
+    let mut response = plain(
+        StatusCode::UPGRADE_REQUIRED,
+        "This address speaks the sync protocol over WebSocket.\n",
+    );
+    let headers = response.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(
+        header::SEC_WEBSOCKET_VERSION,
+        HeaderValue::from_static("13"),
+    );
+    response
+}
+
+async fn ready(State(routes): State<Arc<Routes>>) -> Response {
+    if !routes.server.is_serving() {
+        return shutting_down();
+    }
+    match tokio::time::timeout(READY_TIMEOUT, routes.server.registry_answers()).await {
+        Ok(Ok(())) => "ready\n".into_response(),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "not ready");
+            plain(StatusCode::SERVICE_UNAVAILABLE, "the registry fails\n")
+        }
+        Err(_) => plain(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the registry does not answer\n",
+        ),
+    }
+}
+
+fn shutting_down() -> Response {
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response {
+    (status, text).into_response()
+}
