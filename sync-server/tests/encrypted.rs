@@ -93,6 +93,9 @@ macro_rules! sealed_probe {
         impl Probe for $name {
             type Engine = Encrypted<$engine>;
 
+            const HAS_UNDO: bool = <$probe>::HAS_UNDO;
+            const HAS_HISTORY: bool = <$probe>::HAS_HISTORY;
+
             fn engine() -> Self::Engine {
                 Encrypted::new(<$probe>::engine(), key(1)).bind(&document(DOC))
             }
@@ -311,6 +314,9 @@ async fn keys_are_changed_without_losing_anything() {
     let ada = world.builder().store(store.clone()).start().unwrap();
     let ours = open(&ada).await;
     put_saved(&ours, "old", "1").await;
+    // So that it is not in the outbox any more.
+    within("caught up", ours.caught_up()).await.unwrap();
+    within("kept", ours.saved_locally()).await.unwrap();
     ada.disconnect();
     put(&ours, "waits", "2");
     within("kept", ours.saved_locally()).await.unwrap();

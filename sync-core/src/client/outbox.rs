@@ -111,13 +111,24 @@ impl Outbox {
         self.sealer = Some(sealer);
     }
 
-    /// Whether every change is sealed as the sealer would seal it now.
+    /// Whether everything pending is sealed as the sealer would seal it now.
     pub(crate) fn is_sealed(&self) -> bool {
-        self.sealer.as_ref().is_none_or(|sealer| {
-            self.entries
-                .iter()
-                .all(|entry| sealer.is_current(&entry.bytes))
-        })
+        self.sealer
+            .as_ref()
+            .is_none_or(|sealer| self.pending().all(|entry| sealer.is_current(&entry.bytes)))
+    }
+
+    /// Seals everything pending anew, under `origin`, which new changes then use too. What had arrived unnoticed arrives
+    /// twice, which is harmless.
+    pub(crate) fn reseal(&mut self, origin: OriginId) {
+        self.requeue();
+        self.restart(origin);
+        let pending = self.entries.split_off(self.committed);
+        for mut entry in pending {
+            entry.id = self.take_id();
+            entry.bytes = self.sealed(entry.id, entry.bytes);
+            self.entries.push_back(entry);
+        }
     }
 
     fn sealed(&self, id: ChangeId, bytes: Bytes) -> Bytes {
@@ -614,6 +625,39 @@ mod tests {
         assert_eq!(outbox.origins(), [(A, 5)]);
         assert_eq!(outbox.reconcile_with(&[(A, 0)]), Standing::Forgotten);
         assert_eq!(outbox.reconcile_with(&[(A, 5)]), Standing::Known);
+    }
+
+    /// Writes the id in front.
+    #[derive(Debug)]
+    struct Labels;
+
+    impl Sealer for Labels {
+        fn seal(&self, id: ChangeId, _: &Bytes) -> Bytes {
+            Bytes::from(format!("{}:{}", id.origin.0, id.number))
+        }
+
+        fn is_current(&self, change: &Bytes) -> bool {
+            change.contains(&b':')
+        }
+    }
+
+    #[test]
+    fn changes_are_sealed_for_the_ids_that_they_have_and_again_for_others() {
+        let mut outbox = outbox(3);
+        outbox.take_push(100, usize::MAX);
+        outbox.commit_front_through(1);
+        assert!(outbox.is_sealed());
+        outbox.set_sealer(Arc::new(Labels));
+        assert!(!outbox.is_sealed());
+        outbox.reseal(B);
+        assert!(outbox.is_sealed());
+        outbox.push(Bytes::from_static(b"new"));
+        outbox.push_front_reconciling(Bytes::from_static(b"lacking"), OriginId(3));
+        let expected = ["\0", "3:1", "2:1", "2:2", "2:3"];
+        assert_eq!(outbox.bytes(), expected, "what is committed stays");
+        assert_eq!(outbox.take_push(100, usize::MAX).unwrap().changes, ["3:1"]);
+        outbox.reissue(OriginId(4));
+        assert_eq!(outbox.bytes(), ["4:1", "4:2", "4:3", "4:4", "4:5"]);
     }
 
     #[test]

@@ -249,7 +249,7 @@ impl DocumentState {
         self.outbox.set_sealer(sealer);
         let is_sent_from = matches!(self.link, Link::Streaming(_));
         if !is_sent_from && !self.outbox.is_sealed() {
-            self.outbox.reissue(origin);
+            self.outbox.reseal(origin);
             self.keep_outbox();
         }
     }

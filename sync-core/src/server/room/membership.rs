@@ -97,6 +97,7 @@ impl Room {
             return;
         };
         let key = (member.open.origin, member.open.user.clone());
+        self.offers.left(session);
         if self.by_origin.get(&key) == Some(&session) {
             self.by_origin.remove(&key);
         }

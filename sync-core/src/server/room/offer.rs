@@ -19,9 +19,11 @@ use crate::wire::{
     self, AccessLevel, Compression, ErrorMessage, FoldOffer, Message, Reference, encode_frame,
 };
 
-/// The client that has been asked, if one has.
+/// Who can be asked, and the client that has been, if one has.
 #[derive(Debug, Default)]
 pub(super) struct Offers {
+    /// Sessions that may maintain the document: usually few of many.
+    maintainers: BTreeSet<SessionId>,
     asked: Option<Asked>,
     /// Those that were asked for this fold and gave none.
     tried: BTreeSet<SessionId>,
@@ -39,6 +41,19 @@ struct Asked {
 }
 
 impl Offers {
+    pub(super) fn joined(&mut self, session: SessionId, access: AccessLevel) {
+        if access >= AccessLevel::Maintain {
+            self.maintainers.insert(session);
+        } else {
+            self.maintainers.remove(&session);
+        }
+    }
+
+    pub(super) fn left(&mut self, session: SessionId) {
+        self.maintainers.remove(&session);
+        self.tried.remove(&session);
+    }
+
     pub(super) const fn is_asked(&self) -> bool {
         self.asked.is_some()
     }
@@ -108,6 +123,9 @@ impl Room {
     /// The member that has been sent most, among those that may maintain the document, have nothing in the line, and have
     /// not been asked in vain.
     fn folding_member(&self) -> Option<(SessionId, u32)> {
+        if self.offers.maintainers.is_empty() {
+            return None;
+        }
         let in_flight = self.in_flight.iter().flat_map(|batch| &batch.items);
         let writing: BTreeSet<_> = self
             .queue
@@ -119,14 +137,13 @@ impl Room {
             MemberState::Streaming(stream) if member.writing == Writing::Open => Some(stream.next),
             _ => None,
         };
-        self.members
-            .iter()
-            .filter(|(session, member)| {
-                member.open.access >= AccessLevel::Maintain
-                    && !self.offers.tried.contains(*session)
-                    && !writing.contains(&(**session, member.generation))
+        let untried = self.offers.maintainers.difference(&self.offers.tried);
+        untried
+            .filter_map(|session| {
+                let member = self.members.get(session)?;
+                Some((next(member)?, (*session, member.generation)))
             })
-            .filter_map(|(session, member)| Some((next(member)?, (*session, member.generation))))
+            .filter(|(_, key)| !writing.contains(key))
             .max_by_key(|(next, _)| *next)
             .map(|(_, key)| key)
     }
@@ -143,7 +160,10 @@ impl Room {
         let is_there = self
             .live(member)
             .is_some_and(|member| matches!(member.state, MemberState::Streaming(_)));
-        if is_late || !is_current || !is_there {
+        if !is_there || !is_current {
+            self.offers.asked = None;
+            self.folding.is_due = true;
+        } else if is_late {
             self.ask_another(member.0);
         }
     }

@@ -61,6 +61,7 @@ impl Room {
             self.outputs.push_back(RoomOutput::Superseded(other));
         }
         self.by_origin.insert(key, session);
+        self.offers.joined(session, open.access);
         self.last_generation = self.last_generation.wrapping_add(1);
         let generation = self.last_generation;
         if let Some(member) = self.members.get_mut(&session) {

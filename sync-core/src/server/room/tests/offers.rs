@@ -224,6 +224,10 @@ fn without_anybody_who_may_maintain_nothing_is_asked_until_somebody_comes() {
     assert_eq!(world.asked(ADA), [0_u64; 0]);
     world.open_opaque(BOB, AccessLevel::Maintain);
     assert_eq!(world.asked(BOB), [7]);
+    world.room.handle_close(world.now, BOB);
+    world.run();
+    world.open_opaque(CYD, AccessLevel::Maintain);
+    assert_eq!(world.asked(CYD), [7], "the one asked before has left");
 }
 
 #[test]
