@@ -30,4 +30,6 @@ mod texts {
     struct CustomEngine;
     #[doc = include_str!("../../docs/guide/engines.md")]
     struct Engines;
+    #[doc = include_str!("../../docs/guide/encryption.md")]
+    struct Encryption;
 }
