@@ -71,6 +71,10 @@ scenarios:
         | awk -F '\t' '{ n = split($2, numbers, /[^0-9]+/); for (i = 1; i <= n; i++) print numbers[i] "\t" $1 }' \
         | sort -u -k1,1n -k2,2
 
+# Sends CASES mutated changes and snapshots of every engine to a server with worker processes.
+hostile cases="5000" seed="1":
+    cargo run --release -p sync-examples --features hostile --bin hostile -- {{cases}} {{seed}}
+
 # Kills real server and client processes, ROUNDS times, and looks for anything lost or doubled.
 crash rounds="100" seed="1":
     cargo run --release -p sync-examples --bin crash -- --rounds {{rounds}} --seed {{seed}}

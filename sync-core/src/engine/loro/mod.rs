@@ -18,7 +18,7 @@ mod version;
 
 pub use document::LoroDocument;
 
-use ::loro::{LoroDoc, StyleConfigMap};
+use ::loro::{LoroDoc, StyleConfigMap, ToJson};
 
 use crate::engine::{
     Edited, Engine, EngineError, NativeEngine, ReplicaSeed, ValidateLimits, Version,
@@ -109,6 +109,11 @@ impl Engine for Loro {
         f: impl FnOnce(&mut LoroDoc) -> R,
     ) -> Result<Edited<R>, EngineError> {
         document.edit(bytes_max, f)
+    }
+
+    /// The containers at the root by their names: texts as strings, without their marks.
+    fn to_json(&self, document: &LoroDocument) -> Result<String, EngineError> {
+        document.read(|doc| doc.get_deep_value().to_json())
     }
 
     /// Lends a copy of the document as it was, which takes time and memory in proportion to the document.

@@ -1,0 +1,155 @@
+//! The smallest bytes that are known to ruin each engine, sent to a server with worker processes, in real time.
+#![cfg(feature = "hostile")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "scenarios are plain async functions"
+)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sync_core::automerge::transaction::Transactable;
+use sync_core::automerge::{ObjType, ROOT};
+use sync_core::engine::automerge::Automerge;
+use sync_core::engine::loro::Loro;
+use sync_core::engine::{Document, Edited, Engine, ReplicaSeed};
+use sync_core::loro::LoroValue;
+use sync_examples::hostile::{HostilePeer, Said, engines};
+use sync_server::{
+    Anonymous, DocumentId, EngineId, MemoryRegistry, Server, ServerEvent, Workers,
+};
+
+const STACK: usize = 512 * 1024 * 1024;
+
+fn server() -> Server {
+    let workers = Workers::program(env!("CARGO_BIN_EXE_hostile"))
+        .engines(engines())
+        .processes(1)
+        .memory_max(256 * 1024 * 1024)
+        .cpu_max(Duration::from_secs(2));
+    Server::builder(Arc::new(MemoryRegistry::new()), Anonymous::read_write())
+        .engines(workers)
+        .fold_after(1, usize::MAX)
+        .build()
+        .unwrap()
+}
+
+fn document(name: &str) -> DocumentId {
+    DocumentId::new(name).unwrap()
+}
+
+/// What becomes of a change, as the first of a document. Whatever it is, nobody else is hurt.
+async fn probe(server: &Server, engine: EngineId, change: Bytes) -> Said {
+    let mut eve = HostilePeer::connect(server, 1).await.unwrap();
+    let hers = document("hers");
+    let (channel, _) = eve.open(&hers, &engine).await.unwrap();
+    let said = eve.push(channel, 1, &change, false).await.unwrap();
+
+    let mut bob = HostilePeer::connect(server, 2).await.unwrap();
+    let received = bob.content(&hers, &engine).await.unwrap();
+    assert_eq!(received.contains(&change), said == Said::Committed);
+    // Of his own he may do everything: here, a list of nothing.
+    let his = document("his");
+    let (channel, _) = bob.open(&his, &EngineId::YRS).await.unwrap();
+    let nothing = Bytes::from_static(&[0, 0]);
+    let taken = bob.push(channel, 1, &nothing, false).await.unwrap();
+    assert_eq!(taken, Said::Committed);
+    said
+}
+
+const REFUSED: Said = Said::Refused { killed: false };
+
+/// Scenarios 51 and 88: a count of 268 million, for which yrs would reserve gigabytes.
+#[tokio::test]
+async fn four_bytes_that_make_yrs_reserve_gigabytes_are_refused() {
+    let server = server();
+    let mut events = server.events();
+    let change = Bytes::from_static(&[0xff, 0xff, 0xff, 0x7f]);
+    assert_eq!(probe(&server, EngineId::YRS, change).await, REFUSED);
+    // Without a worker having looked at it.
+    while let Some(event) = events.try_next() {
+        assert!(!matches!(event, ServerEvent::WorkerDied { .. }));
+    }
+}
+
+/// A map entry of a new client whose value is arrays in arrays, 40 KB of them.
+#[tokio::test]
+async fn values_nested_too_deep_for_yrs_are_refused() {
+    let server = server();
+    let mut change = vec![1, 1, 1, 0, 0x28, 1, 1, b'm', 1, b'k', 1];
+    change.extend([117, 1].repeat(20_000));
+    change.extend([126, 0]);
+    assert_eq!(probe(&server, EngineId::YRS, change.into()).await, REFUSED);
+}
+
+/// Scenario 51: run lengths that loro expands to more than there is.
+#[tokio::test]
+async fn a_hundred_bytes_of_which_loro_aborts_are_refused() {
+    let server = server();
+    let said = probe(&server, EngineId::LORO, bytes(LORO_KILLER)).await;
+    assert_eq!(said, Said::Refused { killed: true });
+}
+
+#[tokio::test]
+async fn a_hundred_bytes_of_which_automerge_dies_are_refused() {
+    let server = server();
+    let said = probe(&server, EngineId::AUTOMERGE, bytes(AUTOMERGE_KILLER)).await;
+    assert_eq!(said, Said::Refused { killed: true });
+}
+
+/// Values nested as deep as loro still writes them: harmless to whoever has a large stack, as workers have.
+#[tokio::test]
+async fn values_nested_deep_in_loro_are_taken_and_read() {
+    let change = std::thread::Builder::new()
+        .stack_size(STACK)
+        .spawn(|| {
+            let engine = Loro::new();
+            let mut replica = engine.create(ReplicaSeed(1)).unwrap();
+            let edited = engine.edit(&mut replica, usize::MAX, |doc| {
+                let nested = (0..20_000).fold(LoroValue::Null, |inner, _| vec![inner].into());
+                doc.get_map("map").insert("deep", nested).unwrap();
+            });
+            assert_eq!(edited, Ok(Edited::Done(())));
+            replica.drain().local.remove(0)
+        })
+        .unwrap()
+        .join()
+        .unwrap();
+    let server = server();
+    let said = probe(&server, EngineId::LORO, change).await;
+    assert!(matches!(said, Said::Committed | Said::Refused { .. }));
+    if said == Said::Committed {
+        let json = server.read_json(&document("hers")).await.unwrap();
+        assert!(json.contains("[[[["));
+    }
+}
+
+/// 300 maps in maps are a few hundred bytes to automerge.
+#[tokio::test]
+async fn maps_nested_deep_in_automerge_are_taken() {
+    let engine = Automerge::new();
+    let mut replica = engine.create(ReplicaSeed(1)).unwrap();
+    let edited = engine.edit(&mut replica, usize::MAX, |doc| {
+        let mut parent = ROOT;
+        for _ in 0..300 {
+            parent = doc.put_object(&parent, "k", ObjType::Map).unwrap();
+        }
+    });
+    assert_eq!(edited, Ok(Edited::Done(())));
+    let change = replica.drain().local.remove(0);
+    assert!(change.len() < 1_000);
+    let server = server();
+    let said = probe(&server, EngineId::AUTOMERGE, change).await;
+    assert_eq!(said, Said::Committed);
+}
+
+fn bytes(hex: &str) -> Bytes {
+    let digits = hex.as_bytes().chunks(2);
+    digits
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect::<Vec<_>>()
+        .into()
+}
