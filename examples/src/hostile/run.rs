@@ -28,12 +28,14 @@ const PAUSE: Duration = Duration::from_millis(5);
 const LATER_MAX: u32 = 50;
 
 /// What is to be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// Mutated inputs, over all engines.
     pub cases: u64,
     /// Where randomness starts.
     pub seed: u64,
+    /// Only this engine's, if one is named.
+    pub only: Option<EngineId>,
 }
 
 /// What came of it.
@@ -159,8 +161,8 @@ pub async fn run(plan: Plan, workers: Workers) -> Result<Report, Broken> {
     });
     // As long as the other half, so that the percentiles mean the same.
     let warm_up = (plan.cases / 4).max(200);
-    let (_, honest) = phase(&server, &registry, plan.seed, warm_up, false).await?;
-    let (mut report, hostile) = phase(&server, &registry, plan.seed, plan.cases, true).await?;
+    let (_, honest) = phase(&server, &registry, &plan, warm_up, false).await?;
+    let (mut report, hostile) = phase(&server, &registry, &plan, plan.cases, true).await?;
     server.shutdown(Duration::ZERO).await;
     drop(server);
     (report.deaths, report.relayed) =
@@ -180,10 +182,18 @@ fn percentiles(mut times: Vec<u64>) -> (u64, u64) {
 async fn phase(
     server: &Server,
     registry: &Arc<MemoryRegistry>,
-    seed: u64,
+    plan: &Plan,
     cases: u64,
     is_hostile: bool,
 ) -> Result<(Report, Vec<u64>), Broken> {
+    let seed = plan.seed;
+    let mut kinds = Vec::new();
+    for kind in 0..KINDS {
+        let engine = sample(kind, seed)?.engine;
+        if plan.only.as_ref().is_none_or(|only| *only == engine) {
+            kinds.push(kind);
+        }
+    }
     let is_over = Arc::new(AtomicBool::new(false));
     let beside = [
         tokio::spawn(honest::<YrsProbe>(
@@ -199,8 +209,9 @@ async fn phase(
             Arc::clone(&is_over),
         )),
     ];
-    let kinds = u64::try_from(KINDS)?;
-    let lanes: Vec<_> = (0..KINDS)
+    let n_kinds = u64::try_from(kinds.len())?.max(1);
+    let lanes: Vec<_> = kinds
+        .into_iter()
         .map(|kind| {
             let lane = Lane {
                 server: server.clone(),
@@ -213,9 +224,14 @@ async fn phase(
                 is_hostile,
                 report: Report::default(),
             };
+            let share = cases.div_ceil(n_kinds);
             // What only dies, of whatever it is given, costs much and shows little.
-            let share = if kind + 1 == KINDS { 20 * kinds } else { kinds };
-            tokio::spawn(lane.run(cases.div_ceil(share)))
+            let is_brittle = kind + 1 == KINDS;
+            tokio::spawn(lane.run(if is_brittle {
+                share.min(CASES_PER_DOCUMENT)
+            } else {
+                share
+            }))
         })
         .collect();
     let mut report = Report::default();
