@@ -145,6 +145,35 @@ int ftruncate64(int fd, off64_t length) { return cut(fd, length); }
 
 /* ---- syncing */
 
+/* What a sync could not write is told once to everybody who had the file open: Linux does so, and a sync of somebody else
+ * that is under way must not pass for one that wrote it. */
+enum { FAILURES = 64, DESCRIPTORS = 1024 };
+static struct {
+    uint64_t file;
+    char told[DESCRIPTORS];
+} failures[FAILURES];
+static int n_failures;
+
+/* Under the lock. */
+static void note_failure(uint64_t file) {
+    if (n_failures < FAILURES) failures[n_failures++].file = file;
+}
+
+/* Whether this descriptor has yet to be told of a failure. Under the lock. */
+static int has_news(uint64_t file, int fd) {
+    int found = 0;
+    for (int i = 0; i < n_failures && fd < DESCRIPTORS; i++) {
+        if (failures[i].file != file || failures[i].told[fd]) continue;
+        failures[i].told[fd] = found = 1;
+    }
+    return found;
+}
+
+/* Whoever opens a file later is not told. Under the lock. */
+static void knows_all(int fd) {
+    for (int i = 0; i < n_failures && fd >= 0 && fd < DESCRIPTORS; i++) failures[i].told[fd] = 1;
+}
+
 static int sync_file(int fd) {
     char path[600];
     uint64_t file;
@@ -156,12 +185,13 @@ static int sync_file(int fd) {
     int failed = fails(!fstat(fd, &stat) && S_ISDIR(stat.st_mode) ? "sync-directory" : "sync", path);
     put(SYNC_BEGAN, file, path, number, NULL, 0);
     pthread_mutex_unlock(&lock);
-    int error = errno;
     usleep(200);
     pthread_mutex_lock(&lock);
+    if (failed) note_failure(file);
+    failed |= has_news(file, fd);
     put(failed ? SYNC_FAILED : SYNCED, file, path, number, NULL, 0);
     pthread_mutex_unlock(&lock);
-    errno = error;
+    if (failed) errno = fail_errno;
     return failed ? -1 : 0;
 }
 
@@ -172,12 +202,12 @@ int fdatasync(int fd) { return sync_file(fd); }
 
 static int open_file(const char *path, int flags, mode_t mode) {
     struct stat before;
-    int creates = (flags & O_CREAT) && is_ours(path);
-    if (!creates) return syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+    if (!is_ours(path)) return syscall(SYS_openat, AT_FDCWD, path, flags, mode);
     pthread_mutex_lock(&lock);
     int existed = !stat(path, &before);
     int fd = syscall(SYS_openat, AT_FDCWD, path, flags, mode);
-    if (fd >= 0 && !fstat(fd, &before)) {
+    knows_all(fd);
+    if ((flags & O_CREAT) && fd >= 0 && !fstat(fd, &before)) {
         if (!existed) put(CREATED, before.st_ino, path, 0, NULL, 0);
         else if (flags & O_TRUNC) put(TRUNCATED, before.st_ino, path, 0, NULL, 0);
     }

@@ -36,7 +36,7 @@ struct NewRow {
 }
 
 impl Engine {
-    /// As [`BlockingRegistry::commit`](crate::registry::BlockingRegistry::commit).
+    /// As [`BlockingRegistry::commit`](crate::registry::group_commit::BlockingRegistry::commit).
     pub(super) fn commit_batch(&mut self) -> Result<(), RegistryError> {
         let rows = match self.write_journal() {
             Ok(rows) if self.broken.is_none() => rows,
