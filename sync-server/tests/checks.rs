@@ -21,8 +21,8 @@ use sync_server::registry::{
     ServerRegistry,
 };
 use sync_server::{
-    EngineError, EngineId, ErrorCode, InProcess, Ledger, Server, ServerEvent, Taken, User,
-    ValidateLimits, Validator,
+    EngineError, EngineHost, EngineId, ErrorCode, InProcess, Ledger, ReadError, Server,
+    ServerEvent, Taken, User, ValidateLimits, Validator,
 };
 
 /// Documents are words. `b<a` may follow only once `a` is there, and `mine:x` belongs to whom said `mine:` first.
@@ -363,4 +363,26 @@ async fn one_writer_that_is_refused_holds_up_nobody_else_in_its_batch() {
     assert_eq!(refused + later, 4);
     assert!(refused > 0);
     assert!(logged(&registry).await.iter().all(|text| text == "good"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_without_an_engine_host_relays_whatever_comes() {
+    let registry = Arc::new(FaultyRegistry::new(Arc::new(MemoryRegistry::new())));
+    let server = common::builder(Arc::clone(&registry))
+        .engines(EngineHost::None)
+        .build()
+        .unwrap();
+    let mut ada = Peer::welcomed(&server, 1).await;
+    let mut open = ada.open_message("notes");
+    open.engine = EngineId::YRS;
+    let ours = ada.open_with(open).await;
+    ada.push_acked(&ours, 1, "no yrs change").await;
+    assert_eq!(logged(&registry).await, ["no yrs change"]);
+    let read = server.read_json(&document("notes")).await;
+    assert!(matches!(
+        read,
+        Err(ReadError::Engine(EngineError::Unsupported { .. }))
+    ));
+    let missing = server.read_json(&document("missing")).await;
+    assert!(matches!(missing, Err(ReadError::NotFound)));
 }

@@ -280,3 +280,19 @@ fn a_room_does_not_unload_during_a_check() {
     world.pass_to_timeout();
     assert!(world.is_unloaded);
 }
+
+#[test]
+fn a_busy_room_of_many_checks_what_comes_within_a_millisecond_at_once() {
+    let sessions: Vec<_> = (1..=16).map(SessionId).collect();
+    let mut world = opened(&sessions);
+    world.push(ADA, 1, &["a"]);
+    for (number, session) in [(1, BOB), (1, CYD), (2, BOB)] {
+        world.push(session, number, &["b<a"]);
+    }
+    assert_eq!(world.logged(), ["a"]);
+    world.pass_to_timeout();
+    assert_eq!(world.now, Time::from_micros(1_000));
+    assert_eq!(world.logged().len(), 4);
+    assert_eq!(world.replica.batches.len(), 2);
+    assert_eq!(world.room.poll_timeout(), None);
+}
