@@ -395,6 +395,8 @@ impl Waiter {
             // Seen before the check, so that a turn after it is not missed.
             let _ = turns.take_changed();
             if let Some(result) = check(&self.shared, &self.entry.id) {
+                // Whoever is told so finds it in `sync_state` as well.
+                self.shared.show(&self.entry);
                 return result;
             }
             if let Some(error) = self.hopeless() {

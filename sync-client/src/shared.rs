@@ -174,8 +174,17 @@ impl Shared {
         }
     }
 
-    /// Publishes where the document stands.
+    /// Publishes where the document stands, and has those look again who wait for it to get somewhere.
     pub(crate) fn update(&self, entry: &Entry) {
+        self.show(entry);
+        entry.turns.send_if_changed(|turns| {
+            *turns += 1;
+            true
+        });
+    }
+
+    /// Publishes where the document stands.
+    pub(crate) fn show(&self, entry: &Entry) {
         // Whoever has set it looks again: of two threads, the one with the older state must not have the last word.
         loop {
             let state = self.core().state.sync_state(&entry.id);
@@ -184,9 +193,5 @@ impl Shared {
                 break;
             }
         }
-        entry.turns.send_if_changed(|turns| {
-            *turns += 1;
-            true
-        });
     }
 }
