@@ -1,5 +1,7 @@
 //! Live documents: one room each, one task each.
 
+mod check;
+
 use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,10 +23,9 @@ use sync_core::time::Time;
 use sync_core::wire::{FoldOffer, Push};
 use tokio::sync::Notify;
 
-use super::committed::Wanted;
 use super::mailbox::Mailbox;
 use super::{Shared, lock};
-use crate::engine_host::{CheckJob, Checks, Hot};
+use crate::engine_host::{Checks, Hot};
 use crate::event::ServerEvent;
 use crate::registry::ServerRegistry;
 
@@ -279,55 +280,6 @@ impl RoomHandle {
         result
     }
 
-    /// Answers a check at once if that can be done, and has the task do it otherwise.
-    fn check(
-        &self,
-        state: &mut RoomState,
-        now: Time,
-        number: RequestNumber,
-        request: CheckRequest,
-    ) {
-        let kept = state.hot.take();
-        let mut hot = kept
-            .filter(|(epoch, _)| *epoch == request.epoch)
-            .map(|(_, hot)| hot);
-        if let Some(verdicts) = self.server.host.check_now(&mut hot, &request) {
-            state.hot = hot.map(|hot| (request.epoch, hot));
-            state.room.handle_checked(now, number, verdicts);
-        } else {
-            state.requests.push(Request::Check(number, request, hot));
-        }
-    }
-
-    fn checked(
-        &self,
-        state: &mut RoomState,
-        now: Time,
-        number: RequestNumber,
-        epoch: Epoch,
-        checks: Checks,
-    ) {
-        for change in checks.panicked {
-            self.tell(RoomEvent::ValidatorPanicked { change });
-        }
-        for what in checks.deaths {
-            let document = self.document.clone();
-            tracing::warn!(%document, what, "a worker died");
-            self.server
-                .events
-                .send(ServerEvent::WorkerDied { document, what });
-        }
-        if let Some(what) = checks.relayed {
-            let document = self.document.clone();
-            tracing::error!(%document, what, "the document cannot be loaded, and is relayed");
-            self.server
-                .events
-                .send(ServerEvent::DocumentRelayed { document, what });
-        }
-        state.hot = checks.hot.map(|hot| (epoch, hot));
-        state.room.handle_checked(now, number, checks.verdicts);
-    }
-
     /// Told before anybody can find out by opening the document, so that the next room is told of after it.
     fn tell_unloaded(&self, state: &mut RoomState) {
         if std::mem::take(&mut state.is_loaded) {
@@ -433,7 +385,7 @@ async fn run(room: Arc<RoomHandle>) {
             calls.push(match request {
                 Request::Registry(number, request) => call(&room, number, request),
                 Request::Fold(request) => fold(&room, request),
-                Request::Check(number, request, hot) => check(&room, number, request, hot),
+                Request::Check(number, request, hot) => check::check(&room, number, request, hot),
             });
         }
         let is_over = match phase {
@@ -529,35 +481,6 @@ fn fold(room: &RoomHandle, request: FoldRequest) -> BoxFuture<'static, Answer> {
     let server = Arc::clone(&room.server);
     let document = room.document.clone();
     async move { Answer::Fold(server.fold(&document, request).await) }.boxed()
-}
-
-fn check(
-    room: &RoomHandle,
-    number: RequestNumber,
-    request: CheckRequest,
-    hot: Option<Hot>,
-) -> BoxFuture<'static, Answer> {
-    let server = Arc::clone(&room.server);
-    let (loader, document) = (Arc::clone(&room.server), room.document.clone());
-    let epoch = request.epoch;
-    let wanted = Wanted {
-        epoch,
-        through: request.at,
-        snapshot_max: request.at,
-        weighs_all: false,
-        keeps_rows: true,
-    };
-    let load = Box::new(move || {
-        let (loader, document) = (Arc::clone(&loader), document.clone());
-        async move { loader.load(&document, wanted).await }.boxed()
-    });
-    let job = CheckJob {
-        room: room.channel.0,
-        request,
-        hot,
-        load,
-    };
-    async move { Answer::Check(number, epoch, server.host.check(job).await) }.boxed()
 }
 
 pub(super) async fn caught<T>(
