@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use sync_core::BoxError;
 use sync_core::client::{ClientConfig, ClientState};
 use sync_core::ids::OriginId;
 use sync_core::transport::Dialer;
@@ -11,6 +12,7 @@ use sync_core::wire::Compression;
 use tokio::runtime::{Handle, Runtime};
 
 use crate::client::Client;
+use crate::credentials::Credentials;
 use crate::driver::drive;
 use crate::error::StartError;
 use crate::shared::Shared;
@@ -21,6 +23,7 @@ use crate::store::ClientStore;
 pub struct ClientBuilder {
     dial: Dial,
     config: ClientConfig,
+    credentials: Option<Credentials>,
     store: Option<Arc<dyn ClientStore>>,
     account: String,
 }
@@ -52,6 +55,7 @@ impl ClientBuilder {
         Self {
             dial,
             config,
+            credentials: None,
             store: None,
             account: String::new(),
         }
@@ -60,6 +64,32 @@ impl ClientBuilder {
     /// Credentials for the server, sent when connecting. Default none.
     pub fn token(mut self, token: impl Into<Bytes>) -> Self {
         self.config.credentials = Some(token.into());
+        self
+    }
+
+    /// Where credentials for the server come from, in the place of a [`token`](Self::token) that stays the same. Asked before each
+    /// connection, as a part of its attempt, and when the server says that those it has end soon; then the connection stays.
+    ///
+    /// If it fails, the attempt has failed, and there will be another one later. Credentials that the server refuses are
+    /// asked for anew in the same way, without end.
+    ///
+    /// ```no_run
+    /// # fn start() -> Result<(), sync_client::StartError> {
+    /// # async fn fetch_token() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// let client = sync_client::Client::builder("ws://127.0.0.1:8080")
+    ///     .credentials(|| async { fetch_token().await })
+    ///     .start()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn credentials<F, Fut, T, X>(mut self, ask: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, X>> + Send + 'static,
+        T: Into<Bytes>,
+        X: Into<BoxError>,
+    {
+        self.config.refreshes = true;
+        self.credentials = Some(Credentials::new(ask));
         self
     }
 
@@ -134,7 +164,7 @@ impl ClientBuilder {
         state.connect(sync_core::time::Time::ZERO);
         let (runtime, own) = runtime()?;
         let shared = Arc::new(Shared::new(state, self.store, runtime));
-        let driver = drive(shared.clone(), dialer);
+        let driver = drive(shared.clone(), dialer, self.credentials);
         match own {
             None => drop(shared.runtime.spawn(driver)),
             Some(own) => {

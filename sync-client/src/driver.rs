@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::cell::{Entry, lock};
+use crate::credentials::{Asking, Credentials};
 use crate::shared::Shared;
 use crate::store::{ClientStore, StoreError};
 
@@ -37,13 +38,22 @@ type Storing = Pin<Box<dyn Future<Output = Stored> + Send>>;
 /// A write that the store has carried out, or not.
 type Stored = (DocumentId, u64, StoreWrite, Result<(), StoreError>);
 
-type Dialing = Pin<Box<dyn Future<Output = Result<Box<dyn Transport>, DialError>> + Send>>;
+type Dialing = Pin<Box<dyn Future<Output = Dialed> + Send>>;
+
+/// A connection, and the credentials for it, if there are fresh ones.
+type Dialed = Result<(Box<dyn Transport>, Option<Bytes>), DialError>;
 
 /// Runs until the client is dropped or shut down.
-pub(crate) async fn drive(shared: Arc<Shared>, dialer: Arc<dyn Dialer>) {
+pub(crate) async fn drive(
+    shared: Arc<Shared>,
+    dialer: Arc<dyn Dialer>,
+    credentials: Option<Credentials>,
+) {
     let mut driver = Driver {
         shared,
         dialer,
+        credentials,
+        asking: None,
         dialing: None,
         connection: None,
         unwritten: VecDeque::new(),
@@ -75,6 +85,9 @@ pub(crate) async fn drive(shared: Arc<Shared>, dialer: Arc<dyn Dialer>) {
 struct Driver {
     shared: Arc<Shared>,
     dialer: Arc<dyn Dialer>,
+    credentials: Option<Credentials>,
+    /// Fresh credentials for the connection that is there.
+    asking: Option<Asking>,
     dialing: Option<(AttemptId, Dialing)>,
     connection: Option<Connection>,
     /// Writes that the store has not carried out, in order; neighbours of one document are one.
@@ -99,7 +112,8 @@ struct Connection {
 enum Input {
     Woken,
     Timeout,
-    Dialed(AttemptId, Result<Box<dyn Transport>, DialError>),
+    Dialed(AttemptId, Dialed),
+    Credentials(Bytes),
     Frames(AttemptId, Vec<Bytes>),
     Lost(AttemptId, Option<u16>),
     Broken(AttemptId, PeerError),
@@ -176,9 +190,13 @@ impl Driver {
     fn perform(&mut self, output: Output) -> bool {
         match output {
             Output::Dial(attempt) => {
-                let dialer = self.dialer.clone();
-                self.dialing = Some((attempt, Box::pin(async move { dialer.dial().await })));
+                let dialing = dial(self.dialer.clone(), self.credentials.clone());
+                self.dialing = Some((attempt, Box::pin(dialing)));
                 true
+            }
+            Output::Credentials => {
+                self.asking = self.credentials.as_ref().map(Credentials::ask);
+                false
             }
             Output::Send {
                 attempt,
@@ -287,6 +305,16 @@ impl Driver {
             self.dialing = None;
             return Poll::Ready(Input::Dialed(attempt, result));
         }
+        if let Some(asking) = &mut self.asking
+            && let Poll::Ready(answer) = asking.as_mut().poll(cx)
+        {
+            self.asking = None;
+            match answer {
+                Ok(credentials) => return Poll::Ready(Input::Credentials(credentials)),
+                // The server asks once; when it ends the session, they are asked for again.
+                Err(error) => tracing::warn!(%error, "no fresh credentials"),
+            }
+        }
         match &mut self.connection {
             Some(connection) => connection.poll(cx),
             None => Poll::Pending,
@@ -338,7 +366,8 @@ impl Driver {
         match input {
             Input::Woken => {}
             Input::Timeout => {}
-            Input::Dialed(attempt, Ok(transport)) => {
+            Input::Credentials(credentials) => state.handle_credentials(credentials),
+            Input::Dialed(attempt, Ok((transport, credentials))) => {
                 self.connection = Some(Connection {
                     attempt,
                     transport,
@@ -346,6 +375,9 @@ impl Driver {
                     unflushed: false,
                     end: None,
                 });
+                if let Some(credentials) = credentials {
+                    state.set_credentials(credentials);
+                }
                 state.handle_connected(now, attempt);
             }
             Input::Dialed(attempt, Err(DialError::Refused(why))) => {
@@ -380,6 +412,18 @@ impl Driver {
         // Also when something else came first: a deadline may have passed meanwhile.
         state.handle_timeout(now);
     }
+}
+
+async fn dial(dialer: Arc<dyn Dialer>, credentials: Option<Credentials>) -> Dialed {
+    let fresh = match credentials {
+        Some(credentials) => {
+            let asked = credentials.ask().await;
+            Some(asked.inspect_err(|error| tracing::warn!(%error, "no credentials")))
+        }
+        None => None,
+    };
+    let fresh = fresh.transpose().map_err(DialError::Unreachable)?;
+    Ok((dialer.dial().await?, fresh))
 }
 
 /// Engine work is done on a blocking thread, never on an async worker. While it runs the runtime is not idle, so a paused

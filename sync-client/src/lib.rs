@@ -10,6 +10,7 @@
 mod builder;
 mod cell;
 mod client;
+mod credentials;
 mod driver;
 #[cfg(feature = "encrypted")]
 mod encrypted;

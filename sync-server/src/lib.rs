@@ -17,8 +17,10 @@ pub mod transport;
 
 pub use auth::{
     Access, AccessLevel, Anonymous, Auth, AuthError, Authenticator, AuthorizeFn, Authorizer,
-    ConnectRequest, authorize_fn,
+    ConnectRequest, CredentialsSource, Identity, authorize_fn,
 };
+#[cfg(feature = "jwt")]
+pub use auth::{Jwt, JwtError};
 pub use engine_host::{EngineHost, InProcess};
 #[cfg(all(feature = "workers", unix))]
 pub use engine_host::{WorkerEngines, Workers, worker_main, worker_main_with};

@@ -22,7 +22,7 @@ use sync_client::{
 };
 use sync_server::registry::HoldPoint;
 use sync_server::{
-    Access, Auth, AuthError, Authenticator, Authorizer, ConnectRequest, DocumentId, User,
+    Access, Auth, AuthError, Authenticator, Authorizer, ConnectRequest, DocumentId, Identity, User,
 };
 
 const DOC: &str = "doc";
@@ -65,10 +65,10 @@ async fn trouble(trouble: Option<Trouble>) -> Result<(), AuthError> {
 
 #[async_trait]
 impl Authenticator for Office {
-    async fn authenticate(&self, request: &ConnectRequest) -> Result<User, AuthError> {
+    async fn authenticate(&self, request: &ConnectRequest) -> Result<Identity, AuthError> {
         trouble(self.set(|rules| rules.who.pop())).await?;
         let token = request.credentials.clone().unwrap();
-        Ok(User::new(String::from_utf8(token.to_vec()).unwrap()))
+        Ok(User::new(String::from_utf8(token.to_vec()).unwrap()).into())
     }
 }
 

@@ -611,8 +611,8 @@ impl sync_server::Authenticator for Named {
     async fn authenticate(
         &self,
         _: &sync_server::ConnectRequest,
-    ) -> Result<User, sync_server::AuthError> {
-        Ok(User::new(self.0))
+    ) -> Result<sync_server::Identity, sync_server::AuthError> {
+        Ok(User::new(self.0).into())
     }
 }
 

@@ -17,8 +17,8 @@ use sync_core::transport::PeerInfo;
 use sync_core::transport::memory::pair;
 use sync_core::wire::*;
 use sync_server::{
-    Access, Auth, AuthError, Authenticator, CloseReason, ConnectRequest, Limits, MemoryRegistry,
-    Server, ServerEvent, User, authorize_fn,
+    Access, Auth, AuthError, Authenticator, CloseReason, ConnectRequest, Identity, Limits,
+    MemoryRegistry, Server, ServerEvent, User, authorize_fn,
 };
 
 /// Scenarios 16 and 53.
@@ -350,9 +350,9 @@ struct Tokens;
 
 #[async_trait]
 impl Authenticator for Tokens {
-    async fn authenticate(&self, request: &ConnectRequest) -> Result<User, AuthError> {
+    async fn authenticate(&self, request: &ConnectRequest) -> Result<Identity, AuthError> {
         match request.credentials.as_deref() {
-            Some(b"ada") => Ok(User::new("ada")),
+            Some(b"ada") => Ok(User::new("ada").into()),
             Some(b"down") => Err(AuthError::unavailable("the directory is down")),
             Some(b"panic") => panic!("a bug in the application"),
             Some(b"slow") => std::future::pending().await,

@@ -23,8 +23,8 @@ use sync_core::transport::suite::Suite;
 use sync_server::registry::FaultyRegistry;
 use sync_server::transport::{Transport, TransportError};
 use sync_server::{
-    Access, Anonymous, Auth, AuthError, Authenticator, ConnectRequest, MemoryRegistry, Server,
-    ServerEvent, User, authorize_fn, http,
+    Access, Anonymous, Auth, AuthError, Authenticator, ConnectRequest, Identity, MemoryRegistry,
+    Server, ServerEvent, User, authorize_fn, http,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -245,7 +245,7 @@ struct Nobody;
 
 #[async_trait::async_trait]
 impl Authenticator for Nobody {
-    async fn authenticate(&self, _: &ConnectRequest) -> Result<User, AuthError> {
+    async fn authenticate(&self, _: &ConnectRequest) -> Result<Identity, AuthError> {
         Err(AuthError::refused("not by this door"))
     }
 }

@@ -28,7 +28,8 @@ use sync_core::history::Seq;
 use sync_core::wire::{AccessLevel, FoldOffer, Message};
 use sync_server::registry::{FaultyRegistry, ServerRegistry, User};
 use sync_server::{
-    Access, Anonymous, Auth, AuthError, Authenticator, ConnectRequest, ServerEvent, authorize_fn,
+    Access, Anonymous, Auth, AuthError, Authenticator, ConnectRequest, Identity, ServerEvent,
+    authorize_fn,
 };
 use world::{CALM, ROUGH, World as Simulation};
 
@@ -89,9 +90,9 @@ struct NameIsToken;
 
 #[async_trait]
 impl Authenticator for NameIsToken {
-    async fn authenticate(&self, request: &ConnectRequest) -> Result<User, AuthError> {
+    async fn authenticate(&self, request: &ConnectRequest) -> Result<Identity, AuthError> {
         let token = request.credentials.clone().unwrap();
-        Ok(User::new(String::from_utf8(token.to_vec()).unwrap()))
+        Ok(User::new(String::from_utf8(token.to_vec()).unwrap()).into())
     }
 }
 

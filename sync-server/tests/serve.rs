@@ -12,6 +12,7 @@ mod e2e;
 mod embedded;
 mod program;
 mod registries;
+mod tokens;
 
 use std::fs;
 use std::net::TcpListener;
@@ -104,6 +105,52 @@ async fn one_port_says_how_it_is_and_refuses_what_is_too_large_or_from_elsewhere
             "{answer}"
         );
     }
+}
+
+#[tokio::test]
+async fn users_are_those_that_tokens_name() {
+    let directory = Directory::new();
+    let secret = directory.path().join("secret");
+    fs::write(&secret, format!("{}\n", tokens::SECRET)).unwrap();
+    let data = directory.path().join("data");
+    let [secret, data] = [&secret, &data].map(|path| path.to_str().unwrap());
+    let options = ["--data", data, "--jwt-secret-file", secret];
+    let serving = within("it listens", Serving::start(&options)).await;
+    let builder = || Client::builder(serving.url());
+    let ada = builder().token(tokens::token_of("ada")).start().unwrap();
+    let notes = text(&ada, "notes").await;
+    push(&notes, "here");
+    within("saved", notes.saved()).await.unwrap();
+    let nobody = builder().start().unwrap();
+    until_status(&nobody, "refused", |status| {
+        matches!(status, Status::Failed(_))
+    })
+    .await;
+
+    let [data, key, secret] = ["--data", "--jwt-secret-file", secret];
+    let error = fails(&["check-config", data, "d", key, secret, "--anonymous"], 2);
+    assert!(error.contains("--anonymous"), "{error}");
+    let error = fails(
+        &[
+            "check-config",
+            data,
+            "d",
+            key,
+            secret,
+            "--jwt-key-file",
+            "k",
+        ],
+        2,
+    );
+    assert!(error.contains("jwt-key-file"), "{error}");
+    fs::write(secret, "short").unwrap();
+    let error = fails(&["check-config", data, "d", key, secret], 2);
+    assert!(
+        error.contains("jwt-secret-file") && !error.contains("short:"),
+        "{error}"
+    );
+    let error = fails(&["check-config", data, "d", key, "/nowhere/secret"], 2);
+    assert!(error.contains("/nowhere/secret"), "{error}");
 }
 
 #[test]

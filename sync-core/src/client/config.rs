@@ -23,6 +23,8 @@ pub struct ClientConfig {
     pub software: String,
     /// Credentials for the server.
     pub credentials: Option<Bytes>,
+    /// Whether fresh credentials can be had: a server that refuses those it has is tried again then. Default no.
+    pub refreshes: bool,
     /// Ways to compress offered to the server. Default gzip.
     pub compression: Vec<Compression>,
     /// Limits used until the server has told its own.
@@ -49,6 +51,7 @@ impl ClientConfig {
             versions: PROTOCOL_VERSIONS,
             software: concat!("sync-core/", env!("CARGO_PKG_VERSION")).to_owned(),
             credentials: None,
+            refreshes: false,
             compression: vec![Compression::Gzip],
             limits: Limits::default(),
             handshake_timeout: Duration::from_secs(10),

@@ -16,6 +16,7 @@
 //! Clients dial `ws://127.0.0.1:8080/sync` then. axum's own graceful shutdown does not wait for WebSockets, nor end them:
 //! [`Server::shutdown`] does.
 
+mod credentials;
 mod origins;
 mod socket;
 
@@ -27,15 +28,18 @@ use axum::Router;
 use axum::extract::ws::WebSocket;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{ConnectInfo, FromRequestParts, Request, State, WebSocketUpgrade};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use sync_core::error::{ErrorCode, PeerError};
 use sync_core::ids::User;
 use sync_core::transport::websocket::{MESSAGE_BYTES_MAX, WebSocketTransport, config};
 use sync_core::transport::{PeerInfo, Transport};
 
+use self::credentials::Credentials;
 use self::origins::Origins;
 use self::socket::Socket;
+use crate::auth::{ConnectRequest, Identity};
 use crate::server::Server;
 
 /// Time that the registry has to answer `/readyz`.
@@ -54,6 +58,7 @@ pub fn routes(server: Server) -> Routes {
         sync: None,
         health: false,
         origins: Origins::default(),
+        credentials: Credentials::default(),
     }
 }
 
@@ -65,10 +70,15 @@ pub struct Routes {
     sync: Option<String>,
     health: bool,
     origins: Origins,
+    credentials: Credentials,
 }
 
 impl Routes {
     /// Clients connect here, such as at `/`. What is no request for a WebSocket gets 426, a page that may not connect 403.
+    ///
+    /// A request with credentials, as `Authorization: Bearer` or as [said](Self::cookie) [otherwise](Self::token_in_query),
+    /// gets 401 if the server's authenticator refuses them, 503 if it cannot tell; what the client's hello says is not looked
+    /// at then. Without them the hello decides.
     pub fn sync(mut self, path: &str) -> Self {
         self.sync = Some(path.to_owned());
         self
@@ -98,6 +108,20 @@ impl Routes {
         self
     }
 
+    /// Credentials may also be the value of this cookie, which pages of [allowed origins](Self::allowed_origins) send without
+    /// knowing it. Default: none.
+    pub fn cookie(mut self, name: &str) -> Self {
+        self.credentials.cookie = Some(name.to_owned());
+        self
+    }
+
+    /// Credentials may also stand in the address, as `?token=`, for clients that can send no header. Addresses end up in the
+    /// logs of proxies, and in histories: give such tokens a short life. Default: they may not.
+    pub fn token_in_query(mut self) -> Self {
+        self.credentials.in_query = true;
+        self
+    }
+
     /// All of it, with any state.
     pub fn into_router<S: Clone + Send + Sync + 'static>(self) -> Router<S> {
         let mut router = Router::new();
@@ -118,14 +142,14 @@ impl Routes {
 ///
 /// Which page a browser is on is not looked at: where cookies say who the user is, look at the header `Origin` first.
 pub fn upgrade(server: &Server, ws: WebSocketUpgrade, user: Option<User>) -> Response {
-    upgrade_from(server, ws, PeerInfo::default(), user)
+    upgrade_from(server, ws, PeerInfo::default(), user.map(Identity::new))
 }
 
 fn upgrade_from(
     server: &Server,
     ws: WebSocketUpgrade,
     peer: PeerInfo,
-    user: Option<User>,
+    known: Option<Identity>,
 ) -> Response {
     let server = server.clone();
     let failed = peer.clone();
@@ -133,7 +157,7 @@ fn upgrade_from(
         .on_failed_upgrade(move |error| {
             tracing::debug!(peer = %failed, %error, "a connection came to nothing");
         })
-        .on_upgrade(move |socket| server.serve_with(transport(socket), peer, user))
+        .on_upgrade(move |socket| server.serve_with(transport(socket), peer, known))
 }
 
 /// A request for a WebSocket with buffers and limits as small as this protocol needs, for [`transport`]. What axum takes by
@@ -172,7 +196,43 @@ async fn sync(State(routes): State<Arc<Routes>>, request: Request) -> Response {
     let peer = address.map_or_else(PeerInfo::default, |ConnectInfo(address)| {
         PeerInfo::at(*address)
     });
-    upgrade_from(&routes.server, ws, peer, None)
+    let Some((credentials, source)) = routes.credentials.find(&parts) else {
+        return upgrade_from(&routes.server, ws, peer, None);
+    };
+    let mut connect = ConnectRequest::new(peer.clone());
+    connect.credentials = Some(credentials);
+    connect.source = source;
+    match routes.server.identify(connect).await {
+        Ok(identity) => upgrade_from(&routes.server, ws, peer, Some(identity)),
+        Err(error) => refuse(&error),
+    }
+}
+
+/// Answers who is not let in.
+fn refuse(error: &PeerError) -> Response {
+    if error.code != ErrorCode::Unauthenticated {
+        let seconds = error.retry_after.map_or(1, |delay| delay.as_secs().max(1));
+        let response = (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{}\n", error.message),
+        );
+        return with_header(
+            response.into_response(),
+            header::RETRY_AFTER,
+            seconds.into(),
+        );
+    }
+    let response = (StatusCode::UNAUTHORIZED, format!("{}\n", error.message)).into_response();
+    with_header(
+        response,
+        header::WWW_AUTHENTICATE,
+        HeaderValue::from_static("Bearer"),
+    )
+}
+
+fn with_header(mut response: Response, name: HeaderName, value: HeaderValue) -> Response {
+    response.headers_mut().insert(name, value);
+    response
 }
 
 /// Answers what is no request for a WebSocket.
@@ -185,17 +245,20 @@ fn refuse_upgrade(rejection: WebSocketUpgradeRejection) -> Response {
     if !is_plain_http {
         return rejection.into_response();
     }
-    let mut response = plain(
+    let response = plain(
         StatusCode::UPGRADE_REQUIRED,
         "This address speaks the sync protocol over WebSocket.\n",
     );
-    let headers = response.headers_mut();
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(
+    let response = with_header(
+        response,
+        header::UPGRADE,
+        HeaderValue::from_static("websocket"),
+    );
+    with_header(
+        response,
         header::SEC_WEBSOCKET_VERSION,
         HeaderValue::from_static("13"),
-    );
-    response
+    )
 }
 
 async fn ready(State(routes): State<Arc<Routes>>) -> Response {
@@ -216,11 +279,11 @@ async fn ready(State(routes): State<Arc<Routes>>) -> Response {
 }
 
 fn shutting_down() -> Response {
-    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
-    response
-        .headers_mut()
-        .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    response
+    with_header(
+        plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
+        header::RETRY_AFTER,
+        HeaderValue::from_static("1"),
+    )
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response {

@@ -22,9 +22,10 @@ use sync_core::wire::AccessLevel;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Shared;
+use super::identify::cannot_tell;
 use super::mailbox::Mailbox;
 use super::rooms::RoomHandle;
-use crate::auth::{AuthError, ConnectRequest};
+use crate::auth::{AuthError, ConnectRequest, Identity};
 use crate::event::{CloseReason, ServerEvent};
 
 /// Frames read before anything is written, so that reading does not starve writing.
@@ -70,7 +71,7 @@ pub(super) struct Connection<T: Transport> {
 
 /// Of the user's own code.
 enum Answer {
-    Authenticated(Result<User, PeerError>),
+    Authenticated(Result<Identity, PeerError>),
     Authorized(RequestId, Result<AccessLevel, PeerError>),
 }
 
@@ -92,11 +93,13 @@ impl<T: Transport> Connection<T> {
         server: Arc<Shared>,
         transport: T,
         peer: PeerInfo,
-        user: Option<User>,
+        known: Option<Identity>,
     ) -> Self {
         let (mailbox, refusal) = server.admit();
         let now = server.clock.now();
+        let (user, valid_for) = known.map(|known| (known.user, known.valid_for)).unzip();
         let mut session = ServerSession::new(now, server.session_config(user), mailbox.session());
+        session.handle_validity(now, valid_for.flatten());
         if let Some(refusal) = refusal {
             session.handle_end(now, refusal);
         }
@@ -232,7 +235,13 @@ impl<T: Transport> Connection<T> {
             is_busy = true;
             let now = self.server.clock.now();
             match answer {
-                Answer::Authenticated(user) => self.session.handle_authenticated(now, user),
+                Answer::Authenticated(Ok(identity)) => {
+                    self.session.handle_authenticated(now, Ok(identity.user));
+                    self.session.handle_validity(now, identity.valid_for);
+                }
+                Answer::Authenticated(Err(error)) => {
+                    self.session.handle_authenticated(now, Err(error));
+                }
                 Answer::Authorized(request, access) => {
                     self.session.handle_authorized(now, request, access);
                 }
@@ -274,7 +283,8 @@ impl<T: Transport> Connection<T> {
                     self.answers.push_back(frame);
                 }
                 SessionOutput::Authenticate(request) => {
-                    let mut connect = ConnectRequest::new(request.origin, self.peer.clone());
+                    let mut connect = ConnectRequest::new(self.peer.clone());
+                    connect.origin = Some(request.origin);
                     connect.credentials = request.credentials;
                     connect.software = request.software;
                     self.authenticate(connect);
@@ -357,20 +367,15 @@ impl<T: Transport> Connection<T> {
     }
 
     fn authenticate(&self, request: ConnectRequest) {
-        let who = Arc::clone(&self.server.auth.who);
-        // The session gives up by itself when this takes too long.
-        let call = async move {
-            let asked = AssertUnwindSafe(who.authenticate(&request)).catch_unwind();
-            Answer::Authenticated(match asked.await {
-                Ok(Ok(user)) => Ok(user),
-                Ok(Err(AuthError::Refused { reason })) => {
-                    Err(PeerError::new(ErrorCode::Unauthenticated, reason))
-                }
-                Ok(Err(error)) => Err(cannot_tell(&error)),
-                Err(_) => Err(cannot_tell(&AuthError::unavailable("it panicked"))),
-            })
+        let server = Arc::clone(&self.server);
+        let call = if self.client.is_none() {
+            // The session gives up by itself when this takes too long.
+            server.identify(request).map(Answer::Authenticated).boxed()
+        } else {
+            let asked = server.identify_in_time(request);
+            asked.map(Answer::Authenticated).boxed()
         };
-        self.calls.push(call.boxed());
+        self.calls.push(call);
     }
 
     fn authorize(&self, request: RequestId, document: DocumentId) {
@@ -518,22 +523,5 @@ impl<T: Transport> Connection<T> {
 impl<T: Transport> Drop for Connection<T> {
     fn drop(&mut self) {
         self.leave(CloseReason::Dropped);
-    }
-}
-
-/// What a client is told when somebody else's fault keeps it waiting; what exactly that was is in the log.
-fn cannot_tell(error: &AuthError) -> PeerError {
-    let source: &dyn std::error::Error = error;
-    tracing::warn!(error = source, "cannot tell who may do what");
-    let told = PeerError::new(
-        ErrorCode::AuthorizationUnavailable,
-        "cannot tell now who may do what",
-    );
-    match error {
-        AuthError::Unavailable {
-            retry_after: Some(delay),
-            ..
-        } => told.retry_after(*delay),
-        _ => told,
     }
 }

@@ -5,6 +5,7 @@ mod clock;
 mod committed;
 mod connection;
 mod fold;
+mod identify;
 mod listener;
 mod mailbox;
 mod rooms;
@@ -32,7 +33,9 @@ pub use self::fold::ReadError;
 pub use self::listener::{ListenError, Listener};
 use self::mailbox::Mailbox;
 use self::rooms::{Rooms, superseded};
-use crate::auth::Auth;
+#[cfg(feature = "http")]
+use crate::auth::ConnectRequest;
+use crate::auth::{Auth, Identity};
 use crate::engine_host::Host;
 use crate::event::ServerEvent;
 use crate::registry::ServerRegistry;
@@ -287,17 +290,23 @@ impl Server {
         peer: PeerInfo,
         user: User,
     ) -> impl Future<Output = ()> + Send + 'static {
-        self.serve_with(transport, peer, Some(user))
+        self.serve_with(transport, peer, Some(user.into()))
     }
 
     pub(crate) fn serve_with<T: Transport>(
         &self,
         transport: T,
         peer: PeerInfo,
-        user: Option<User>,
+        known: Option<Identity>,
     ) -> impl Future<Output = ()> + Send + use<T> + 'static {
         let shared = Arc::clone(&self.shared);
-        async move { Connection::new(shared, transport, peer, user).run().await }
+        async move { Connection::new(shared, transport, peer, known).run().await }
+    }
+
+    /// Asks who somebody is whose request came with credentials.
+    #[cfg(feature = "http")]
+    pub(crate) async fn identify(&self, request: ConnectRequest) -> Result<Identity, PeerError> {
+        Arc::clone(&self.shared).identify_in_time(request).await
     }
 
     /// Whether new connections are served.

@@ -1,6 +1,6 @@
 //! What the server says, and whom it concerns.
 
-use super::{ClientState, Link};
+use super::{ClientState, Link, Output};
 use crate::client::document::{DocumentState, Turn};
 use crate::client::event::{ClientEvent, EndReason, FailedReason};
 use crate::error::{Action, ErrorCode, PeerError};
@@ -93,6 +93,11 @@ impl ClientState {
                 self.event(ClientEvent::GoingAway { reconnect_in });
             }
             Message::Error(error) => self.handle_error(now, error),
+            Message::Auth(_) if self.config.refreshes => {
+                self.outputs.push_back(Output::Credentials);
+            }
+            // The same ones again would not help: the server ends the session when they do.
+            Message::Auth(_) => {}
             Message::Ignored { kind } => self.event(ClientEvent::Ignored { kind }),
             Message::Extension(extension) => self.event(ClientEvent::Ignored {
                 kind: extension.kind,
@@ -111,7 +116,6 @@ impl ClientState {
             | Message::Open(_)
             | Message::Push(_)
             | Message::FoldOffer(_)
-            | Message::Auth(_)
             | Message::Close(_)
             | Message::Fragment(_)) => {
                 let what = format!("{} is not for a client", message.name());
@@ -157,6 +161,9 @@ impl ClientState {
         let retry_after = error.retry_after;
         self.end(EndReason::Server(error.clone()), code);
         match action {
+            Action::RefreshAuth if self.config.refreshes => {
+                self.wait(now, retry_after.unwrap_or_default());
+            }
             Action::Retry | Action::Resync => {
                 self.wait(now, retry_after.unwrap_or_default());
             }

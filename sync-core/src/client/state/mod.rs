@@ -25,7 +25,7 @@ use crate::history::Cursor;
 use crate::ids::{ChangeId, Channel, DocumentId, EngineId, OriginId, RequestId};
 use crate::rng::Rng;
 use crate::time::Time;
-use crate::wire::WelcomeLimits;
+use crate::wire::{Auth, Message, WelcomeLimits};
 
 /// Names one attempt at a connection; what belongs to an earlier one is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +72,8 @@ pub enum Output {
         /// What to write.
         write: Box<StoreWrite>,
     },
+    /// Get fresh credentials, and answer with [`ClientState::handle_credentials`]: the server says that those it has end soon.
+    Credentials,
     /// Tell the application.
     Event(ClientEvent),
     /// Tell whoever watches the document.
@@ -117,7 +119,7 @@ pub struct ClientState {
 }
 
 /// ```text
-/// Offline ◀── disconnect ── any          Failed ◀── Stop, Upgrade, RefreshAuth ── any
+/// Offline ◀── disconnect ── any          Failed ◀── Stop, Upgrade, RefreshAuth (unless that can be done) ── any
 ///    └ connect ▶ Dialing ── connected ──▶ Greeting ── Welcome ──▶ Live ── lost ──▶ Waiting ── delay ──▶ Dialing
 /// ```
 #[derive(Debug)]
@@ -282,6 +284,19 @@ impl ClientState {
                 document.unblock();
             }
             self.dial(now);
+        }
+    }
+
+    /// Credentials for connections from now on.
+    pub fn set_credentials(&mut self, credentials: Bytes) {
+        self.config.credentials = Some(credentials);
+    }
+
+    /// Fresh credentials, as [`Output::Credentials`] asked for: sent to the server if it is still there.
+    pub fn handle_credentials(&mut self, credentials: Bytes) {
+        self.set_credentials(credentials.clone());
+        if matches!(&self.link, Link::Up(up) if up.welcomed.is_some()) {
+            self.send(&Message::Auth(Auth { credentials }), Channel(0), true);
         }
     }
 

@@ -18,6 +18,7 @@ impl ServerSession {
             Message::Ping(Ping { nonce }) => {
                 self.outputs.push_back(SessionOutput::Heads { nonce });
             }
+            Message::Auth(auth) => self.on_auth(auth.credentials),
             Message::Presence(presence) => self.unsupported("Presence", presence.channel),
             Message::Broadcast(broadcast) => self.unsupported("Broadcast", broadcast.channel),
             Message::FoldOffer(offer) if self.channels.contains_key(&offer.channel) => {
@@ -33,7 +34,6 @@ impl ServerSession {
             // this server never sends, a complaint about one document that is followed by an `Open`.
             Message::Ignored { .. }
             | Message::Extension(_)
-            | Message::Auth(_)
             | Message::Pong(_)
             | Message::Error(_) => {
                 self.event(SessionEvent::Ignored {

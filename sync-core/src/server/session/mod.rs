@@ -2,6 +2,7 @@
 //!
 //! Here is what a session is fed with; what it does with a message is in `messages`.
 
+mod credentials;
 mod handshake;
 mod messages;
 mod output;
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
+use self::credentials::Validity;
 use self::handshake::Greeting;
 use self::messages::name_of;
 pub use self::output::{AuthenticateRequest, JoinRequest, SessionEvent, SessionOutput};
@@ -50,6 +52,9 @@ pub struct ServerSession {
     reassembler: Reassembler,
     /// When a byte arrived last.
     heard: Time,
+    validity: Option<Validity>,
+    /// Whether fresh credentials are being looked at.
+    is_refreshing: bool,
     /// Opens waiting for `handle_authorized`; at most one for each document.
     opens: BTreeMap<RequestId, Open>,
     channels: BTreeMap<Channel, DocumentId>,
@@ -89,6 +94,8 @@ impl ServerSession {
             config,
             id,
             heard: now,
+            validity: None,
+            is_refreshing: false,
             opens: BTreeMap::new(),
             channels: BTreeMap::new(),
             documents: BTreeMap::new(),
@@ -144,6 +151,9 @@ impl ServerSession {
 
     /// Says who the client is, or why that is not told: `Unauthenticated` for an explicit no, else retryable.
     pub fn handle_authenticated(&mut self, now: Time, result: Result<User, PeerError>) {
+        if self.is_refreshing {
+            return self.refreshed(now, result);
+        }
         let Phase::Authenticating { greeting, .. } = &self.phase else {
             return;
         };
@@ -249,6 +259,12 @@ impl ServerSession {
         if self.poll_timeout().is_none_or(|deadline| now < deadline) {
             return;
         }
+        if matches!(self.phase, Phase::Live(_)) {
+            self.check_validity(now);
+            if now < self.heard + self.config.limits.idle_timeout {
+                return;
+            }
+        }
         let limits = &self.config.limits;
         let error = match self.phase {
             Phase::Greeting { .. } => PeerError::new(
@@ -282,7 +298,11 @@ impl ServerSession {
     pub fn poll_timeout(&self) -> Option<Time> {
         match self.phase {
             Phase::Greeting { deadline } | Phase::Authenticating { deadline, .. } => Some(deadline),
-            Phase::Live(_) => Some(self.heard + self.config.limits.idle_timeout),
+            Phase::Live(_) => {
+                let idle = self.heard + self.config.limits.idle_timeout;
+                let validity = self.validity.map(Validity::deadline);
+                Some(validity.map_or(idle, |deadline| deadline.min(idle)))
+            }
             Phase::Closed => None,
         }
     }

@@ -13,7 +13,8 @@ use crate::wire::{ErrorMessage, FoldOffer, Push};
 pub enum SessionOutput {
     /// Send this frame, ahead of frames that rooms have for the session.
     Send(Bytes),
-    /// Ask who the client is, and answer with [`handle_authenticated`](super::ServerSession::handle_authenticated).
+    /// Ask who the client is, and answer with [`handle_authenticated`](super::ServerSession::handle_authenticated)
+    /// and, if that is limited, [`handle_validity`](super::ServerSession::handle_validity).
     Authenticate(AuthenticateRequest),
     /// Ask what the user may do, and answer with [`handle_authorized`](super::ServerSession::handle_authorized).
     Authorize {
@@ -46,13 +47,13 @@ pub enum SessionOutput {
     },
 }
 
-/// What is known of a client before anybody says who it is.
+/// What is known of a client before anybody says who it is, or whether it still is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AuthenticateRequest {
-    /// The credentials of `Hello`.
+    /// The credentials of `Hello`, or fresh ones of `Auth`.
     pub credentials: Option<Bytes>,
-    /// Name and version of its software.
+    /// Name and version of its software; empty with fresh credentials.
     pub software: String,
     /// Its process start.
     pub origin: OriginId,

@@ -4,11 +4,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sync_server::{Anonymous, Auth, EngineHost, InProcess, Limits, Server, http};
+use sync_server::{
+    Access, Anonymous, Auth, EngineHost, InProcess, Limits, Server, authorize_fn, http,
+};
 use tracing_subscriber::EnvFilter;
 
 use crate::output::Failure;
 use crate::settings::{Settings, SettingsError};
+use crate::tokens::Tokens;
 
 /// The settings, understood.
 #[derive(Debug)]
@@ -16,7 +19,13 @@ pub(crate) struct Config {
     /// Host and port.
     pub(crate) listen: String,
     pub(crate) data: PathBuf,
-    anonymous: AnonymousAccess,
+    /// What those may do who do not say who they are.
+    anonymous: Level,
+    /// What those may do whom tokens name.
+    access: Level,
+    tokens: Option<Tokens>,
+    token_cookie: Option<String>,
+    token_in_query: bool,
     allowed_origins: Vec<String>,
     engines: EnginesWhere,
     connections_max: usize,
@@ -26,9 +35,9 @@ pub(crate) struct Config {
     pub(crate) log_format: LogFormat,
 }
 
-/// What those may do who do not say who they are.
+/// What somebody may do with every document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum AnonymousAccess {
+enum Level {
     Off,
     ReadOnly,
     ReadWrite,
@@ -48,7 +57,7 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-impl FromStr for AnonymousAccess {
+impl FromStr for Level {
     type Err = &'static str;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
@@ -104,6 +113,10 @@ impl Config {
             listen,
             data: settings.get("data")?,
             anonymous: settings.get("anonymous")?,
+            access: settings.get("access")?,
+            tokens: Tokens::new(settings)?,
+            token_cookie: settings.find("token-cookie")?,
+            token_in_query: settings.get("token-in-query")?,
             allowed_origins: settings.many("allowed-origins"),
             engines: settings.get("engines")?,
             connections_max: settings.get("connections-max")?,
@@ -111,26 +124,47 @@ impl Config {
             log,
             log_format: settings.get("log-format")?,
         };
-        if config.anonymous == AnonymousAccess::Off {
-            return Err(SettingsError::Together(
-                "nothing says who may come in: --anonymous lets in everybody".to_owned(),
-            ));
+        match (config.anonymous, &config.tokens) {
+            (Level::Off, None) => Err(SettingsError::Together(
+                "nothing says who may come in: --jwt-secret-file, --jwt-key-file or --jwt-jwks-file lets in users that tokens \
+                 name, --anonymous everybody"
+                    .to_owned(),
+            )),
+            (Level::ReadOnly | Level::ReadWrite | Level::Maintain, Some(_)) => Err(
+                SettingsError::Together("--anonymous asks nobody for a token: leave out it, or the key".to_owned()),
+            ),
+            _ => Ok(config),
         }
-        Ok(config)
     }
 
     /// Who is let in.
     pub(crate) fn auth(&self) -> Result<Auth, Failure> {
-        Ok(match self.anonymous {
-            AnonymousAccess::ReadOnly => Anonymous::read_only(),
-            AnonymousAccess::Maintain => Anonymous::maintain(),
-            AnonymousAccess::ReadWrite | AnonymousAccess::Off => Anonymous::read_write(),
-        })
+        let Some(tokens) = &self.tokens else {
+            return Ok(match self.anonymous {
+                Level::ReadOnly => Anonymous::read_only(),
+                Level::Maintain => Anonymous::maintain(),
+                Level::ReadWrite | Level::Off => Anonymous::read_write(),
+            });
+        };
+        let access = match self.access {
+            Level::Off => Access::none(),
+            Level::ReadOnly => Access::read(),
+            Level::ReadWrite => Access::write(),
+            Level::Maintain => Access::maintain(),
+        };
+        let may = authorize_fn(move |_, _| async move { Ok(access) });
+        Ok(Auth::new(tokens.jwt()?, may))
     }
 
     /// What is served over HTTP.
     pub(crate) fn routes(&self, server: &Server) -> axum::Router {
-        let routes = http::routes(server.clone()).sync("/").health();
+        let mut routes = http::routes(server.clone()).sync("/").health();
+        if let Some(cookie) = &self.token_cookie {
+            routes = routes.cookie(cookie);
+        }
+        if self.token_in_query {
+            routes = routes.token_in_query();
+        }
         let routes = match self.allowed_origins.as_slice() {
             [] => routes,
             [any] if any == "any" => routes.any_origin(),

@@ -8,6 +8,7 @@ mod logs;
 mod output;
 mod serve;
 mod settings;
+mod tokens;
 
 use std::process::ExitCode;
 

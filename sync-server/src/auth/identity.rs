@@ -1,0 +1,40 @@
+//! Who somebody is.
+
+use std::time::Duration;
+
+use sync_core::ids::User;
+
+/// What an [`Authenticator`](super::Authenticator) says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Identity {
+    /// Who it is.
+    pub user: User,
+    /// How long that is to be believed, from now on. The client is asked for fresh credentials in time, and the session ends if
+    /// none come. `None`: as long as the connection lives.
+    pub valid_for: Option<Duration>,
+}
+
+impl Identity {
+    /// This user, as long as the connection lives.
+    #[must_use]
+    pub const fn new(user: User) -> Self {
+        Self {
+            user,
+            valid_for: None,
+        }
+    }
+
+    /// The same for so long.
+    #[must_use]
+    pub const fn valid_for(mut self, time: Duration) -> Self {
+        self.valid_for = Some(time);
+        self
+    }
+}
+
+impl From<User> for Identity {
+    fn from(user: User) -> Self {
+        Self::new(user)
+    }
+}
