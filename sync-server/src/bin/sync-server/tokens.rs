@@ -26,12 +26,12 @@ impl Tokens {
     pub(crate) fn new(settings: &Settings) -> Result<Option<Self>, SettingsError> {
         let mut found = None;
         for key in KEYS {
-            if let Some(path) = settings.find(key)? {
-                if let Some((other, _)) = found.replace((key, path)) {
-                    return Err(SettingsError::Together(format!(
-                        "{other} and {key} are both there: there is one key, or one set of them"
-                    )));
-                }
+            if let Some(path) = settings.find(key)?
+                && let Some((other, _)) = found.replace((key, path))
+            {
+                return Err(SettingsError::Together(format!(
+                    "{other} and {key} are both there: there is one key, or one set of them"
+                )));
             }
         }
         let Some((key, path)) = found else {
