@@ -56,9 +56,9 @@ install-deny:
 bench-store *arguments:
     cargo bench -p sync-server --bench store -- {{ arguments }}
 
-# Measure the mergeable types: writes, imports, keystrokes in a long text, differences.
+# Measure engines: checks of yrs changes; mergeable types: writes, imports, keystrokes in a long text, differences.
 bench-engines *arguments:
-    cargo bench -p sync-core --bench mergeable -- {{ arguments }}
+    cargo bench -p sync-core --features yrs --bench engines -- {{ arguments }}
 
 # Try the merge laws of every mergeable type, CASES times with generated edits, and undo and broken bytes as often.
 laws cases="100000":

@@ -1,7 +1,8 @@
-//! What mergeable types cost: a write, an import, a keystroke in a long text, what a peer lacks.
+//! What engines cost: checking a keystroke of yrs; a write, an import, a keystroke in a long text, and what a peer lacks, of
+//! mergeable types.
 //!
 //! ```text
-//! cargo bench -p sync-core --bench mergeable
+//! cargo bench -p sync-core --features yrs --bench engines
 //! ```
 //!
 //! Every figure is of batches of 1,000 operations: the fastest batch, which is what the code costs, and the median one,
@@ -22,19 +23,56 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use sync_core::engine::typed::{Typed, TypedDocument};
+use sync_core::engine::yrs::Yrs;
 use sync_core::engine::{Document, Engine, ReplicaSeed, ValidateLimits, Validator};
+use sync_core::ids::User;
 use sync_core::mergeable::{
     Counter, Dictionary, LwwMap, Mergeable, MergeableValidator, OrSet, Sequence,
 };
 use sync_core::rng::Rng;
+use sync_core::yrs::{Text as _, WriteTxn};
 
 const BATCH: usize = 1_000;
 const NOW: u64 = 1_800_000_000_000;
 
 fn main() {
+    yrs();
     lww_map();
     others();
     text();
+}
+
+/// Keystrokes of one author at the end of a text and in its middle, as a server sees them.
+fn yrs() {
+    let engine = Yrs::new();
+    let mut writer = engine.create(ReplicaSeed(1 << 20)).unwrap();
+    let mut random = Rng::new(1);
+    let log: Vec<Bytes> = (0..20_000)
+        .map(|n| {
+            let edited = engine.edit(&mut writer, usize::MAX, |txn| {
+                let text = txn.get_or_insert_text("text");
+                let at = match n % 2 {
+                    0 => text.len(txn),
+                    _ => below(&mut random, n as usize) as u32,
+                };
+                text.insert(txn, at, "x");
+            });
+            edited.unwrap();
+            writer.drain().local.pop().unwrap()
+        })
+        .collect();
+    let limits = ValidateLimits::default();
+    measure(
+        "yrs: checking the bytes of a keystroke",
+        log.clone(),
+        |change| {
+            Engine::validate(&engine, &change, &limits).unwrap();
+        },
+    );
+    let (mut ledger, author) = (Engine::ledger(&engine).unwrap(), User::new("ada"));
+    measure("yrs: checking that it may follow the log", log, |change| {
+        ledger.check(&change, &author, false).unwrap();
+    });
 }
 
 fn replica<T: Mergeable>(seed: u128) -> TypedDocument<T> {
