@@ -68,6 +68,10 @@ impl fmt::Debug for Hot {
 /// A batch to be checked.
 pub(crate) struct CheckJob {
     /// Number of the document's room, which no other has or had.
+    #[cfg_attr(
+        not(all(feature = "workers", unix)),
+        expect(dead_code, reason = "only worker processes are told of it")
+    )]
     pub(crate) room: u32,
     pub(crate) request: CheckRequest,
     pub(crate) hot: Option<Hot>,
