@@ -144,32 +144,17 @@ fn a_key_made_by_two_and_deleted_by_one_is_deleted_for_both() {
 #[test]
 fn edits_at_different_depths_survive_and_a_parent_deleted_beside_an_edit_ends_alike_everywhere() {
     type Board = OrMap<String, Dictionary<String, Counter>>;
+    let add = |replica: &mut Replica<Board>, key: &str, amount| {
+        edit(replica, |board| {
+            let parent = board.entry("p".into()).unwrap();
+            parent.entry(key.into()).unwrap().add(amount);
+        })
+    };
     let (mut a, mut b) = (replica::<Board>(1), replica::<Board>(2));
-    let made = edit(&mut a, |board| {
-        board
-            .entry("p".into())
-            .unwrap()
-            .entry("c".into())
-            .unwrap()
-            .add(1);
-    });
+    let made = add(&mut a, "c", 1);
     b.import(std::slice::from_ref(&made)).unwrap();
-    let deep = edit(&mut a, |board| {
-        board
-            .entry("p".into())
-            .unwrap()
-            .entry("c".into())
-            .unwrap()
-            .add(1);
-    });
-    let beside = edit(&mut b, |board| {
-        board
-            .entry("p".into())
-            .unwrap()
-            .entry("d".into())
-            .unwrap()
-            .add(7);
-    });
+    let deep = add(&mut a, "c", 1);
+    let beside = add(&mut b, "d", 7);
     a.import(std::slice::from_ref(&beside)).unwrap();
     b.import(std::slice::from_ref(&deep)).unwrap();
     let value = |replica: &Replica<Board>, key: &str| {
@@ -184,14 +169,7 @@ fn edits_at_different_depths_survive_and_a_parent_deleted_beside_an_edit_ends_al
         assert_eq!((value(board, "c"), value(board, "d")), (Some(2), Some(7)));
     }
     let deleted = edit(&mut a, |board| assert!(board.remove("p")));
-    let edited = edit(&mut b, |board| {
-        board
-            .entry("p".into())
-            .unwrap()
-            .entry("d".into())
-            .unwrap()
-            .add(1);
-    });
+    let edited = add(&mut b, "d", 1);
     let log = [made, deep, beside, deleted.clone(), edited.clone()];
     a.import(&[edited]).unwrap();
     b.import(&[deleted]).unwrap();
