@@ -10,6 +10,7 @@ use std::io::Write;
 
 use bytes::Bytes;
 use flate2::write::GzEncoder;
+use sync_core::client::ClientConfig;
 use sync_core::error::ErrorCode;
 use sync_core::history::{Digest, Epoch, Seq};
 use sync_core::ids::{Author, Channel, OriginId};
@@ -376,4 +377,31 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut gzip = GzEncoder::new(vec![1], flate2::Compression::new(9));
     gzip.write_all(bytes).unwrap();
     gzip.finish().unwrap()
+}
+
+#[test]
+fn what_is_printed_has_no_credentials() {
+    let secret = Bytes::from_static(b"open sesame");
+    let mut config = ClientConfig::new(OriginId(1), 1);
+    config.credentials = Some(secret.clone());
+    let hello = Message::Hello(Hello {
+        versions: PROTOCOL_VERSIONS,
+        software: String::new(),
+        origin: OriginId(1),
+        connection: 1,
+        credentials: Some(secret.clone()),
+        compression: Vec::new(),
+        resume: Some(secret.clone()),
+    });
+    let auth = Message::Auth(Auth {
+        credentials: secret,
+    });
+    for printed in [
+        format!("{config:?}"),
+        format!("{hello:?}"),
+        format!("{auth:?}"),
+    ] {
+        assert!(!printed.contains("sesame"), "{printed}");
+        assert!(printed.contains("credentials"), "{printed}");
+    }
 }

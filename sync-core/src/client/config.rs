@@ -1,16 +1,17 @@
 //! What a client can be told about how to behave.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::backoff::BackoffConfig;
-use crate::ids::OriginId;
+use crate::ids::{Hidden, OriginId};
 use crate::limits::Limits;
 use crate::wire::{Compression, PROTOCOL_VERSIONS, VersionRange};
 
 /// Configuration of a [`ClientState`](super::ClientState).
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct ClientConfig {
     /// Name of this process start; random, never used before.
@@ -39,6 +40,42 @@ pub struct ClientConfig {
     pub outbox_max: usize,
     /// Whether there is a store. Default no.
     pub store: bool,
+}
+
+/// Without what is secret.
+impl fmt::Debug for ClientConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            origin,
+            seed,
+            versions,
+            software,
+            credentials,
+            refreshes,
+            compression,
+            limits,
+            handshake_timeout,
+            ping_timeout,
+            backoff,
+            outbox_max,
+            store,
+        } = self;
+        f.debug_struct("ClientConfig")
+            .field("origin", origin)
+            .field("seed", seed)
+            .field("versions", versions)
+            .field("software", software)
+            .field("credentials", &credentials.as_ref().map(|_| Hidden))
+            .field("refreshes", refreshes)
+            .field("compression", compression)
+            .field("limits", limits)
+            .field("handshake_timeout", handshake_timeout)
+            .field("ping_timeout", ping_timeout)
+            .field("backoff", backoff)
+            .field("outbox_max", outbox_max)
+            .field("store", store)
+            .finish()
+    }
 }
 
 impl ClientConfig {

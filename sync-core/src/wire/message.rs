@@ -1,5 +1,6 @@
 //! Every message of the protocol, decoded. One struct for each, fields in wire order.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,7 +8,7 @@ use twox_hash::XxHash3_64;
 
 use crate::error::{Action, ErrorCode};
 use crate::history::{Cursor, Digest, Epoch, EpochMode, Seq};
-use crate::ids::{Author, Channel, DocumentId, EngineId, OriginId, RequestId, SessionId};
+use crate::ids::{Author, Channel, DocumentId, EngineId, Hidden, OriginId, RequestId, SessionId};
 use crate::wire::codec::{negative_len, uint_len};
 
 /// First and last protocol version that this crate speaks.
@@ -149,7 +150,7 @@ pub enum AccessLevel {
 }
 
 /// The client's first message.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Hello {
     /// Versions that the client speaks.
     pub versions: VersionRange,
@@ -165,6 +166,30 @@ pub struct Hello {
     pub compression: Vec<Compression>,
     /// The token of an earlier `Welcome`.
     pub resume: Option<Bytes>,
+}
+
+/// Without what is secret.
+impl fmt::Debug for Hello {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            versions,
+            software,
+            origin,
+            connection,
+            credentials,
+            compression,
+            resume,
+        } = self;
+        f.debug_struct("Hello")
+            .field("versions", versions)
+            .field("software", software)
+            .field("origin", origin)
+            .field("connection", connection)
+            .field("credentials", &credentials.as_ref().map(|_| Hidden))
+            .field("compression", compression)
+            .field("resume", &resume.as_ref().map(|_| Hidden))
+            .finish()
+    }
 }
 
 /// The server's answer to [`Hello`].
@@ -497,10 +522,20 @@ pub struct Broadcast {
 }
 
 /// Fresh credentials in band.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Auth {
     /// The credentials.
     pub credentials: Bytes,
+}
+
+/// Without what is secret.
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { credentials: _ } = self;
+        f.debug_struct("Auth")
+            .field("credentials", &Hidden)
+            .finish()
+    }
 }
 
 /// What the client may do has changed.

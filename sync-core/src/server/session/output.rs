@@ -1,9 +1,11 @@
 //! What a session wants done, and what happens on it.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use crate::error::PeerError;
-use crate::ids::{Channel, DocumentId, OriginId, RequestId, User};
+use crate::ids::{Channel, DocumentId, Hidden, OriginId, RequestId, User};
 use crate::server::room::OpenRequest;
 use crate::wire::{ErrorMessage, FoldOffer, Push};
 
@@ -48,7 +50,7 @@ pub enum SessionOutput {
 }
 
 /// What is known of a client before anybody says who it is, or whether it still is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AuthenticateRequest {
     /// The credentials of `Hello`, or fresh ones of `Auth`.
@@ -57,6 +59,22 @@ pub struct AuthenticateRequest {
     pub software: String,
     /// Its process start.
     pub origin: OriginId,
+}
+
+/// Without what is secret.
+impl fmt::Debug for AuthenticateRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            credentials,
+            software,
+            origin,
+        } = self;
+        f.debug_struct("AuthenticateRequest")
+            .field("credentials", &credentials.as_ref().map(|_| Hidden))
+            .field("software", software)
+            .field("origin", origin)
+            .finish()
+    }
 }
 
 /// An open that the user may make.

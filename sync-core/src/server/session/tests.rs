@@ -107,6 +107,7 @@ fn a_client_says_hello_is_authenticated_and_welcomed() {
         matches!(&asked[..], [SessionOutput::Authenticate(request)] if request.credentials == Some("secret".into())),
         "{asked:?}"
     );
+    assert!(!format!("{asked:?}").contains("secret"), "it is printed");
     session.handle_authenticated(Time::ZERO, Ok(User::new("ada")));
     let welcomed = sent(&mut session);
     let [Message::Welcome(welcome)] = &welcomed[..] else {
