@@ -10,6 +10,7 @@ pub mod ids;
 pub mod limits;
 mod maybe_send;
 pub mod mergeable;
+pub mod rate;
 pub mod registry;
 pub mod rng;
 pub mod server;
