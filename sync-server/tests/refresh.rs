@@ -216,3 +216,30 @@ async fn fresh_credentials_that_nobody_can_tell_about_are_asked_for_again() {
     assert_eq!(office.seen(), ["ada-1", "ada-2", "ada-3", "ada-4"]);
     assert_eq!(world.network.dials(), 1);
 }
+
+/// Scenario 56: the application ends what a user has, and nobody else's.
+#[tokio::test(start_paused = true)]
+async fn a_user_who_is_disconnected_has_to_say_again_who_it_is() {
+    let (world, office) = world().await;
+    let mut events = world.server.events();
+    let ada = client(&world, |_| None);
+    let bob = world.builder().token("bob-1").start().unwrap();
+    let (hers, his) = (text(&ada, DOC).await, text(&bob, DOC).await);
+    for document in [&hers, &his] {
+        within("here", document.caught_up()).await.unwrap();
+    }
+    assert_eq!(world.server.disconnect("eve"), 0);
+    assert_eq!(world.server.disconnect("ada"), 1);
+    push(&hers, "two");
+    assert!(is_unauthenticated(&ended(&mut events).await));
+    saved(&hers).await;
+    assert_eq!(office.seen().len(), 3);
+    assert_eq!(office.seen().last().unwrap(), "ada-2");
+
+    // Who has nothing else to say stays away until the application says otherwise.
+    assert_eq!(world.server.disconnect("bob"), 1);
+    let failed = |status: &Status| matches!(status, Status::Failed(_));
+    until_status(&bob, "turned away", failed).await;
+    bob.connect();
+    until_status(&bob, "back", |status| *status == Status::Connected).await;
+}

@@ -8,6 +8,7 @@ mod fold;
 mod identify;
 mod listener;
 mod mailbox;
+mod permission;
 mod rooms;
 
 use std::collections::HashMap;
