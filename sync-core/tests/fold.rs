@@ -67,6 +67,11 @@ proptest! {
         // With the type it is the same.
         let typed = sync_core::engine::typed::Typed::<sync_core::mergeable::LwwMap<u8, String>>::new();
         prop_assert_eq!(typed.fold(None, &log).unwrap(), folded);
+        let keep = log.len() - cut;
+        prop_assert_eq!(
+            typed.trim(None, &log, keep).unwrap(),
+            server.trim(first.as_deref(), &log[cut..], keep).unwrap()
+        );
     }
 }
 

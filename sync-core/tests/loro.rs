@@ -14,12 +14,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use sync_core::engine::loro::{Loro, LoroDocument};
 use sync_core::engine::{
-    Document, Edited, Engine, EngineError, NativeEngine, ReplicaSeed, Source, ValidateLimits,
-    Version,
+    Document, Edited, Engine, EngineError, Folder, NativeEngine, ReplicaSeed, Source,
+    ValidateLimits, Version,
 };
 use sync_core::loro::cursor::{Cursor, Side};
 use sync_core::loro::{
-    ExpandType, ExportMode, LoroDoc, LoroList, LoroValue, StyleConfig, StyleConfigMap,
+    ExpandType, ExportMode, LoroDoc, LoroList, LoroValue, StyleConfig, StyleConfigMap, TreeParentId,
 };
 
 const UNLIMITED: usize = usize::MAX;
@@ -428,6 +428,119 @@ fn what_a_trimmed_document_cannot_answer_is_an_error() {
     let news = fresh.since(&version).unwrap().unwrap();
     a.import(&[news]).unwrap();
     assert_eq!(text(&a), "one two three");
+}
+
+/// A log in which three wrote without having seen each other's, in containers of every kind.
+fn concurrent_log() -> Vec<Bytes> {
+    let mut replicas: Vec<LoroDocument> = (1..=3).map(replica).collect();
+    let mut log = Vec::new();
+    for turn in 0..20 {
+        for (index, replica) in replicas.iter_mut().enumerate() {
+            edit(replica, |doc| {
+                doc.get_text("text").insert(0, "word ").unwrap();
+                let map = doc.get_map("map");
+                (0..50).for_each(|n| map.insert("key", n * turn).unwrap());
+                map.insert(&index.to_string(), turn).unwrap();
+                doc.get_movable_list("list").insert(0, turn).unwrap();
+                let tree = doc.get_tree("tree");
+                tree.create(TreeParentId::Root).unwrap();
+                doc.get_counter("counter").increment(1.0).unwrap();
+            });
+            log.extend(replica.drain().local);
+        }
+    }
+    log
+}
+
+fn values(document: &LoroDocument) -> LoroValue {
+    let read = LoroDoc::get_deep_value;
+    Loro::new().read(document, read).unwrap()
+}
+
+#[test]
+fn a_trim_forgets_all_history_and_no_content_also_where_several_wrote_at_once() {
+    let engine = Loro::new();
+    let log = concurrent_log();
+    let trimmed = engine.trim(None, &log, 0).unwrap();
+    let whole = engine.fold(None, &log).unwrap();
+    assert!(
+        trimmed.len() < whole.len() / 2,
+        "{} of {}",
+        trimmed.len(),
+        whole.len()
+    );
+    // The same wherever it is made.
+    assert_eq!(engine.trim(Some(&whole), &[], 0).unwrap(), trimmed);
+    let (mut all, mut fresh) = (replica(8), replica(9));
+    all.import(&log).unwrap();
+    assert!(fresh.import_snapshot(&trimmed).unwrap().changed);
+    assert_eq!(values(&all), values(&fresh));
+    assert_eq!(
+        fresh.since(&Version(Bytes::new())),
+        Err(EngineError::Trimmed)
+    );
+    // Whoever is at the head takes it, and goes on with whoever began with it.
+    assert!(all.import_snapshot(&trimmed).unwrap().changed);
+    push(&mut all, "from the old ");
+    push(&mut fresh, "from the new ");
+    let mut replicas = [all, fresh];
+    exchange(&mut replicas);
+    assert_eq!(values(&replicas[0]), values(&replicas[1]));
+    // It is folded, and trimmed, again.
+    let more = replicas[0].since(&{
+        let mut before = replica(10);
+        before.import_snapshot(&trimmed).unwrap();
+        before.version()
+    });
+    let more = [more.unwrap().unwrap()];
+    for again in [
+        engine.fold(Some(&trimmed), &more).unwrap(),
+        engine.trim(Some(&trimmed), &more, 0).unwrap(),
+    ] {
+        let mut loaded = replica(11);
+        loaded.import_snapshot(&again).unwrap();
+        assert_eq!(values(&loaded), values(&replicas[0]));
+    }
+}
+
+#[test]
+fn a_trim_keeps_the_history_that_it_is_told_to_keep() {
+    let engine = Loro::new();
+    let (mut a, mut stale) = (replica(1), replica(2));
+    for word in ["one ", "two "] {
+        push(&mut a, word);
+    }
+    let mut log = a.drain().local;
+    stale.import(&log).unwrap();
+    push(&mut a, "three ");
+    log.extend(a.drain().local);
+    push(&mut stale, "offline ");
+    let offline = stale.drain().local;
+    for (keep, expected) in [(1, true), (0, false)] {
+        let trimmed = engine.trim(None, &log, keep).unwrap();
+        let mut fresh = replica(3);
+        fresh.import_snapshot(&trimmed).unwrap();
+        assert_eq!(text(&fresh), "one two three ");
+        let imported = fresh.import(&offline);
+        assert_eq!(imported.is_ok(), expected, "{imported:?}");
+        assert!(expected || imported == Err(EngineError::Trimmed));
+    }
+}
+
+#[test]
+fn nothing_and_what_waits_are_not_trimmed() {
+    let engine = Loro::new();
+    assert_eq!(engine.trim(None, &[], 0), Err(EngineError::Unproven));
+    let mut a = replica(1);
+    push(&mut a, "one ");
+    push(&mut a, "two ");
+    let log = a.drain().local;
+    assert_eq!(
+        engine.trim(None, &log[1..], 0),
+        Err(EngineError::Incomplete)
+    );
+    let version = a.version();
+    assert_eq!(replica(2).trim(&version), Err(EngineError::Incomplete));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Folding: one snapshot out of a snapshot and the log after it (design 2.4).
+//! Folding: one snapshot out of a snapshot and the log after it (design 2.4), with its history or without (design 2.3).
 
 use bytes::Bytes;
 
@@ -19,6 +19,24 @@ pub trait Folder: Send + Sync {
     /// [`EngineError::Incomplete`] if something waits for changes that are not there, [`EngineError::Unproven`] if
     /// the result reads back as anything else than what was folded, or as nothing; and what imports fail with.
     fn fold(&self, snapshot: Option<&[u8]>, changes: &[Bytes]) -> Result<Bytes, EngineError>;
+
+    /// As [`fold`](Self::fold), without the history before the last `keep` changes: only who has everything before them, and
+    /// begins again from the result, may go on with work of its own (a new epoch, design 2.3). The result may hold an operation
+    /// more than what it was made of, which changes no content; see [`Document::trim`].
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`], which is the default, if nothing can be forgotten; and what folds fail with.
+    fn trim(
+        &self,
+        snapshot: Option<&[u8]>,
+        changes: &[Bytes],
+        keep: usize,
+    ) -> Result<Bytes, EngineError> {
+        let _ = (snapshot, changes, keep);
+        Err(EngineError::Unsupported {
+            what: "forgetting history",
+        })
+    }
 
     /// What the same replica holds, as JSON; see [`Engine::to_json`].
     ///
@@ -51,11 +69,47 @@ impl<E: Engine> Folder for E {
         Ok(folded)
     }
 
+    fn trim(
+        &self,
+        snapshot: Option<&[u8]>,
+        changes: &[Bytes],
+        keep: usize,
+    ) -> Result<Bytes, EngineError> {
+        let (forgotten, kept) = around_horizon(changes, keep);
+        let mut replica = self.create(SEED)?;
+        replica.set_unread();
+        let empty = replica.version();
+        if import(&mut replica, snapshot, forgotten)? {
+            return Err(EngineError::Incomplete);
+        }
+        let horizon = replica.version();
+        if replica.import(kept)?.pending {
+            return Err(EngineError::Incomplete);
+        }
+        let trimmed = replica.trim(&horizon)?;
+        // Whoever has everything lacks at most what the engine has added.
+        replica.import_snapshot(&trimmed)?;
+        let version = replica.version();
+        drop(replica);
+        let mut proof = self.create(SEED)?;
+        proof.set_unread();
+        if proof.import_snapshot(&trimmed)?.pending {
+            return Err(EngineError::Incomplete);
+        }
+        prove(&empty, &version, &proof.version())?;
+        Ok(trimmed)
+    }
+
     fn read_json(&self, snapshot: Option<&[u8]>, changes: &[Bytes]) -> Result<String, EngineError> {
         let mut replica = self.create(SEED)?;
         import(&mut replica, snapshot, changes)?;
         self.to_json(&replica)
     }
+}
+
+/// What comes before the last `keep` changes, and those.
+pub(crate) fn around_horizon(changes: &[Bytes], keep: usize) -> (&[Bytes], &[Bytes]) {
+    changes.split_at(changes.len().saturating_sub(keep))
 }
 
 /// Whether something waits for changes that are not there.

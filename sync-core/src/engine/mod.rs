@@ -249,6 +249,21 @@ pub trait Document: Send + 'static {
         self.snapshot()
     }
 
+    /// As [`snapshot`](Self::snapshot), without the history that only a replica which lacks some of `horizon` would need:
+    /// design 2.3, *rebase*. `horizon` is a [version](Self::version) that this replica had. An engine may have to keep more,
+    /// and to add an operation of its own that changes no content. This replica may have forgotten the same afterwards.
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`] if the engine forgets nothing, [`EngineError::Malformed`] if the version is not of this
+    /// engine, [`EngineError::Trimmed`] if it is older than the history that is here, [`EngineError::Incomplete`] if this
+    /// replica lacks some of it, or waits for something, [`EngineError::Unproven`] if what comes out has another content.
+    fn trim(&mut self, horizon: &Version) -> Result<Bytes, EngineError> {
+        let _ = horizon;
+        Err(EngineError::Unsupported {
+            what: "forgetting history",
+        })
+    }
+
     /// Whether it matters to the document where the log has its changes, so that a merge must import the whole state that
     /// the server has, and not just what is lacking.
     fn follows_the_log(&self) -> bool {

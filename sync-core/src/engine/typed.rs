@@ -340,6 +340,15 @@ impl<T: Mergeable> Document for TypedDocument<T> {
         Ok(self.replica.state())
     }
 
+    /// As [`compact`](TypedDocument::compact).
+    fn trim(&mut self, horizon: &Version) -> Result<Bytes, EngineError> {
+        self.compact(horizon)?;
+        if self.replica.content.is_waiting() {
+            return Err(EngineError::Incomplete);
+        }
+        Ok(self.replica.state())
+    }
+
     fn undo(&mut self) -> Result<bool, EngineError> {
         self.step("undo without keep_undo", Direction::Undo)
     }

@@ -6,7 +6,7 @@ use super::content::Content;
 use super::node::Nodes;
 use super::replica::Replica;
 use super::{Change, MergeableValidator, decode_version};
-use crate::engine::fold::prove;
+use crate::engine::fold::{around_horizon, prove};
 use crate::engine::{EngineError, Folder, Version};
 
 /// A replica without the application's type: the same content and version as one with it.
@@ -15,14 +15,35 @@ type Untyped = Replica<Nodes>;
 impl Folder for MergeableValidator {
     fn fold(&self, snapshot: Option<&[u8]>, changes: &[Bytes]) -> Result<Bytes, EngineError> {
         let mut replica = Untyped::default();
-        for change in snapshot
-            .into_iter()
-            .chain(changes.iter().map(AsRef::as_ref))
-        {
-            replica.import(&Change::read(change)?)?;
-        }
+        import(&mut replica, snapshot, changes)?;
         proven(&replica)
     }
+
+    fn trim(
+        &self,
+        snapshot: Option<&[u8]>,
+        changes: &[Bytes],
+        keep: usize,
+    ) -> Result<Bytes, EngineError> {
+        let (forgotten, kept) = around_horizon(changes, keep);
+        let mut replica = Untyped::default();
+        import(&mut replica, snapshot, forgotten)?;
+        let horizon = replica.version.clone();
+        import(&mut replica, None, kept)?;
+        replica.compact(&horizon)?;
+        proven(&replica)
+    }
+}
+
+fn import(
+    replica: &mut Untyped,
+    snapshot: Option<&[u8]>,
+    changes: &[Bytes],
+) -> Result<(), EngineError> {
+    for change in (snapshot.into_iter()).chain(changes.iter().map(AsRef::as_ref)) {
+        replica.import(&Change::read(change)?)?;
+    }
+    Ok(())
 }
 
 impl MergeableValidator {

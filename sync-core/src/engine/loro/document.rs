@@ -13,6 +13,7 @@ use twox_hash::XxHash3_64;
 
 use super::Loro;
 use super::observe::Queue;
+use super::trim;
 use super::validate;
 use super::version::{clamp, decode, encode, includes};
 use crate::engine::{
@@ -425,23 +426,33 @@ impl Document for LoroDocument {
     fn import_snapshot(&mut self, snapshot: &[u8]) -> Result<Imported, EngineError> {
         let (state, waiting) = parts(snapshot)?;
         self.settle()?;
-        if self.settled.iter().next().is_some() {
+        let is_empty = self.settled.iter().next().is_none();
+        let mut attaches = false;
+        if !is_empty || self.doc.is_detached() {
             self.guarded(|this| {
                 let meta = LoroDoc::decode_import_blob_meta(state, true)
                     .map_err(|error| engine_error(&error))?;
                 let start = meta.partial_start_vv.iter();
                 let mut start = start.map(|(&peer, &counter)| (peer, counter));
+                let is_shallow = meta.mode == EncodedBlobMode::ShallowSnapshot;
                 // Loro would wait for ever for what is not in there.
-                if meta.mode == EncodedBlobMode::ShallowSnapshot
-                    && !includes(&this.settled, &mut start)
-                {
+                if is_shallow && !is_empty && !includes(&this.settled, &mut start) {
                     return Err(EngineError::Trimmed);
                 }
+                // So it would in a document without content, which reads it as changes.
+                attaches = is_shallow && is_empty;
                 Ok(())
             })?;
         }
         self.import_with(snapshot.len(), |doc| {
-            doc.import(state)?;
+            if attaches {
+                doc.attach();
+            }
+            let imported = doc.import(state);
+            if attaches {
+                doc.detach();
+            }
+            imported?;
             waiting.map_or(Ok(()), |waiting| doc.import(waiting).map(drop))
         })
     }
@@ -474,6 +485,19 @@ impl Document for LoroDocument {
             let parts = [WITH_WAITING, &length.to_be_bytes(), &state, &waiting];
             Ok(Bytes::from(parts.concat()))
         })
+    }
+
+    /// What comes out is a shallow snapshot. Loro keeps everything since the last operation on which all heads of the horizon
+    /// build. Where the horizon is all that there is, an operation that changes nothing is added to join the heads.
+    fn trim(&mut self, horizon: &Version) -> Result<Bytes, EngineError> {
+        let horizon = decode(horizon)?;
+        self.settle()?;
+        let entries = horizon.iter().map(|(&peer, &counter)| (peer, counter));
+        if self.waiting_bytes > 0 || !includes(&self.settled, entries) {
+            return Err(EngineError::Incomplete);
+        }
+        self.check_not_trimmed(&horizon)?;
+        self.guarded(|this| trim::shallow(&this.engine, &this.doc, &horizon))
     }
 
     /// Keeps no content: loro makes it from the history when a snapshot is asked for.
@@ -525,7 +549,7 @@ impl fmt::Debug for LoroDocument {
     }
 }
 
-fn export(doc: &LoroDoc, mode: ExportMode<'_>) -> Result<Bytes, EngineError> {
+pub(super) fn export(doc: &LoroDoc, mode: ExportMode<'_>) -> Result<Bytes, EngineError> {
     doc.export(mode).map(Bytes::from).map_err(encode_error)
 }
 
@@ -552,7 +576,7 @@ fn parts(snapshot: &[u8]) -> Result<(&[u8], Option<&[u8]>), EngineError> {
 }
 
 /// Loro says no offset.
-fn engine_error(error: &LoroError) -> EngineError {
+pub(super) fn engine_error(error: &LoroError) -> EngineError {
     match error {
         LoroError::ImportUpdatesThatDependsOnOutdatedVersion
         | LoroError::SwitchToVersionBeforeShallowRoot => EngineError::Trimmed,

@@ -8,11 +8,15 @@
 //! allocate without bound, or overflow a stack, which ends the process. A server with writers that it does not trust
 //! therefore runs this engine in processes of its own, never in its own.
 //!
+//! History can be forgotten ([`Document::trim`](crate::engine::Document::trim)), which makes a Loro shallow snapshot: for a
+//! new epoch that begins from it.
+//!
 //! How text marks grow at their ends is configured, and not in the document: give it to the engine value
 //! ([`Loro::text_styles`]), so that also a document that replaces this one has it.
 
 mod document;
 mod observe;
+mod trim;
 mod validate;
 mod version;
 

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::world::World;
-use super::{Probe, assert_equal, below, loaded, ok, replica};
-use crate::engine::{Document, Folder};
+use super::{Probe, add, assert_equal, below, content, loaded, ok, replica};
+use crate::engine::{Document, EngineError, Folder};
 
 pub(super) fn replicas_converge_in_every_causal_order_with_repeats_and_snapshots<P: Probe>(
     seed: u64,
@@ -107,4 +107,34 @@ pub(super) fn a_fold_is_what_importing_the_log_gives<P: Probe>(seed: u64) {
     let folded = ok(P::engine().fold(first.as_deref(), after));
     let mut folded = loaded::<P>(world.seed(), &folded);
     assert_equal::<P>(&format!("seed {seed}"), &mut [&mut imported, &mut folded]);
+}
+
+/// Engines that forget nothing say so.
+pub(super) fn a_trim_changes_no_content_and_work_goes_on_from_it<P: Probe>(seed: u64) {
+    let what = format!("seed {seed}");
+    let mut world = World::<P>::new(seed);
+    let changes = world.bytes();
+    let keep = below(&mut world.random, changes.len() + 1);
+    if changes.is_empty() {
+        return;
+    }
+    let trimmed = match P::engine().trim(None, &changes, keep) {
+        Err(EngineError::Unsupported { .. }) => return,
+        trimmed => ok(trimmed),
+    };
+    let mut at_head = replica::<P>(world.seed());
+    ok(at_head.import(&changes));
+    let before = content::<P>(&at_head);
+    ok(at_head.import_snapshot(&trimmed));
+    assert_eq!(content::<P>(&at_head), before, "{what}");
+    let mut fresh = loaded::<P>(world.seed(), &trimmed);
+    assert_equal::<P>(&what, &mut [&mut at_head, &mut fresh]);
+
+    let more = [add::<P>(&mut at_head, 1), add::<P>(&mut fresh, 2)];
+    ok(at_head.import(&more));
+    ok(fresh.import(&more));
+    assert_equal::<P>(&what, &mut [&mut at_head, &mut fresh]);
+    let folded = ok(P::engine().fold(Some(&trimmed), &more));
+    let mut folded = loaded::<P>(world.seed(), &folded);
+    assert_equal::<P>(&what, &mut [&mut at_head, &mut folded]);
 }

@@ -139,6 +139,7 @@ impl<P: Probe> Suite<P> {
             laws::changes_in_any_order_leave_the_same_once_all_have_arrived::<P>(seed);
             laws::since_gives_exactly_what_another_replica_lacks::<P>(seed);
             laws::a_fold_is_what_importing_the_log_gives::<P>(seed);
+            laws::a_trim_changes_no_content_and_work_goes_on_from_it::<P>(seed);
         }
     }
 
