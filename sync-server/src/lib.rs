@@ -13,6 +13,7 @@ mod event;
 pub mod http;
 pub mod registry;
 mod server;
+mod stats;
 pub mod transport;
 
 pub use auth::{
@@ -29,6 +30,10 @@ pub use event::{CloseReason, ServerEvent};
 pub use registry::EmbeddedRegistry;
 pub use registry::{MemoryRegistry, ServerRegistry};
 pub use server::{BuildError, ListenError, Listener, ReadError, Server, ServerBuilder};
+pub use stats::{
+    CallStats, DocumentDetails, DocumentPhase, DocumentSession, DocumentStats, FoldStats,
+    Latencies, ServerStats, SessionState, SessionStats,
+};
 #[cfg(feature = "yrs")]
 pub use sync_core::engine::yrs::Yrs;
 pub use sync_core::engine::{EngineError, Folder, Ledger, Taken, ValidateLimits, Validator};

@@ -316,6 +316,8 @@ async fn a_document_that_cannot_be_loaded_is_relayed_and_reported() {
             _ => None,
         });
         assert_eq!(relayed.await, notes);
+        let stats = server.inspect(&notes).unwrap().stats;
+        assert!(stats.relayed.is_some() && server.stats().n_relayed == 1);
         while let Some(event) = events.try_next() {
             assert!(!matches!(event, ServerEvent::DocumentRelayed { .. }));
         }
@@ -323,6 +325,10 @@ async fn a_document_that_cannot_be_loaded_is_relayed_and_reported() {
         let other = ada.open("other").await;
         ada.push(&other, 1, &["x<nothing"]).await;
         assert_eq!(refusal(&mut ada).await.code, ErrorCode::MissingDependency);
+        assert_eq!(
+            server.inspect(&document("other")).unwrap().stats.relayed,
+            None
+        );
     }
 }
 

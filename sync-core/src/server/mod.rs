@@ -13,6 +13,7 @@ mod config;
 mod registry;
 mod room;
 mod session;
+mod stats;
 
 pub use config::{Engines, RoomConfig, SessionConfig};
 pub use registry::{RegistryAnswer, RegistryRequest, RequestNumber};
@@ -21,3 +22,4 @@ pub use room::{
     OpenRequest, Room, RoomEvent, RoomOutput, RoomPhase, RoomUnloaded, UncheckedChange, Verdict,
 };
 pub use session::{AuthenticateRequest, JoinRequest, ServerSession, SessionEvent, SessionOutput};
+pub use stats::{Latencies, MemberPhase, MemberStats, Rate, RoomCounters, RoomStats};

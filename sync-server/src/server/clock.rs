@@ -30,6 +30,13 @@ impl Clock {
         self.start + time.since(Time::ZERO)
     }
 
+    /// The wall clock's milliseconds since 1970 at a time of ours.
+    pub(super) fn wall_ms(&self, time: Time) -> u64 {
+        let passed = u64::try_from(time.since(Time::ZERO).as_millis());
+        self.start_wall_ms
+            .saturating_add(passed.unwrap_or(u64::MAX))
+    }
+
     pub(super) const fn start_wall_ms(&self) -> u64 {
         self.start_wall_ms
     }

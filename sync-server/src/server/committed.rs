@@ -70,7 +70,10 @@ impl Shared {
         wanted: Wanted,
     ) -> Result<Option<Committed>, FoldError> {
         let registry = &self.registry;
-        let meta = caught(registry.meta(document))
+        let calls = &self.calls;
+        let meta = calls
+            .meta
+            .time(caught(registry.meta(document)))
             .await
             .map_err(FoldError::Registry)?;
         if meta.epoch != wanted.epoch || meta.head < wanted.through {
@@ -81,10 +84,9 @@ impl Shared {
                 seq: meta.snapshot_seq,
             });
         }
-        let snapshot = match caught(registry.snapshot(document)).await {
-            Ok(snapshot) => snapshot,
-            Err(error) => return Err(FoldError::Registry(error)),
-        };
+        let snapshot = caught(registry.snapshot(document));
+        let snapshot = calls.snapshot.time(snapshot).await;
+        let snapshot = snapshot.map_err(FoldError::Registry)?;
         let snapshot_seq = snapshot.as_ref().map_or(Seq::ZERO, |found| found.seq);
         if snapshot_seq != meta.snapshot_seq {
             return Ok(None);
@@ -92,7 +94,8 @@ impl Shared {
         let mut committed = Committed::new(&meta, snapshot, wanted.weighs_all);
         let mut is_first = true;
         while committed.at.0 < wanted.through || is_first {
-            let tail = caught(registry.tail(document, committed.at.0, READ_BYTES)).await;
+            let tail = caught(registry.tail(document, committed.at.0, READ_BYTES));
+            let tail = calls.tail.time(tail).await;
             let (found, digest, changes) = match tail.map_err(FoldError::Registry)? {
                 Tail::Changes {
                     epoch,
@@ -134,7 +137,8 @@ impl Shared {
         let mut authors: BTreeMap<OriginId, Option<User>> = origins.collect();
         let origins: Vec<_> = authors.keys().copied().collect();
         for origins in origins.chunks(ORIGINS_MAX) {
-            let entries = caught(self.registry.origins(document, origins)).await;
+            let entries = caught(self.registry.origins(document, origins));
+            let entries = self.calls.origins.time(entries).await;
             let entries = entries.map_err(FoldError::Registry)?;
             for entry in entries.into_iter().flatten() {
                 authors.insert(entry.origin, Some(entry.user));

@@ -25,6 +25,7 @@ use super::Shared;
 use super::identify::cannot_tell;
 use super::mailbox::Mailbox;
 use super::rooms::RoomHandle;
+use super::statistics::SessionInfo;
 use crate::auth::{AuthError, ConnectRequest, Identity};
 use crate::event::{CloseReason, ServerEvent};
 
@@ -145,6 +146,9 @@ impl<T: Transport> Connection<T> {
         if std::mem::replace(&mut self.has_left, true) {
             return;
         }
+        if let CloseReason::Ended(error) = &reason {
+            self.server.count_error(error.code);
+        }
         let session = self.session.id();
         for room in std::mem::take(&mut self.rooms).into_values() {
             room.close(session);
@@ -212,6 +216,7 @@ impl<T: Transport> Connection<T> {
                 Poll::Ready(None) => return Err(End::ByClient),
                 Poll::Pending => return Ok(false),
             };
+            self.mailbox.traffic.received(frame.len());
             self.session.handle_frame(self.server.clock.now(), frame);
             self.carry_out();
         }
@@ -344,6 +349,12 @@ impl<T: Transport> Connection<T> {
             } => {
                 let client = (origin, user.clone());
                 self.client = Some(client.clone());
+                let _ = self.mailbox.info.set(SessionInfo {
+                    user: user.clone(),
+                    origin,
+                    peer: self.peer.clone(),
+                    since: self.server.clock.now(),
+                });
                 self.server.take_over(session, client, connection);
                 ServerEvent::SessionOpened {
                     session,
@@ -356,6 +367,7 @@ impl<T: Transport> Connection<T> {
                 ServerEvent::ProtocolError { session, error }
             }
             SessionEvent::Ignored { message } => ServerEvent::MessageIgnored { session, message },
+            SessionEvent::ErrorSent(code) => return self.server.count_error(code),
             SessionEvent::PeerReported(error) => {
                 let (code, message) = (error.code, error.message);
                 tracing::warn!(%session, peer = %self.peer, %code, message, "a client complains");
@@ -502,6 +514,7 @@ impl<T: Transport> Connection<T> {
 
     fn send(&mut self, frame: Bytes) -> Result<(), TransportError> {
         self.is_flushed = false;
+        self.mailbox.traffic.sent(frame.len());
         self.transport.start_send(frame)
     }
 

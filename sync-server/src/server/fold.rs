@@ -76,9 +76,11 @@ impl Server {
     pub async fn read_json(&self, document: &DocumentId) -> Result<String, ReadError> {
         let shared = &self.shared;
         let _turn = shared.folds.acquire().await;
-        let meta = caught(shared.registry.meta(document))
-            .await
-            .map_err(FoldError::Registry)?;
+        let meta = shared
+            .calls
+            .meta
+            .time(caught(shared.registry.meta(document)));
+        let meta = meta.await.map_err(FoldError::Registry)?;
         let wanted = Wanted {
             epoch: meta.epoch,
             through: meta.head,

@@ -1,6 +1,6 @@
 //! What others leave for a session's task.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -10,11 +10,16 @@ use sync_core::ids::SessionId;
 
 use super::lock;
 use super::rooms::RoomHandle;
+use super::statistics::SessionInfo;
+use crate::stats::Traffic;
 
 /// Left by rooms and by the server; emptied by the session's task. A session is woken once for all that is in it.
 #[derive(Debug)]
 pub(super) struct Mailbox {
     session: SessionId,
+    /// Whose it is, once that is known.
+    pub(super) info: OnceLock<SessionInfo>,
+    pub(super) traffic: Traffic,
     mail: Mutex<Mail>,
     waker: AtomicWaker,
 }
@@ -35,6 +40,8 @@ impl Mailbox {
     pub(super) fn new(session: SessionId) -> Self {
         Self {
             session,
+            info: OnceLock::new(),
+            traffic: Traffic::default(),
             mail: Mutex::default(),
             waker: AtomicWaker::new(),
         }

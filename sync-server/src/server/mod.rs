@@ -10,15 +10,16 @@ mod listener;
 mod mailbox;
 mod permission;
 mod rooms;
+mod statistics;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sync_core::error::{ErrorCode, PeerError};
-use sync_core::events::{EventSender, Events};
+use sync_core::events::Events;
 #[cfg(feature = "http")]
 use sync_core::ids::DocumentId;
 use sync_core::ids::{OriginId, SessionId, User};
@@ -40,6 +41,7 @@ use crate::auth::{Auth, Identity};
 use crate::engine_host::Host;
 use crate::event::ServerEvent;
 use crate::registry::ServerRegistry;
+use crate::stats::{CountedEvents, RegistryCalls};
 
 /// Events that a subscriber may be behind.
 const EVENTS_MAX: usize = 1024;
@@ -75,7 +77,10 @@ struct Shared {
     gzip: bool,
     clock: Clock,
     rng: Mutex<Rng>,
-    events: EventSender<ServerEvent>,
+    events: CountedEvents,
+    /// Errors that clients were told, but for those that rooms count.
+    session_errors: Mutex<BTreeMap<ErrorCode, u64>>,
+    calls: RegistryCalls,
     sessions: Mutex<Sessions>,
     /// Told whenever a session ends.
     session_ended: Notify,
@@ -110,6 +115,24 @@ struct Sessions {
     live: HashMap<SessionId, Arc<Mailbox>>,
     /// The session of each client process, and which of its connections that is; a newer one ends it.
     by_client: HashMap<(OriginId, User), (u64, SessionId)>,
+    /// How many sessions each user has.
+    users: HashMap<User, u64>,
+    /// Connections so far.
+    n_admitted: u64,
+    /// Bytes received and sent on connections that have ended.
+    ended_bytes: (u64, u64),
+}
+
+impl Sessions {
+    /// One session less of this user.
+    fn forget_user(&mut self, user: &User) {
+        if let Some(n) = self.users.get_mut(user) {
+            *n -= 1;
+            if *n == 0 {
+                self.users.remove(user);
+            }
+        }
+    }
 }
 
 impl Shared {
@@ -130,7 +153,9 @@ impl Shared {
             gzip,
             clock: Clock::start(),
             rng: Mutex::new(rng),
-            events: EventSender::new(EVENTS_MAX),
+            events: CountedEvents::new(EVENTS_MAX),
+            session_errors: Mutex::default(),
+            calls: RegistryCalls::new(),
             sessions: Mutex::default(),
             session_ended: Notify::new(),
             rooms: Rooms::new(),
@@ -171,6 +196,7 @@ impl Shared {
         };
         drop(rng);
         let mailbox = Arc::new(Mailbox::new(id));
+        sessions.n_admitted += 1;
         // One that is turned away needs no place: it ends before anybody could want to reach it.
         if refusal.is_none() {
             sessions.live.insert(id, Arc::clone(&mailbox));
@@ -181,6 +207,7 @@ impl Shared {
     /// Makes this the session of its client, unless a newer one is there already; the older one ends (protocol 6.2).
     fn take_over(&self, session: SessionId, client: (OriginId, User), connection: u64) {
         let mut sessions = lock(&self.sessions);
+        *sessions.users.entry(client.1.clone()).or_default() += 1;
         let older = match sessions.by_client.get(&client) {
             Some((theirs, _)) if *theirs > connection => Some(session),
             _ => sessions
@@ -195,14 +222,20 @@ impl Shared {
 
     fn dismiss(&self, session: SessionId, client: Option<(OriginId, User)>) {
         let mut sessions = lock(&self.sessions);
-        sessions.live.remove(&session);
-        if let Some(client) = client
-            && sessions
+        if let Some(mailbox) = sessions.live.remove(&session) {
+            let (bytes_in, bytes_out) = mailbox.traffic.bytes();
+            sessions.ended_bytes.0 += bytes_in;
+            sessions.ended_bytes.1 += bytes_out;
+        }
+        if let Some(client) = client {
+            sessions.forget_user(&client.1);
+            if sessions
                 .by_client
                 .get(&client)
                 .is_some_and(|(_, owner)| *owner == session)
-        {
-            sessions.by_client.remove(&client);
+            {
+                sessions.by_client.remove(&client);
+            }
         }
         drop(sessions);
         self.session_ended.notify_waiters();

@@ -15,24 +15,29 @@ use sync_core::history::{Epoch, Seq};
 use sync_core::ids::{Channel, DocumentId, SessionId};
 use sync_core::registry::RegistryError;
 use sync_core::server::{
-    Allowance, CheckRequest, FoldError, FoldRequest, FoldedLog, MemberOutput, Occupied,
-    OpenRequest, RegistryAnswer, RegistryRequest, RequestNumber, Room, RoomEvent, RoomOutput,
-    RoomPhase, RoomUnloaded,
+    Allowance, CheckRequest, FoldError, FoldRequest, FoldedLog, MemberOutput, MemberStats,
+    Occupied, OpenRequest, RegistryAnswer, RegistryRequest, RequestNumber, Room, RoomCounters,
+    RoomEvent, RoomOutput, RoomPhase, RoomStats, RoomUnloaded,
 };
 use sync_core::time::Time;
+use sync_core::transport::PeerInfo;
 use sync_core::wire::{FoldOffer, Push};
 use tokio::sync::Notify;
 
 use super::mailbox::Mailbox;
+use super::statistics::{count, millis};
 use super::{Shared, lock};
 use crate::engine_host::{Checks, Hot};
 use crate::event::ServerEvent;
 use crate::registry::ServerRegistry;
+use crate::stats::FoldStats;
 
 /// The rooms of a server. There is at most one live room of a document.
 #[derive(Debug)]
 pub(super) struct Rooms {
     live: Mutex<HashMap<DocumentId, Arc<RoomHandle>>>,
+    /// What rooms counted that are no more. Locked after `live`.
+    retired: Mutex<RoomCounters>,
     /// Never used twice, so that a frame for a room that is no more cannot be taken for another's.
     next_channel: AtomicU32,
     /// Told whenever a room's task ends.
@@ -43,6 +48,7 @@ impl Rooms {
     pub(super) fn new() -> Self {
         Self {
             live: Mutex::default(),
+            retired: Mutex::default(),
             // 0 means the session itself.
             next_channel: AtomicU32::new(1),
             ended: Notify::new(),
@@ -51,6 +57,17 @@ impl Rooms {
 
     pub(super) fn is_empty(&self) -> bool {
         lock(&self.live).is_empty()
+    }
+
+    /// The live rooms, and what the others have counted.
+    pub(super) fn counted(&self) -> (Vec<Arc<RoomHandle>>, RoomCounters) {
+        let live = lock(&self.live);
+        let retired = lock(&self.retired).clone();
+        (live.values().cloned().collect(), retired)
+    }
+
+    pub(super) fn find(&self, document: &DocumentId) -> Option<Arc<RoomHandle>> {
+        lock(&self.live).get(document).cloned()
     }
 
     /// Makes rooms that nobody is in end as soon as they have nothing under way.
@@ -99,8 +116,18 @@ struct RoomState {
     hot: Option<(Epoch, Hot)>,
     /// When the task wakes by itself.
     timeout: Option<Time>,
+    kept: Kept,
     /// Whether it has been told that the document is live, and not that it is not any more.
     is_loaded: bool,
+}
+
+/// What is kept of what happened, for statistics.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Kept {
+    pub(super) last_fold: Option<FoldStats>,
+    pub(super) fold_failure: Option<String>,
+    /// Why the document fell back to relay, and the history that it has.
+    pub(super) relayed: Option<(Epoch, String)>,
 }
 
 impl Shared {
@@ -140,6 +167,7 @@ impl Shared {
                 requests: Vec::new(),
                 hot: None,
                 timeout: None,
+                kept: Kept::default(),
                 is_loaded: false,
             }),
             work: Notify::new(),
@@ -156,6 +184,9 @@ impl Shared {
             .is_some_and(|found| Arc::ptr_eq(found, room))
         {
             live.remove(&room.document);
+            // In the same moment, so that totals never go back.
+            let mut retired = lock(&self.rooms.retired);
+            retired.add(lock(&room.state).room.counters());
         }
     }
 }
@@ -163,6 +194,35 @@ impl Shared {
 impl RoomHandle {
     pub(super) const fn channel(&self) -> Channel {
         self.channel
+    }
+
+    pub(super) const fn document(&self) -> &DocumentId {
+        &self.document
+    }
+
+    /// How the room stands; with a look at what it has counted.
+    pub(super) fn stats(&self, counted: impl FnOnce(&RoomCounters)) -> (RoomStats, Kept) {
+        let state = lock(&self.state);
+        counted(state.room.counters());
+        (
+            state.room.stats(self.server.clock.now()),
+            state.kept.clone(),
+        )
+    }
+
+    /// How its sessions stand, and where each connects from.
+    pub(super) fn members(&self) -> (Vec<MemberStats>, Vec<PeerInfo>) {
+        let state = lock(&self.state);
+        let members: Vec<_> = state.room.member_stats().collect();
+        let peer = |member: &MemberStats| {
+            let info = state.members.get(&member.session)?.info.get()?;
+            Some(info.peer.clone())
+        };
+        let peers = members
+            .iter()
+            .map(|member| peer(member).unwrap_or_default());
+        let peers = peers.collect();
+        (members, peers)
     }
 
     fn open(
@@ -255,6 +315,7 @@ impl RoomHandle {
                 }
                 RoomOutput::Event(event) => {
                     state.is_loaded |= matches!(event, RoomEvent::Loaded { .. });
+                    self.keep(&mut state.kept, &event);
                     self.tell(event);
                 }
                 RoomOutput::Unloaded => {
@@ -278,6 +339,25 @@ impl RoomHandle {
             mailbox.ready(self);
         }
         result
+    }
+
+    fn keep(&self, kept: &mut Kept, event: &RoomEvent) {
+        match event {
+            RoomEvent::Folded {
+                seq, bytes, took, ..
+            } => {
+                let clock = &self.server.clock;
+                kept.fold_failure = None;
+                kept.last_fold = Some(FoldStats {
+                    at_ms: clock.wall_ms(clock.now()),
+                    seq: *seq,
+                    bytes: count(*bytes),
+                    took_ms: millis(*took),
+                });
+            }
+            RoomEvent::FoldFailed { error, .. } => kept.fold_failure = Some(error.to_string()),
+            _ => {}
+        }
     }
 
     /// Told before anybody can find out by opening the document, so that the next room is told of after it.
@@ -432,31 +512,36 @@ fn call(
     number: RequestNumber,
     request: RegistryRequest,
 ) -> BoxFuture<'static, Answer> {
-    let registry = Arc::clone(&room.server.registry);
+    let server = Arc::clone(&room.server);
     let document = room.document.clone();
     async move {
+        let (registry, calls) = (&server.registry, &server.calls);
         let answer = match request {
             RegistryRequest::Create(new) => {
-                RegistryAnswer::Create(caught(registry.create(new)).await)
+                RegistryAnswer::Create(calls.create.time(caught(registry.create(new))).await)
             }
-            RegistryRequest::Meta => RegistryAnswer::Meta(caught(registry.meta(&document)).await),
+            RegistryRequest::Meta => {
+                RegistryAnswer::Meta(calls.meta.time(caught(registry.meta(&document))).await)
+            }
             RegistryRequest::Append {
                 epoch,
                 expect,
                 changes,
             } => {
                 let appended = registry.append(&document, epoch, expect, changes);
-                RegistryAnswer::Append(caught(appended).await)
+                RegistryAnswer::Append(calls.append.time(caught(appended)).await)
             }
             RegistryRequest::Tail { after, max_bytes } => {
                 let tail = registry.tail(&document, after, max_bytes);
-                RegistryAnswer::Tail(caught(tail).await)
+                RegistryAnswer::Tail(calls.tail.time(caught(tail)).await)
             }
             RegistryRequest::Snapshot => {
-                RegistryAnswer::Snapshot(caught(registry.snapshot(&document)).await)
+                let snapshot = caught(registry.snapshot(&document));
+                RegistryAnswer::Snapshot(calls.snapshot.time(snapshot).await)
             }
             RegistryRequest::Origins(origins) => {
-                RegistryAnswer::Origins(caught(registry.origins(&document, &origins)).await)
+                let origins = caught(registry.origins(&document, &origins));
+                RegistryAnswer::Origins(calls.origins.time(origins).await)
             }
             RegistryRequest::Compact {
                 epoch,
@@ -464,7 +549,7 @@ fn call(
                 keep_after,
             } => {
                 let compacted = registry.compact(&document, epoch, snapshot, keep_after);
-                RegistryAnswer::Compact(caught(compacted).await)
+                RegistryAnswer::Compact(calls.compact.time(caught(compacted)).await)
             }
             // The core and the server are built together.
             _ => RegistryAnswer::Meta(Err(RegistryError::Unavailable {

@@ -101,6 +101,12 @@ impl Checks {
         !self.line.is_empty() && self.running.is_none()
     }
 
+    /// How many wait for their check, or for its outcome.
+    pub(super) fn len(&self) -> usize {
+        let running = self.running.as_ref().map_or(0, |(_, items)| items.len());
+        self.line.len() + running
+    }
+
     pub(super) const fn take_attempt(&mut self) -> u32 {
         std::mem::replace(&mut self.attempt, 0)
     }

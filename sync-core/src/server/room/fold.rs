@@ -135,6 +135,19 @@ impl Folding {
         self.engine.as_ref()
     }
 
+    /// Bytes of the snapshot, if they are known.
+    pub(super) const fn snapshot_bytes(&self) -> Option<usize> {
+        match self.snapshot_bytes {
+            0 => None,
+            bytes => Some(bytes),
+        }
+    }
+
+    /// Bytes published since the snapshot, as far as this room knows.
+    pub(super) const fn log_bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether there is something under way that the room must not unload before.
     pub(super) const fn is_running(&self) -> bool {
         matches!(self.step, Step::Running(_))

@@ -11,6 +11,7 @@ use super::pieces::Pieces;
 use super::ring::{Encoded, Sending};
 use crate::history::Seq;
 use crate::ids::OriginId;
+use crate::time::Time;
 use crate::wire::Compression;
 
 /// A member never has a queue of changes: what it is sent follows from its position.
@@ -35,6 +36,11 @@ pub(super) struct Member {
     pub(super) settled: usize,
     /// Sequence of the member's last change committed since it opened.
     pub(super) last_commit: Seq,
+    /// When its open came, until that is answered.
+    pub(super) asked: Option<Time>,
+    /// Bytes of changes that it pushed, and of frames that it was handed; however often it opened.
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
     /// Whether it has been said that the session opened the document.
     pub(super) announced: bool,
     /// Whether the session knows that there may be something to poll.
@@ -119,6 +125,9 @@ impl Member {
             unsettled: VecDeque::new(),
             settled: 0,
             last_commit: Seq::ZERO,
+            asked: None,
+            bytes_in: 0,
+            bytes_out: 0,
             announced: false,
             awake: false,
         }

@@ -65,6 +65,7 @@ impl Room {
         member.state = MemberState::Stopped;
         let generation = member.generation;
         self.leave_slot(now, (session, generation));
+        self.counts.told(error.code);
         let error = ErrorMessage::new(error, Reference::Channel(self.channel));
         self.prompt(session, &Message::Error(error));
     }
@@ -75,6 +76,7 @@ impl Room {
         let Some(member) = self.members.get_mut(&session) else {
             return;
         };
+        let code = error.code;
         let was_opened = !matches!(member.state, MemberState::Opening(_));
         let request = member.open.request;
         member.state = MemberState::Ended;
@@ -89,6 +91,7 @@ impl Room {
         } else {
             Message::Error(ErrorMessage::new(error, Reference::Request(request)))
         };
+        self.counts.told(code);
         self.prompt(session, &message);
     }
 

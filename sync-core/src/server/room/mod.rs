@@ -21,6 +21,7 @@ mod reconcile;
 mod requests;
 mod ring;
 mod snapshot;
+mod stats;
 mod stream;
 
 #[cfg(test)]
@@ -28,6 +29,8 @@ mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use self::append::InFlight;
 use self::check::Checks;
@@ -43,9 +46,11 @@ use self::push::Item;
 use self::reconcile::Slot;
 use self::requests::{Purpose, absence};
 use self::ring::Ring;
+use self::stats::Counts;
 pub use self::stream::{Allowance, Occupied};
 use super::config::RoomConfig;
 use super::registry::RequestNumber;
+use super::stats::{MemberPhase, MemberStats, RoomCounters, RoomStats};
 use crate::history::Seq;
 use crate::ids::{Author, Channel, DocumentId, OriginId, SessionId, User};
 use crate::limits::push_charge;
@@ -92,6 +97,7 @@ pub struct Room {
     snapshot_waiters: Vec<(SessionId, u32)>,
     folding: Folding,
     offers: Offers,
+    counts: Counts,
     next_request: u64,
     outputs: VecDeque<RoomOutput>,
 }
@@ -166,6 +172,7 @@ impl Room {
             snapshot_waiters: Vec::new(),
             folding: Folding::new(),
             offers: Offers::default(),
+            counts: Counts::default(),
             next_request: 0,
             outputs: VecDeque::new(),
         }
@@ -223,8 +230,11 @@ impl Room {
     /// Takes changes from a session.
     pub fn handle_push(&mut self, now: Time, session: SessionId, push: crate::wire::Push) {
         let charge = push_charge(&push.changes);
-        if self.members.contains_key(&session) {
-            self.push(session, push);
+        if let Some(member) = self.members.get_mut(&session) {
+            let bytes = push.changes.iter().map(Bytes::len).sum();
+            stats::add(&mut member.bytes_in, bytes);
+            self.counts.pushed(bytes);
+            self.push(now, session, push);
         } else if charge > 0 {
             self.outputs.push_back(RoomOutput::Settled(session, charge));
         }

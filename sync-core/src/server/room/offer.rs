@@ -177,6 +177,7 @@ impl Room {
     /// Takes a fold that a session offers.
     pub fn handle_fold_offer(&mut self, now: Time, session: SessionId, offer: FoldOffer) {
         if let Err(error) = self.take_offer(now, session, offer) {
+            self.counts.told(error.code);
             let error = ErrorMessage::new(error, Reference::Channel(self.channel));
             self.prompt(session, &Message::Error(error));
         }

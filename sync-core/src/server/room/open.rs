@@ -78,6 +78,9 @@ impl Room {
             let member = Member::new(open, Opening::default(), generation);
             self.members.insert(session, member);
         }
+        if let Some(member) = self.members.get_mut(&session) {
+            member.asked = Some(now);
+        }
         self.start_open((session, generation));
     }
 
@@ -117,6 +120,7 @@ impl Room {
         };
         let request = member.open.request;
         member.state = MemberState::Ended;
+        self.counts.told(error.code);
         let error = crate::wire::ErrorMessage::new(error, crate::wire::Reference::Request(request));
         self.prompt(key.0, &Message::Error(error));
     }

@@ -142,6 +142,7 @@ impl Room {
             origins,
         };
         let is_first = !std::mem::replace(&mut member.announced, true);
+        let asked = member.asked.take();
         member.state = state;
         if !must_wait {
             member.writing = Writing::Open;
@@ -155,6 +156,9 @@ impl Room {
             });
         } else {
             self.leave_slot(now, key);
+        }
+        if let Some(asked) = asked {
+            self.counts.totals.opens.record(now.since(asked));
         }
         self.prompt(key.0, &Message::Opened(opened));
         if is_first {

@@ -32,6 +32,7 @@ impl Room {
         for item in batch.items {
             let Item {
                 member,
+                received,
                 kind,
                 charge,
             } = item;
@@ -53,6 +54,7 @@ impl Room {
                     };
                     if let Outcome::At(seq) = outcome {
                         self.on_committed(member, seq, charge);
+                        self.counts.totals.commits.record(now.since(received));
                         commits.push(Commit {
                             seq,
                             id: change.id,
@@ -80,6 +82,7 @@ impl Room {
                 ItemKind::Reconciled => self.leave_slot(now, member),
             }
         }
+        self.counts.committed(now, commits.len());
         self.announce(&commits);
         self.publish_own(now, commits);
         self.advance_checks();
@@ -204,6 +207,7 @@ impl Room {
             charge,
             repeat: None,
         });
+        self.counts.told(code);
         self.event(RoomEvent::Refused { change, user, code });
         self.stop_writing(now, key);
     }
@@ -211,6 +215,7 @@ impl Room {
     /// Tells a member why nothing more of it is taken until it opens again. Its outbox stays as it is.
     pub(super) fn close_writing(&mut self, now: Time, key: (SessionId, u32), error: PeerError) {
         let reference = Reference::Channel(self.channel);
+        let code = error.code;
         let Some(member) = self.live(key) else {
             return;
         };
@@ -221,6 +226,7 @@ impl Room {
             charge: 0,
             repeat: None,
         });
+        self.counts.told(code);
         self.stop_writing(now, key);
     }
 

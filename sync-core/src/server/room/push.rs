@@ -10,6 +10,7 @@ use crate::error::{ErrorCode, PeerError};
 use crate::ids::{ChangeId, SessionId};
 use crate::limits::{change_charge, push_charge};
 use crate::registry::NewChange;
+use crate::time::Time;
 use crate::wire::{AccessLevel, AuthorMessage, Message, Push};
 
 /// Changes below this size are copied out of the frame they came in, so that a kept one does not pin it all.
@@ -19,6 +20,8 @@ const COPY_BYTES_MAX: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Item {
     pub(super) member: (SessionId, u32),
+    /// When its push came.
+    pub(super) received: Time,
     pub(super) kind: ItemKind,
     pub(super) charge: usize,
 }
@@ -42,7 +45,7 @@ pub(super) enum ItemKind {
 
 impl Room {
     /// Takes a push of a member: checks it, and puts it into the line.
-    pub(super) fn push(&mut self, session: SessionId, push: Push) {
+    pub(super) fn push(&mut self, now: Time, session: SessionId, push: Push) {
         let Some(member) = self.members.get_mut(&session) else {
             return;
         };
@@ -72,7 +75,7 @@ impl Room {
             match self.check(session, id, &bytes, reconciling) {
                 Ok(is_doubtful) => {
                     left = left.saturating_sub(charge);
-                    self.enqueue(key, id, bytes, charge, is_doubtful, reconciling);
+                    self.enqueue(now, key, id, bytes, charge, is_doubtful, reconciling);
                 }
                 Err(error) => {
                     // What follows on the channel is ignored, this push's rest included.
@@ -83,6 +86,7 @@ impl Room {
                     };
                     self.line_up(Item {
                         member: key,
+                        received: now,
                         kind,
                         charge: left,
                     });
@@ -96,6 +100,7 @@ impl Room {
         if reconciling {
             self.line_up(Item {
                 member: key,
+                received: now,
                 kind: ItemKind::Reconciled,
                 charge: 0,
             });
@@ -170,6 +175,7 @@ impl Room {
 
     fn enqueue(
         &mut self,
+        now: Time,
         key: (SessionId, u32),
         id: ChangeId,
         bytes: Bytes,
@@ -187,6 +193,7 @@ impl Room {
         };
         self.line_up(Item {
             member: key,
+            received: now,
             kind: ItemKind::Change {
                 change: NewChange::new(id, user, bytes),
                 is_doubtful,

@@ -180,6 +180,11 @@ impl Ring {
         }
     }
 
+    /// Bytes of the frames kept.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn clear(&mut self) {
         self.bytes = 0;
         self.frames.clear();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::member::{Member, MemberState};
 use super::ring::{Encoded, Ring};
-use super::{MemberOutput, Purpose, Room, absence};
+use super::{MemberOutput, Purpose, Room, absence, stats};
 use crate::history::Seq;
 use crate::ids::{Author, Channel, SessionId};
 use crate::limits::FRAGMENT_BYTES;
@@ -80,6 +80,10 @@ impl Room {
                 Some(MemberOutput::Left)
             }
             Ok(output) => {
+                if let MemberOutput::Frame(frame) = &output {
+                    stats::add(&mut member.bytes_out, frame.len());
+                    self.counts.handed_out(frame.len());
+                }
                 self.drop_unused_snapshot();
                 Some(output)
             }

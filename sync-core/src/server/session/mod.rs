@@ -382,6 +382,9 @@ impl ServerSession {
     }
 
     fn send_error(&mut self, error: PeerError, reference: Reference) {
+        if reference != Reference::Session {
+            self.event(SessionEvent::ErrorSent(error.code));
+        }
         self.send(&Message::Error(ErrorMessage::new(error, reference)));
     }
 

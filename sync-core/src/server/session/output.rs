@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::error::PeerError;
+use crate::error::{ErrorCode, PeerError};
 use crate::ids::{Channel, DocumentId, Hidden, OriginId, RequestId, User};
 use crate::server::room::OpenRequest;
 use crate::wire::{ErrorMessage, FoldOffer, Push};
@@ -106,6 +106,8 @@ pub enum SessionEvent {
     ProtocolError(PeerError),
     /// The client said that this side broke it; the session ends.
     PeerReported(ErrorMessage),
+    /// The client was told an error that does not end the session.
+    ErrorSent(ErrorCode),
     /// A message that this version does not know or take was ignored or refused.
     Ignored {
         /// Its name.

@@ -55,6 +55,7 @@ impl RoomHandle {
         if let Some(what) = checks.relayed {
             let document = self.document.clone();
             tracing::error!(%document, what, "the document cannot be loaded, and is relayed");
+            state.kept.relayed = Some((epoch, what.clone()));
             self.server
                 .events
                 .send(ServerEvent::DocumentRelayed { document, what });
