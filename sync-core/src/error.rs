@@ -135,6 +135,8 @@ error_table! {
     Unauthenticated = 114, false, RefreshAuth;
     /// More unacknowledged bytes than the push window allows. The session is closed.
     WindowExceeded = 115, false, Stop;
+    /// The server has no room for another connection from this address.
+    TooManyFromAddress = 116, true, Retry;
 
     /// The document id is empty or too long.
     InvalidDocumentId = 200, false, Stop;
@@ -178,7 +180,7 @@ error_table! {
     StorageUnavailable = 404, true, Retry;
     /// Too many changes in too short a time.
     RateLimited = 405, true, Retry;
-    /// The user's or document's quota is used up.
+    /// What the user may cost is used up.
     QuotaExceeded = 406, true, Retry;
     /// Whether the user may cannot be told now. Never a no.
     AuthorizationUnavailable = 407, true, Retry;
@@ -186,6 +188,8 @@ error_table! {
     Unsupported = 408, false, Stop;
     /// The change could not be checked now. Never a no.
     CheckUnavailable = 409, true, Retry;
+    /// The document would be over the size limit. Nobody's change is taken until that changes.
+    DocumentFull = 410, true, Retry;
 }
 
 impl ErrorCode {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::rate::Rate;
+
 /// Bytes of a message above which it is cut into fragments. Also the most that a merged `Changes` frame holds.
 pub const FRAGMENT_BYTES: usize = 64 * 1024;
 
@@ -28,47 +30,177 @@ pub fn push_charge(changes: &[Bytes]) -> usize {
     changes.iter().map(|change| change_charge(change)).sum()
 }
 
-/// Limits of a session. A server's are told to its clients in `Welcome`; a client accepts whatever the server
-/// does, because frames are shared.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Limits {
-    /// Bytes of one message, put together and inflated. Default 64 MiB.
-    pub message_bytes_max: usize,
-    /// Bytes of one change. Default 1 MiB. A reconciling change (design 2.3) may fill a message.
-    pub change_bytes_max: usize,
-    /// Unacknowledged changes on one session, in bytes of [`change_charge`]. Default 1 MiB; one larger change may always travel alone.
-    pub push_window_bytes: usize,
-    /// Bytes of the log in memory for one session that is behind, beyond what several of a document's sessions share and the
-    /// first 16 KiB for each document. Default 1 MiB; what is read at once, and one larger change, may always be there alone.
-    pub catch_up_bytes_max: usize,
-    /// Documents open on one session. Default 1,000.
-    pub documents_per_session_max: usize,
-    /// Connections at once. Default 100,000.
-    pub connections_max: usize,
-    /// Fragmented messages being put together at once on one session. Default 4.
-    pub fragmented_messages_max: usize,
-    /// Time from connection to `Hello` or `Welcome`. Default 10 s.
-    pub handshake_timeout: Duration,
-    /// How often a client pings. Default 15 s.
-    pub ping_interval: Duration,
-    /// Silence after which the other side is gone. Default 35 s.
-    pub idle_timeout: Duration,
+/// The value of one of the [`Limits`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitValue {
+    /// A number of things or of bytes.
+    Number(usize),
+    /// A time.
+    Time(Duration),
+    /// So much each second, and so much at once.
+    Rate(Rate),
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            message_bytes_max: 64 * 1024 * 1024,
-            change_bytes_max: 1024 * 1024,
-            push_window_bytes: 1024 * 1024,
-            catch_up_bytes_max: 1024 * 1024,
-            documents_per_session_max: 1_000,
-            connections_max: 100_000,
-            fragmented_messages_max: 4,
-            handshake_timeout: Duration::from_secs(10),
-            ping_interval: Duration::from_secs(15),
-            idle_timeout: Duration::from_secs(35),
+/// Why a limit was not set. Nothing has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LimitError {
+    /// There is none of that name.
+    #[error("there is no such limit")]
+    Unknown,
+    /// It is of another kind.
+    #[error("the limit is {0}")]
+    Kind(&'static str),
+}
+
+impl LimitValue {
+    const fn kind(self) -> &'static str {
+        match self {
+            Self::Number(_) => "a number",
+            Self::Time(_) => "a time",
+            Self::Rate(_) => "a rate",
         }
+    }
+}
+
+macro_rules! limit_values {
+    ($($variant:ident($type:ty);)+) => {
+        $(
+            impl From<$type> for LimitValue {
+                fn from(value: $type) -> Self {
+                    Self::$variant(value)
+                }
+            }
+
+            impl TryFrom<LimitValue> for $type {
+                type Error = ();
+
+                fn try_from(value: LimitValue) -> Result<Self, ()> {
+                    match value {
+                        LimitValue::$variant(value) => Ok(value),
+                        _ => Err(()),
+                    }
+                }
+            }
+        )+
+    };
+}
+
+limit_values! {
+    Number(usize);
+    Time(Duration);
+    Rate(Rate);
+}
+
+/// The struct, its defaults, and its fields by name, so that a new one is in the configuration of programs at once.
+macro_rules! limits {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr;)+) => {
+        /// Limits of a session. A server's are told to its clients in `Welcome`; a client accepts whatever the server
+        /// does, because frames are shared.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Limits {
+            $($(#[$doc])* pub $name: $type,)+
+        }
+
+        impl Default for Limits {
+            fn default() -> Self {
+                Self { $($name: $default,)+ }
+            }
+        }
+
+        impl Limits {
+            /// The names of all fields.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name),)+];
+
+            /// A field by its name.
+            #[must_use]
+            pub fn get(&self, name: &str) -> Option<LimitValue> {
+                match name {
+                    $(stringify!($name) => Some(self.$name.into()),)+
+                    _ => None,
+                }
+            }
+
+            /// Sets a field by its name.
+            ///
+            /// # Errors
+            /// [`LimitError`].
+            pub fn set(&mut self, name: &str, value: LimitValue) -> Result<(), LimitError> {
+                match name {
+                    $(stringify!($name) => {
+                        let kind = LimitValue::from(self.$name).kind();
+                        self.$name = value.try_into().map_err(|()| LimitError::Kind(kind))?;
+                    })+
+                    _ => return Err(LimitError::Unknown),
+                }
+                Ok(())
+            }
+        }
+    };
+}
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+limits! {
+    /// Bytes of one message, put together and inflated. Default 64 MiB.
+    message_bytes_max: usize = 64 * MIB;
+    /// Bytes of one change. Default 1 MiB. A reconciling change (design 2.3) may fill a message.
+    change_bytes_max: usize = MIB;
+    /// Unacknowledged changes on one session, in bytes of [`change_charge`]. Default 1 MiB; one larger change may always travel alone.
+    push_window_bytes: usize = MIB;
+    /// Changes from one session. Default 10,000 each second, 100,000 at once. Faster ones wait, and so do their
+    /// acknowledgements; a client that does not care is told [`RateLimited`](crate::error::ErrorCode::RateLimited).
+    push_changes: Rate = Rate::new(10_000, 100_000);
+    /// The same in bytes of [`change_charge`]. Default 8 MiB each second, 64 MiB at once.
+    push_bytes: Rate = Rate::new(8 * 1024 * 1024, 64 * 1024 * 1024);
+    /// Bytes of the log in memory for one session that is behind, beyond what several of a document's sessions share and the
+    /// first 16 KiB for each document. Default 1 MiB; what is read at once, and one larger change, may always be there alone.
+    catch_up_bytes_max: usize = MIB;
+    /// Documents open on one session. Default 1,000.
+    documents_per_session_max: usize = 1_000;
+    /// Connections at once. Default 100,000.
+    connections_max: usize = 100_000;
+    /// Connections at once from one address: an IPv4 address, or a /64 network of IPv6. Default 10,000. Loopback
+    /// addresses and transports without addresses are not counted; behind a proxy everybody has the proxy's.
+    connections_per_address_max: usize = 10_000;
+    /// Fragmented messages being put together at once on one session. Default 4.
+    fragmented_messages_max: usize = 4;
+    /// Time from connection to `Hello` or `Welcome`. Default 10 s.
+    handshake_timeout: Duration = Duration::from_secs(10);
+    /// How often a client pings. Default 15 s.
+    ping_interval: Duration = Duration::from_secs(15);
+    /// Silence after which the other side is gone. Default 35 s.
+    idle_timeout: Duration = Duration::from_secs(35);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_can_be_set_by_its_name_and_to_its_own_kind_only() {
+        let kinds = [
+            LimitValue::Number(7),
+            LimitValue::Time(Duration::from_secs(7)),
+            LimitValue::Rate(Rate::new(7, 7)),
+        ];
+        let mut limits = Limits::default();
+        for name in Limits::NAMES {
+            let kind = limits.get(name).map(LimitValue::kind);
+            let mut n_set = 0;
+            for value in kinds {
+                match limits.set(name, value) {
+                    Ok(()) => {
+                        assert_eq!(limits.get(name), Some(value));
+                        n_set += 1;
+                    }
+                    Err(error) => assert_eq!(Some(error), kind.map(LimitError::Kind)),
+                }
+            }
+            assert_eq!(n_set, 1, "{name}");
+        }
+        assert_eq!(limits.set("no_such", kinds[0]), Err(LimitError::Unknown));
+        assert_eq!(limits.get("no_such"), None);
     }
 }

@@ -85,8 +85,15 @@ impl TokenBucket {
     /// the bucket is full.
     #[must_use]
     pub fn wait(&self, now: Time, n: u64) -> Duration {
-        let may_miss = u128::from(self.rate.burst.saturating_sub(n)).saturating_mul(PARTS);
-        let excess = self.missing(now).saturating_sub(may_miss);
+        self.time_to(now, n.min(self.rate.burst))
+    }
+
+    /// How long until `n` can have been taken, piece by piece; [`Duration::MAX`] if never.
+    #[must_use]
+    pub fn time_to(&self, now: Time, n: u64) -> Duration {
+        let parts = |tokens: u64| u128::from(tokens).saturating_mul(PARTS);
+        let missing = self.missing(now).saturating_add(parts(n));
+        let excess = missing.saturating_sub(parts(self.rate.burst));
         if excess == 0 {
             return Duration::ZERO;
         }
@@ -95,6 +102,12 @@ impl TokenBucket {
         }
         let micros = excess.div_ceil(u128::from(self.rate.per_second));
         u64::try_from(micros).map_or(Duration::MAX, Duration::from_micros)
+    }
+
+    /// When `n` is there, if nothing is taken until then.
+    #[must_use]
+    pub fn ready_at(&self, n: u64) -> Time {
+        self.at + self.wait(self.at, n)
     }
 
     /// Whether it is as good as new.
@@ -132,6 +145,7 @@ mod tests {
         }
         assert_eq!(bucket.try_take(ms(0), 1), wait(100));
         assert_eq!(bucket.try_take(ms(99), 1), wait(1));
+        assert_eq!(bucket.ready_at(1), ms(100));
         assert_eq!(bucket.try_take(ms(100), 1), Ok(()));
         assert_eq!(bucket.try_take(ms(100), 1), wait(100));
     }
@@ -152,7 +166,8 @@ mod tests {
         bucket.take(ms(0), 1);
         assert_eq!(bucket.try_take(ms(0), 30), wait(100));
         assert_eq!(bucket.try_take(ms(100), 30), Ok(()));
-        // 27 owed, and one more.
+        // 27 owed, and one more; or four, of which three fit.
+        assert_eq!(bucket.time_to(ms(100), 4), Duration::from_millis(3_100));
         assert_eq!(bucket.try_take(ms(100), 1), wait(2_800));
         assert_eq!(bucket.try_take(ms(2_900), 1), Ok(()));
     }

@@ -96,7 +96,7 @@ impl<T: Transport> Connection<T> {
         peer: PeerInfo,
         known: Option<Identity>,
     ) -> Self {
-        let (mailbox, refusal) = server.admit();
+        let (mailbox, refusal) = server.admit(&peer);
         let now = server.clock.now();
         let (user, valid_for) = known.map(|known| (known.user, known.valid_for)).unzip();
         let mut session = ServerSession::new(now, server.session_config(user), mailbox.session());
@@ -162,7 +162,7 @@ impl<T: Transport> Connection<T> {
                 reason,
             }
         });
-        self.server.dismiss(session, client);
+        self.server.dismiss(session, &self.peer, client);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -301,6 +301,11 @@ impl<T: Transport> Connection<T> {
                 SessionOutput::Push(push) => {
                     if let Some(room) = self.rooms.get(&push.channel) {
                         room.push(self.session.id(), push);
+                    }
+                }
+                SessionOutput::StopPush { channel, error } => {
+                    if let Some(room) = self.rooms.get(&channel) {
+                        room.stop_push(self.session.id(), error);
                     }
                 }
                 SessionOutput::FoldOffer(offer) => {

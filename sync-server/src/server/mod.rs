@@ -1,5 +1,6 @@
 //! The server: its settings, its sessions, its rooms, and how it ends.
 
+mod admission;
 mod builder;
 mod clock;
 mod committed;
@@ -28,6 +29,7 @@ use sync_core::server::{RoomConfig, SessionConfig};
 use sync_core::transport::{PeerInfo, Transport};
 use tokio::sync::{Notify, Semaphore, watch};
 
+use self::admission::Addresses;
 pub use self::builder::{BuildError, ServerBuilder};
 use self::clock::Clock;
 use self::connection::Connection;
@@ -115,6 +117,8 @@ struct Sessions {
     live: HashMap<SessionId, Arc<Mailbox>>,
     /// The session of each client process, and which of its connections that is; a newer one ends it.
     by_client: HashMap<(OriginId, User), (u64, SessionId)>,
+    /// Where those that are live come from.
+    addresses: Addresses,
     /// How many sessions each user has.
     users: HashMap<User, u64>,
     /// Connections so far.
@@ -174,18 +178,14 @@ impl Shared {
     }
 
     /// Makes a session; with the reason why it is to end at once, if it is.
-    fn admit(&self) -> (Arc<Mailbox>, Option<PeerError>) {
+    fn admit(&self, peer: &PeerInfo) -> (Arc<Mailbox>, Option<PeerError>) {
         let mut sessions = lock(&self.sessions);
-        let max = self.room_config.limits.connections_max;
         let refusal = if *self.phase.borrow() > Phase::Serving {
             Some(shutting_down())
-        } else if sessions.live.len() >= max {
-            Some(PeerError::new(
-                ErrorCode::TooManyConnections,
-                format!("{max} connections are open, which is the limit"),
-            ))
         } else {
-            None
+            let n = sessions.live.len();
+            let limits = &self.room_config.limits;
+            sessions.addresses.enter(peer, n, limits).err()
         };
         let mut rng = lock(&self.rng);
         let id = loop {
@@ -220,9 +220,10 @@ impl Shared {
         }
     }
 
-    fn dismiss(&self, session: SessionId, client: Option<(OriginId, User)>) {
+    fn dismiss(&self, session: SessionId, peer: &PeerInfo, client: Option<(OriginId, User)>) {
         let mut sessions = lock(&self.sessions);
         if let Some(mailbox) = sessions.live.remove(&session) {
+            sessions.addresses.leave(peer);
             let (bytes_in, bytes_out) = mailbox.traffic.bytes();
             sessions.ended_bytes.0 += bytes_in;
             sessions.ended_bytes.1 += bytes_out;

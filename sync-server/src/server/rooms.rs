@@ -241,6 +241,10 @@ impl RoomHandle {
         self.turn(|state, now| state.room.handle_push(now, session, push));
     }
 
+    pub(super) fn stop_push(self: &Arc<Self>, session: SessionId, error: PeerError) {
+        self.turn(|state, now| state.room.handle_stop_push(now, session, error));
+    }
+
     pub(super) fn fold_offer(self: &Arc<Self>, session: SessionId, offer: FoldOffer) {
         self.turn(|state, now| state.room.handle_fold_offer(now, session, offer));
     }

@@ -145,6 +145,14 @@ impl<E: Engine + Validator> World<E> {
                         self.perform_room(&document);
                     }
                 }
+                SessionOutput::StopPush { channel, error } => {
+                    if let Some(document) = self.channels.get(&channel).cloned()
+                        && let Some(room) = self.rooms.get_mut(&document)
+                    {
+                        room.handle_stop_push(self.now, session, error);
+                        self.perform_room(&document);
+                    }
+                }
                 SessionOutput::FoldOffer(offer) => {
                     if let Some(document) = self.channels.get(&offer.channel).cloned()
                         && let Some(room) = self.rooms.get_mut(&document)

@@ -51,6 +51,7 @@ pub use self::stream::{Allowance, Occupied};
 use super::config::RoomConfig;
 use super::registry::RequestNumber;
 use super::stats::{MemberPhase, MemberStats, RoomCounters, RoomStats};
+use crate::error::PeerError;
 use crate::history::Seq;
 use crate::ids::{Author, Channel, DocumentId, OriginId, SessionId, User};
 use crate::limits::push_charge;
@@ -238,6 +239,13 @@ impl Room {
         } else if charge > 0 {
             self.outputs.push_back(RoomOutput::Settled(session, charge));
         }
+        self.turn(now);
+    }
+
+    /// Takes nothing more from a session until it opens the document again. It is told why once everything that it sent
+    /// before has been answered; its outbox stays as it is.
+    pub fn handle_stop_push(&mut self, now: Time, session: SessionId, error: PeerError) {
+        self.stop_push(now, session, error);
         self.turn(now);
     }
 

@@ -107,6 +107,24 @@ impl Room {
         }
     }
 
+    /// Takes nothing more of a member until it opens again, and tells it why, after what came before.
+    pub(super) fn stop_push(&mut self, now: Time, session: SessionId, error: PeerError) {
+        let Some(member) = self.members.get_mut(&session) else {
+            return;
+        };
+        if member.writing == Writing::Closed {
+            return;
+        }
+        member.writing = Writing::Closed;
+        let member = (session, member.generation);
+        self.line_up(Item {
+            member,
+            kind: ItemKind::Error(error),
+            charge: 0,
+            received: now,
+        });
+    }
+
     fn tell_author(&mut self, session: SessionId, push: &Push, author: crate::ids::Author) {
         if let Some(member) = self.members.get_mut(&session) {
             member.origins.insert(push.origin, None);

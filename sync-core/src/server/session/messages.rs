@@ -1,19 +1,20 @@
 //! What each message of a live session does (`docs/protocol.md` section 7).
 
-use super::{ServerSession, SessionEvent, SessionOutput};
+use super::{Paced, ServerSession, SessionEvent, SessionOutput};
 use crate::error::{ErrorCode, PeerError};
 use crate::ids::Channel;
 use crate::limits::push_charge;
+use crate::time::Time;
 use crate::wire::{Closed, Message, Open, Ping, Push, Reference};
 
 /// Origins that one `Open` may name. Registries remember at most 100 of one user beside those in the log.
 const OPEN_ORIGINS_MAX: usize = 10_000;
 
 impl ServerSession {
-    pub(super) fn on_live(&mut self, message: Message) {
+    pub(super) fn on_live(&mut self, now: Time, message: Message) {
         match message {
             Message::Open(open) => self.on_open(open),
-            Message::Push(push) => self.on_push(push),
+            Message::Push(push) => self.on_push(now, push),
             Message::Close(close) => self.on_close(close.channel),
             Message::Ping(Ping { nonce }) => {
                 self.outputs.push_back(SessionOutput::Heads { nonce });
@@ -90,7 +91,7 @@ impl ServerSession {
         self.opens.insert(open.request, open);
     }
 
-    fn on_push(&mut self, push: Push) {
+    fn on_push(&mut self, now: Time, push: Push) {
         if !self.channels.contains_key(&push.channel) {
             return self.not_open(push.channel);
         }
@@ -110,7 +111,37 @@ impl ServerSession {
                 ),
             ));
         }
-        self.outputs.push_back(SessionOutput::Push(push));
+        let (channel, charge) = (push.channel, push_charge(&push.changes));
+        let paced = self.pace.push(now, push);
+        if paced == Paced::Ignored {
+            self.handle_settled(charge);
+        }
+        self.carry_on(channel, paced);
+    }
+
+    /// Hands over the pushes whose turn it is.
+    pub(super) fn release_pushes(&mut self, now: Time) {
+        while let Some((channel, paced)) = self.pace.next(now) {
+            self.carry_on(channel, paced);
+        }
+    }
+
+    /// Forgets what a channel has sent and no room has been handed.
+    pub(super) fn forget_pushes(&mut self, channel: Channel) {
+        let charge = self.pace.forget(channel);
+        self.handle_settled(charge);
+    }
+
+    fn carry_on(&mut self, channel: Channel, paced: Paced) {
+        match paced {
+            Paced::Go(push) => self.outputs.push_back(SessionOutput::Push(push)),
+            Paced::Waits | Paced::Ignored => {}
+            Paced::Refused(error, charge) => {
+                self.handle_settled(charge);
+                self.outputs
+                    .push_back(SessionOutput::StopPush { channel, error });
+            }
+        }
     }
 
     fn on_close(&mut self, channel: Channel) {
@@ -121,6 +152,7 @@ impl ServerSession {
         // One that was to open it again came before the close.
         self.opens.retain(|_, open| open.document != document);
         self.reassembler.close_channel(channel);
+        self.forget_pushes(channel);
         self.outputs.push_back(SessionOutput::Leave(channel));
         self.send(&Message::Closed(Closed {
             channel,

@@ -6,6 +6,7 @@ mod credentials;
 mod handshake;
 mod messages;
 mod output;
+mod pace;
 
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use self::credentials::Validity;
 use self::handshake::Greeting;
 use self::messages::name_of;
 pub use self::output::{AuthenticateRequest, JoinRequest, SessionEvent, SessionOutput};
+use self::pace::{Pace, Paced};
 use crate::error::{ErrorCode, PeerError};
 use crate::history::Seq;
 use crate::ids::{Channel, DocumentId, OriginId, RequestId, SessionId, User};
@@ -62,6 +64,8 @@ pub struct ServerSession {
     documents: BTreeMap<DocumentId, Channel>,
     /// Charge of changes taken and not yet settled.
     unsettled: usize,
+    /// Those of them that no room has been handed yet.
+    pace: Pace,
     next_fragmented: u32,
     outputs: VecDeque<SessionOutput>,
 }
@@ -91,6 +95,7 @@ impl ServerSession {
                 deadline: now + config.limits.handshake_timeout,
             },
             reassembler: Reassembler::new(&config.limits),
+            pace: Pace::new(&config.limits),
             config,
             id,
             heard: now,
@@ -218,6 +223,8 @@ impl ServerSession {
     pub fn handle_joined(&mut self, _now: Time, document: DocumentId, channel: Channel) {
         if let Some(earlier) = self.documents.insert(document.clone(), channel) {
             self.channels.remove(&earlier);
+            // What waits was sent before the open, which tells the client what to send again.
+            self.forget_pushes(earlier);
         }
         self.channels.insert(channel, document);
     }
@@ -228,11 +235,19 @@ impl ServerSession {
             self.documents.remove(&document);
         }
         self.reassembler.close_channel(channel);
+        self.forget_pushes(channel);
     }
 
     /// Says that changes of this charge ([`push_charge`](crate::limits::push_charge)) have been answered.
     pub const fn handle_settled(&mut self, charge: usize) {
         self.unsettled = self.unsettled.saturating_sub(charge);
+    }
+
+    /// Has changes wait until then: what the client's user has cost is more than it may. If that is long, the client is
+    /// told to try again later.
+    pub fn handle_hold(&mut self, now: Time, until: Time) {
+        self.pace.hold(until);
+        self.release_pushes(now);
     }
 
     /// Gives the heads asked for by [`SessionOutput::Heads`].
@@ -261,6 +276,7 @@ impl ServerSession {
         }
         if matches!(self.phase, Phase::Live(_)) {
             self.check_validity(now);
+            self.release_pushes(now);
             if now < self.heard + self.config.limits.idle_timeout {
                 return;
             }
@@ -301,7 +317,8 @@ impl ServerSession {
             Phase::Live(_) => {
                 let idle = self.heard + self.config.limits.idle_timeout;
                 let validity = self.validity.map(Validity::deadline);
-                Some(validity.map_or(idle, |deadline| deadline.min(idle)))
+                let others = [validity, self.pace.next_at()];
+                Some(others.into_iter().flatten().fold(idle, Time::min))
             }
             Phase::Closed => None,
         }
@@ -335,7 +352,7 @@ impl ServerSession {
     fn on_message(&mut self, now: Time, message: Message) {
         match (&self.phase, message) {
             (Phase::Greeting { .. }, Message::Hello(hello)) => self.on_hello(now, hello),
-            (Phase::Live(_), message) => self.on_live(message),
+            (Phase::Live(_), message) => self.on_live(now, message),
             (_, message) => self.unexpected(name_of(&message)),
         }
     }

@@ -29,6 +29,14 @@ pub enum SessionOutput {
     Join(JoinRequest),
     /// Hand the changes to the channel's room.
     Push(Push),
+    /// Tell the channel's room, with [`Room::handle_stop_push`](crate::server::Room::handle_stop_push), that nothing more is taken from the session
+    /// until it opens the document again.
+    StopPush {
+        /// The channel.
+        channel: Channel,
+        /// Why; nothing that takes changes out of an outbox.
+        error: PeerError,
+    },
     /// Hand the fold to the channel's room.
     FoldOffer(FoldOffer),
     /// Take the session out of the channel's room.
