@@ -17,6 +17,13 @@ use crate::driver::drive;
 use crate::error::StartError;
 use crate::shared::Shared;
 use crate::store::ClientStore;
+use crate::transport::AddressError;
+#[cfg(feature = "tcp")]
+use crate::transport::TcpDialer;
+#[cfg(all(feature = "unix", unix))]
+use crate::transport::UnixDialer;
+#[cfg(feature = "websocket")]
+use crate::transport::WebSocketDialer;
 
 /// How a client is made; from [`Client::builder`] or [`Client::with_dialer`].
 #[must_use]
@@ -185,22 +192,36 @@ pub(crate) fn random() -> Result<u128, StartError> {
     Ok(u128::from_be_bytes(bytes))
 }
 
-#[cfg(feature = "websocket")]
+/// The dialer for an address, by its scheme.
 fn dialer_for(address: String) -> Result<Arc<dyn Dialer>, StartError> {
-    match crate::transport::WebSocketDialer::new(&address) {
-        Ok(dialer) => Ok(Arc::new(dialer)),
-        Err(error) => Err(StartError::Address {
+    let scheme = address.split_once("://").map(|(scheme, _)| scheme);
+    let dialer: Result<Arc<dyn Dialer>, AddressError> = match scheme {
+        #[cfg(feature = "websocket")]
+        Some("ws" | "wss") => {
+            WebSocketDialer::new(&address).map(|dialer| -> Arc<dyn Dialer> { Arc::new(dialer) })
+        }
+        #[cfg(not(feature = "websocket"))]
+        Some("ws" | "wss") => Err(AddressError::off("ws", "websocket")),
+        #[cfg(feature = "tcp")]
+        Some("tcp") => {
+            TcpDialer::new(&address).map(|dialer| -> Arc<dyn Dialer> { Arc::new(dialer) })
+        }
+        #[cfg(not(feature = "tcp"))]
+        Some("tcp") => Err(AddressError::off("tcp", "tcp")),
+        #[cfg(all(feature = "unix", unix))]
+        Some("unix") => {
+            UnixDialer::new(&address).map(|dialer| -> Arc<dyn Dialer> { Arc::new(dialer) })
+        }
+        #[cfg(all(not(feature = "unix"), unix))]
+        Some("unix") => Err(AddressError::off("unix", "unix")),
+        _ => Err(AddressError::other_scheme(&address, "ws")),
+    };
+    dialer.map_err(|error| match error {
+        AddressError::FeatureOff { feature, .. } => StartError::FeatureOff { address, feature },
+        error => StartError::Address {
             reason: error.to_string(),
             address,
-        }),
-    }
-}
-
-#[cfg(not(feature = "websocket"))]
-fn dialer_for(address: String) -> Result<Arc<dyn Dialer>, StartError> {
-    Err(StartError::Address {
-        address,
-        reason: "this build has no `websocket` feature".to_owned(),
+        },
     })
 }
 

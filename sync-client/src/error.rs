@@ -19,6 +19,14 @@ pub enum StartError {
         /// What is wrong with it.
         reason: String,
     },
+    /// This build cannot dial such an address.
+    #[error("{address:?} needs the feature `{feature}` of sync-client")]
+    FeatureOff {
+        /// The address given.
+        address: String,
+        /// The feature that it needs.
+        feature: &'static str,
+    },
     /// The store is another account's, or cannot be used.
     #[error("the store cannot be used")]
     Store(#[from] StoreError),

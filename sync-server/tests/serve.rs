@@ -59,6 +59,33 @@ async fn what_was_saved_before_a_sigterm_is_served_after_a_restart() {
 }
 
 #[tokio::test]
+async fn it_listens_without_http_where_it_is_told() {
+    let directory = Directory::new();
+    let socket = directory.path().join("sync.sock");
+    let mut options = open_to_all(&directory).to_vec();
+    let socket_text = socket.to_str().unwrap();
+    options
+        .extend(["--listen-tcp", "127.0.0.1:0", "--listen-unix", socket_text].map(str::to_owned));
+    let mut serving = within("it listens", Serving::start(&options)).await;
+    let mut last = text(&client(&serving), "notes").await;
+    for (n, scheme) in ["tcp://", "unix://"].into_iter().enumerate() {
+        let url = within("it listens", serving.next_url()).await;
+        assert!(url.starts_with(scheme), "{url}");
+        let client = Client::builder(url).start().unwrap();
+        push(&last, "a");
+        within("saved", last.saved()).await.unwrap();
+        last = text(&client, "notes").await;
+        until(&last, "the text arrives", |last, _| {
+            content(last).len() == n + 1
+        })
+        .await;
+    }
+    serving.signal("INT");
+    assert_eq!(within("it ends", serving.ended()).await.code(), Some(0));
+    assert!(!socket.exists(), "the socket is left behind");
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_it_before_clients_have_left() {
     let directory = Directory::new();
     let mut options = open_to_all(&directory).to_vec();
@@ -206,6 +233,8 @@ fn a_file_that_makes_no_sense_is_refused_by_the_name_of_what_is_wrong() {
             "connections-max",
         ),
         ("data = \"d\"\nanonymous = true\nlog = \"a=b=c\"", "`a=b=c`"),
+        ("listen-tcp = \"localhost\"", "listen-tcp"),
+        ("unix-mode = 999", "unix-mode"),
     ] {
         let (output, error) = check(file);
         assert_eq!(output.status.code(), Some(2), "{file}: {error}");

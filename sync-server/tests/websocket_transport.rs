@@ -155,13 +155,22 @@ async fn http_that_asks_for_no_websocket_is_told_what_this_port_is() {
 /// Scenario 27.
 #[tokio::test]
 async fn a_peer_that_speaks_anything_else_is_cut_off_and_named() {
-    for garbage in [
-        b"\x00\x01\x02\x03".as_slice(),
-        b"SSH-2.0-OpenSSH\r\n",
-        b"\x16\x03\x01\x02\x00\x01",
-    ] {
+    for garbage in [b"\x00\x01\x02\x03".as_slice(), b"SSH-2.0-OpenSSH\r\n"] {
         let (answer, error) = answer_to(garbage).await;
         assert_eq!(answer, "");
+        assert!(
+            matches!(error, TransportError::WrongProtocol(_)),
+            "{error:?}"
+        );
+    }
+}
+
+/// Scenario 27: who takes what is none of its own for final, and does not come again.
+#[tokio::test]
+async fn a_peer_that_speaks_tls_or_frames_without_websockets_is_told() {
+    for opening in [b"\x16\x03\x01\x02\x00\x01".as_slice(), b"\x89sync\r\n\x1a"] {
+        let (answer, error) = answer_to(opening).await;
+        assert!(answer.starts_with("HTTP/1.1 426 "), "{answer:?}");
         assert!(
             matches!(error, TransportError::WrongProtocol(_)),
             "{error:?}"

@@ -1,5 +1,14 @@
 //! Ways to reach a server: dialers, and the traits for another one.
 
+mod address;
+#[cfg(any(feature = "websocket", feature = "tcp", all(feature = "unix", unix)))]
+mod connect;
+#[cfg(any(feature = "tcp", all(feature = "unix", unix)))]
+mod stream;
+#[cfg(feature = "tcp")]
+mod tcp;
+#[cfg(all(feature = "unix", unix))]
+mod unix;
 #[cfg(feature = "websocket")]
 mod websocket;
 
@@ -7,5 +16,10 @@ pub use sync_core::transport::{
     DialError, Dialer, FramedTransport, Transport, TransportError, memory,
 };
 
+pub use self::address::AddressError;
+#[cfg(feature = "tcp")]
+pub use self::tcp::TcpDialer;
+#[cfg(all(feature = "unix", unix))]
+pub use self::unix::UnixDialer;
 #[cfg(feature = "websocket")]
-pub use self::websocket::{AddressError, WebSocketDialer};
+pub use self::websocket::WebSocketDialer;

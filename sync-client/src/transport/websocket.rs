@@ -3,12 +3,16 @@
 use async_trait::async_trait;
 use sync_core::transport::websocket::{WebSocketTransport, config};
 use sync_core::transport::{DialError, Dialer, Transport};
-use tokio::net::TcpStream;
 use tokio_tungstenite::client_async_with_config;
+use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::http::uri::InvalidUri;
 use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
-use tokio_tungstenite::tungstenite::{self, Error};
+
+use super::AddressError;
+use super::address::host_and_port;
+use super::connect::{connect, unreachable};
 
 /// Dials a server at a `ws://host:port/path` address. Runs on tokio.
 ///
@@ -27,43 +31,19 @@ impl WebSocketDialer {
     /// # Errors
     /// [`AddressError`] if it is not a `ws://` address with a host.
     pub fn new(address: &str) -> Result<Self, AddressError> {
-        let invalid = |reason: &str| AddressError::Invalid {
-            address: address.into(),
-            reason: reason.into(),
-        };
         let uri: Uri = address
             .parse()
-            .map_err(|error: tungstenite::http::uri::InvalidUri| invalid(&error.to_string()))?;
+            .map_err(|error: InvalidUri| AddressError::invalid(address, error))?;
         match uri.scheme_str() {
             Some("ws") => {}
-            Some(scheme) => {
-                return Err(AddressError::Unsupported {
-                    scheme: scheme.into(),
-                });
-            }
-            None => return Err(invalid("it does not begin with ws://")),
+            #[cfg(not(feature = "tls"))]
+            Some("wss") => return Err(AddressError::off("wss", "tls")),
+            _ => return Err(AddressError::other_scheme(address, "ws")),
         }
-        let authority = uri.authority().map_or("", |authority| authority.as_str());
-        if authority.contains('@') {
-            return Err(invalid("it names a user, which WebSocket does not send"));
-        }
-        let host = uri.host().unwrap_or_default();
         // `Uri` takes anything for a port, and then says that there is none.
-        let port = match authority.strip_prefix(host).unwrap_or_default() {
-            "" => 80,
-            _ => uri
-                .port_u16()
-                .ok_or_else(|| invalid("its port is not a number up to 65535"))?,
-        };
-        // Brackets belong to the address of the URI, not to the IPv6 address in it.
-        let host = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'))
-            .unwrap_or(host)
-            .to_owned();
-        if host.is_empty() {
-            return Err(invalid("it names no host"));
-        }
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        let (host, port) = host_and_port(authority, Some(80))
+            .map_err(|reason| AddressError::invalid(address, reason))?;
         Ok(Self {
             uri,
             host,
@@ -94,46 +74,12 @@ impl Dialer for WebSocketDialer {
     async fn dial(&self) -> Result<Box<dyn Transport>, DialError> {
         let mut request = self.uri.clone().into_client_request().map_err(dial_error)?;
         request.headers_mut().extend(self.headers.clone());
-        let stream = TcpStream::connect((self.host.as_str(), self.port))
-            .await
-            .map_err(unreachable)?;
-        // Our frames are written when they should leave.
-        stream.set_nodelay(true).map_err(unreachable)?;
+        let stream = connect(&self.host, self.port).await?;
         let (socket, _) = client_async_with_config(request, stream, Some(config()))
             .await
             .map_err(dial_error)?;
         Ok(Box::new(WebSocketTransport::new(socket)))
     }
-}
-
-/// An address or header that cannot be dialed with.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum AddressError {
-    /// It is not an address.
-    #[error("invalid address {address:?}: {reason}")]
-    Invalid {
-        /// What was given.
-        address: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// No dialer here knows its scheme. `wss` needs TLS, which this version does not have.
-    #[error("addresses that begin with {scheme}:// are not supported by this version")]
-    Unsupported {
-        /// Its scheme, such as `wss`.
-        scheme: String,
-    },
-    /// HTTP does not allow this header, or WebSocket needs it for itself.
-    #[error("the header {name:?} cannot be set")]
-    InvalidHeader {
-        /// Its name.
-        name: String,
-    },
-}
-
-fn unreachable(error: impl Into<sync_core::BoxError>) -> DialError {
-    DialError::Unreachable(error.into())
 }
 
 fn dial_error(error: Error) -> DialError {

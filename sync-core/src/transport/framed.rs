@@ -1,6 +1,7 @@
 //! Any stream and sink of frames as a transport.
 
 use std::fmt;
+use std::io;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,13 +10,13 @@ use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::Sink;
 
-use super::{Transport, TransportError};
+use super::{Transport, TransportError, owned};
 use crate::maybe_send::{BoxError, MaybeSend};
 
 /// Makes a [`Transport`] of anything that is a stream and a sink of whole frames, such as a length-delimited
 /// TCP socket.
 ///
-/// It has no close codes: closing ends the stream, and the other side sees that end.
+/// It has no close codes: closing ends the stream, the other side sees that end, and ends its own.
 pub struct FramedTransport<S, I = Bytes> {
     inner: S,
     item: PhantomData<fn() -> I>,
@@ -27,7 +28,8 @@ where
     I: Into<Bytes> + 'static,
     E: Into<BoxError>,
 {
-    /// Wraps a connection that is ready for frames. Every error of it counts as a lost connection.
+    /// Wraps a connection that is ready for frames. An [`io::Error`] of kind `InvalidData`, which is what decoders say of
+    /// bytes that are no frame, counts as [`TransportError::WrongProtocol`]; every other error as a lost connection.
     #[must_use]
     pub const fn new(inner: S) -> Self {
         Self {
@@ -47,26 +49,40 @@ where
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, TransportError>>> {
-        Pin::new(&mut self.inner)
-            .poll_next(cx)
-            .map(|item| item.map(|item| item.map(Into::into).map_err(lost)))
+        Pin::new(&mut self.inner).poll_next(cx).map(|item| {
+            item.map(|item| {
+                item.map(|frame| owned(frame.into()))
+                    .map_err(transport_error)
+            })
+        })
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
-        Pin::new(&mut self.inner).poll_ready(cx).map_err(lost)
+        Pin::new(&mut self.inner)
+            .poll_ready(cx)
+            .map_err(transport_error)
     }
 
     fn start_send(&mut self, frame: Bytes) -> Result<(), TransportError> {
-        Pin::new(&mut self.inner).start_send(frame).map_err(lost)
+        Pin::new(&mut self.inner)
+            .start_send(frame)
+            .map_err(transport_error)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
-        Pin::new(&mut self.inner).poll_flush(cx).map_err(lost)
+        Pin::new(&mut self.inner)
+            .poll_flush(cx)
+            .map_err(transport_error)
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>, _code: u16) -> Poll<()> {
         // An error means that it is closed already.
-        let _ = ready!(Pin::new(&mut self.inner).poll_close(cx));
+        if ready!(Pin::new(&mut self.inner).poll_close(cx)).is_err() {
+            return Poll::Ready(());
+        }
+        // A socket dropped with unread bytes is reset, and the reset can overtake what was sent: so read until the
+        // other side has seen the end.
+        while let Some(Ok(_)) = ready!(Pin::new(&mut self.inner).poll_next(cx)) {}
         Poll::Ready(())
     }
 }
@@ -77,8 +93,14 @@ impl<S: fmt::Debug, I> fmt::Debug for FramedTransport<S, I> {
     }
 }
 
-fn lost(error: impl Into<BoxError>) -> TransportError {
-    TransportError::Lost(Some(error.into()))
+fn transport_error(error: impl Into<BoxError>) -> TransportError {
+    let error = error.into();
+    match error.downcast_ref::<io::Error>() {
+        Some(invalid) if invalid.kind() == io::ErrorKind::InvalidData => {
+            TransportError::WrongProtocol(invalid.to_string())
+        }
+        _ => TransportError::Lost(Some(error)),
+    }
 }
 
 #[cfg(test)]

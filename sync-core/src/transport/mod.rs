@@ -2,6 +2,8 @@
 
 mod framed;
 pub mod memory;
+#[cfg(feature = "stream")]
+pub mod stream;
 #[cfg(any(test, feature = "test-suite"))]
 pub mod suite;
 #[cfg(feature = "websocket")]
@@ -14,7 +16,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use self::framed::FramedTransport;
+use crate::limits::FRAGMENT_BYTES;
 use crate::maybe_send::{BoxError, MaybeSend, MaybeSync};
+
+/// Bytes of the largest message that a transport takes. Ours are [`FRAGMENT_BYTES`] and a header; twice that leaves room.
+pub const MESSAGE_BYTES_MAX: usize = 2 * FRAGMENT_BYTES;
 
 /// Carries whole frames both ways, in order, and nothing more.
 ///
@@ -154,5 +160,15 @@ impl fmt::Display for PeerInfo {
             Some(address) => address.fmt(f),
             None => f.write_str("unknown address"),
         }
+    }
+}
+
+/// Small frames get bytes of their own: a slice of the read buffer would pin the whole of it.
+fn owned(frame: Bytes) -> Bytes {
+    const COPIED_BYTES_MAX: usize = 512;
+    if frame.len() <= COPIED_BYTES_MAX {
+        Bytes::copy_from_slice(&frame)
+    } else {
+        frame
     }
 }

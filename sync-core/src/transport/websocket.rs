@@ -11,12 +11,11 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tungstenite::{Error, Message, Utf8Bytes};
 
-use super::{Transport, TransportError};
+use super::{Transport, TransportError, owned};
 use crate::limits::FRAGMENT_BYTES;
 use crate::maybe_send::MaybeSend;
 
-/// Bytes of the largest message that is taken. Ours are [`FRAGMENT_BYTES`] and a header; twice that leaves room.
-pub const MESSAGE_BYTES_MAX: usize = 2 * FRAGMENT_BYTES;
+pub use super::MESSAGE_BYTES_MAX;
 
 /// How our WebSockets buffer: little while idle, several frames per write, and never without bound.
 #[must_use]
@@ -183,16 +182,6 @@ where
 
     fn close_code(&self) -> Option<u16> {
         self.close_code
-    }
-}
-
-/// Small frames get bytes of their own: a slice of the read buffer would pin the whole of it.
-fn owned(frame: Bytes) -> Bytes {
-    const COPIED_BYTES_MAX: usize = 512;
-    if frame.len() <= COPIED_BYTES_MAX {
-        Bytes::copy_from_slice(&frame)
-    } else {
-        frame
     }
 }
 

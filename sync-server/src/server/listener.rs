@@ -85,6 +85,45 @@ impl Server {
         Ok(listener)
     }
 
+    /// Listens for TCP connections that carry frames with their lengths, without TLS or HTTP around them; port 0 takes a free
+    /// one. It is bound and accepting when this returns.
+    ///
+    /// # Errors
+    /// [`ListenError::Bind`].
+    ///
+    /// # Cancellation
+    /// Safe: nobody listens then.
+    #[cfg(feature = "tcp")]
+    pub async fn listen_tcp(
+        &self,
+        address: impl std::net::ToSocketAddrs,
+    ) -> Result<Listener, ListenError> {
+        let acceptor = crate::transport::TcpAcceptor::bind(address)
+            .await
+            .map_err(ListenError::Bind)?
+            .handshake_timeout(self.shared.room_config.limits.handshake_timeout);
+        let local_addr = acceptor.local_addr().map_err(ListenError::Bind)?;
+        let mut listener = self.listen(acceptor);
+        listener.local_addr = Some(local_addr);
+        Ok(listener)
+    }
+
+    /// Listens at a Unix socket, for processes of this user; [`UnixAcceptor`](crate::transport::UnixAcceptor) lets others in
+    /// too. To be called on a tokio runtime; it is bound and accepting when this returns.
+    ///
+    /// # Errors
+    /// [`ListenError::Bind`].
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    #[cfg(all(feature = "unix", unix))]
+    pub fn listen_unix(&self, path: impl AsRef<std::path::Path>) -> Result<Listener, ListenError> {
+        let acceptor = crate::transport::UnixAcceptor::bind(path)
+            .map_err(ListenError::Bind)?
+            .handshake_timeout(self.shared.room_config.limits.handshake_timeout);
+        Ok(self.listen(acceptor))
+    }
+
     /// Serves the connections of an acceptor. To be called on a tokio runtime.
     ///
     /// # Panics

@@ -1,5 +1,15 @@
 //! Ways to be reached by clients: acceptors, and the traits for another one.
 
+#[cfg(any(feature = "websocket", feature = "tcp", all(feature = "unix", unix)))]
+mod incoming;
+#[cfg(any(feature = "websocket", feature = "tcp", all(feature = "unix", unix)))]
+mod refuse;
+#[cfg(any(feature = "tcp", all(feature = "unix", unix)))]
+mod stream;
+#[cfg(feature = "tcp")]
+mod tcp;
+#[cfg(all(feature = "unix", unix))]
+mod unix;
 #[cfg(feature = "websocket")]
 mod websocket;
 
@@ -7,5 +17,9 @@ pub use sync_core::transport::{
     Acceptor, FramedTransport, PeerInfo, Transport, TransportError, memory,
 };
 
+#[cfg(feature = "tcp")]
+pub use self::tcp::TcpAcceptor;
+#[cfg(all(feature = "unix", unix))]
+pub use self::unix::UnixAcceptor;
 #[cfg(feature = "websocket")]
 pub use self::websocket::WebSocketAcceptor;

@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sync_core::transport::websocket::{WebSocketTransport, config};
-use sync_core::transport::{Acceptor, PeerInfo, Transport, TransportError};
+use sync_core::transport::{Acceptor, Transport, TransportError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, create_response, write_response};
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Error, error::ProtocolError};
+
+use super::incoming::{Accepted, Incoming, bind, lost};
+use super::refuse::{TLS_HANDSHAKE, answer};
 
 /// Accepts WebSocket connections on a TCP port, at any path. Runs on tokio.
 ///
@@ -27,13 +28,7 @@ use tokio_tungstenite::tungstenite::{Error, error::ProtocolError};
 /// It makes progress, with handshakes too, only while it is polled. Dropping the acceptor closes the port.
 #[derive(Debug)]
 pub struct WebSocketAcceptor {
-    listener: TcpListener,
-    handshakes: JoinSet<Accepted>,
-    /// At most so many at once; who comes then waits in the backlog of the port.
-    handshakes_max: usize,
-    handshake_timeout: Duration,
-    /// Set after the system could not accept.
-    paused_until: Option<Instant>,
+    incoming: Incoming<TcpListener>,
 }
 
 impl WebSocketAcceptor {
@@ -42,13 +37,8 @@ impl WebSocketAcceptor {
     /// # Errors
     /// If the address cannot be found or bound.
     pub async fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
-        let addresses: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
         Ok(Self {
-            listener: TcpListener::bind(&addresses[..]).await?,
-            handshakes: JoinSet::new(),
-            handshakes_max: 1024,
-            handshake_timeout: Duration::from_secs(10),
-            paused_until: None,
+            incoming: Incoming::new(bind(address).await?),
         })
     }
 
@@ -57,81 +47,33 @@ impl WebSocketAcceptor {
     /// # Errors
     /// If the system does not tell.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.incoming.listener.local_addr()
     }
 
     /// Time from the connection to the end of its opening handshake. Default 10 s.
     #[must_use]
     pub const fn handshake_timeout(mut self, value: Duration) -> Self {
-        self.handshake_timeout = value;
+        self.incoming.handshake_timeout = value;
         self
     }
 
     /// Opening handshakes at once, at least one. Default 1,024; more let more silent peers hold a socket.
     #[must_use]
     pub fn handshakes_max(mut self, value: usize) -> Self {
-        self.handshakes_max = value.max(1);
+        self.incoming.handshakes_max = value.max(1);
         self
-    }
-
-    fn start_handshake(&mut self, stream: TcpStream, address: SocketAddr) {
-        let limit = self.handshake_timeout;
-        self.handshakes.spawn(async move {
-            let done = match timeout(limit, handshake(stream)).await {
-                Ok(done) => done,
-                Err(elapsed) => Err(lost(io::Error::new(io::ErrorKind::TimedOut, elapsed))),
-            };
-            match done {
-                Ok(socket) => {
-                    let transport: Box<dyn Transport> = Box::new(WebSocketTransport::new(socket));
-                    Ok((transport, PeerInfo::at(address)))
-                }
-                Err(error) => {
-                    tracing::debug!(%address, %error, "a connection came to nothing");
-                    Err(error)
-                }
-            }
-        });
     }
 }
 
 #[async_trait]
 impl Acceptor for WebSocketAcceptor {
     async fn accept(&mut self) -> Option<Accepted> {
-        loop {
-            let has_room = self.handshakes.len() < self.handshakes_max;
-            tokio::select! {
-                Some(done) = self.handshakes.join_next() => {
-                    return Some(done.unwrap_or_else(|error| Err(lost(io::Error::other(error)))));
-                }
-                () = wait_until(self.paused_until), if self.paused_until.is_some() => self.paused_until = None,
-                accepted = self.listener.accept(), if has_room && self.paused_until.is_none() => match accepted {
-                    Ok((stream, address)) => self.start_handshake(stream, address),
-                    Err(error) => {
-                        if !is_about_the_peer(&error) {
-                            // Out of file descriptors or memory. The connection stays in the backlog, so that
-                            // trying again at once would fail again at once.
-                            tracing::warn!(%error, "cannot accept connections for the moment");
-                            self.paused_until = Some(Instant::now() + PAUSE);
-                        }
-                        return Some(Err(lost(error)));
-                    }
-                },
-            }
-        }
-    }
-}
-
-type Accepted = Result<(Box<dyn Transport>, PeerInfo), TransportError>;
-
-async fn wait_until(time: Option<Instant>) {
-    if let Some(time) = time {
-        sleep_until(time).await;
+        Some(self.incoming.accept(handshake).await)
     }
 }
 
 /// Reads the request and answers it. Not the library's own, which answers nothing to who asks for no WebSocket.
-async fn handshake(mut stream: TcpStream) -> Result<WebSocketStream<TcpStream>, TransportError> {
+async fn handshake(mut stream: TcpStream) -> Result<Box<dyn Transport>, TransportError> {
     // Our frames are written when they should leave.
     stream.set_nodelay(true).map_err(lost)?;
     let mut head = Vec::with_capacity(1024);
@@ -153,19 +95,21 @@ async fn handshake(mut stream: TcpStream) -> Result<WebSocketStream<TcpStream>, 
                 stream.write_all(&answer).await.map_err(lost)?;
                 // What was sent behind the request belongs to the WebSocket.
                 let rest = head.split_off(size);
-                Ok(
-                    WebSocketStream::from_partially_read(
-                        stream,
-                        rest,
-                        Role::Server,
-                        Some(config()),
-                    )
-                    .await,
-                )
+                let socket = WebSocketStream::from_partially_read(
+                    stream,
+                    rest,
+                    Role::Server,
+                    Some(config()),
+                );
+                Ok(Box::new(WebSocketTransport::new(socket.await)))
             }
-            Err(_) if head.first() == Some(&TLS_HANDSHAKE) => Err(TransportError::WrongProtocol(
-                "TLS, this port speaks it not".into(),
-            )),
+            Err(_) if head.first() == Some(&TLS_HANDSHAKE) => {
+                Err(refuse(stream, "TLS, which this port does not speak").await)
+            }
+            // Told to, because it may be one of our own clients that has been given the wrong address.
+            Err(_) if head.first() == Some(&OUR_PREFACE) => {
+                Err(refuse(stream, "frames without a WebSocket").await)
+            }
             Err(error @ Error::Protocol(ProtocolError::HttparseError(_))) => {
                 Err(TransportError::WrongProtocol(format!("not HTTP: {error}")))
             }
@@ -174,43 +118,16 @@ async fn handshake(mut stream: TcpStream) -> Result<WebSocketStream<TcpStream>, 
     }
 }
 
-/// Tells somebody who speaks HTTP what this port is, and returns the error to report.
-async fn refuse(mut stream: TcpStream, why: &str) -> TransportError {
+/// Tells a peer what this port is, and returns the error to report.
+async fn refuse(stream: TcpStream, why: &str) -> TransportError {
+    const STATUS: &str = "426 Upgrade Required\r\nConnection: close, upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13";
     const TEXT: &str = "This port speaks the sync protocol over WebSocket.\n";
-    let answer = format!(
-        "HTTP/1.1 426 Upgrade Required\r\nConnection: close, upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{TEXT}",
-        TEXT.len()
-    );
-    if stream.write_all(answer.as_bytes()).await.is_ok() && stream.shutdown().await.is_ok() {
-        // A socket dropped with unread bytes is reset, and the reset can overtake the answer.
-        let mut rest = stream.take(REST_BYTES_MAX);
-        let mut sink = tokio::io::sink();
-        let _ = timeout(LINGER, tokio::io::copy(&mut rest, &mut sink)).await;
-    }
+    answer(stream, STATUS, TEXT).await;
     TransportError::WrongProtocol(format!("not a request for a WebSocket: {why}"))
 }
 
-/// Whether the connection failed before it was accepted, and the next one is as good as any.
-fn is_about_the_peer(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
-    )
-}
-
-fn lost(error: io::Error) -> TransportError {
-    TransportError::Lost(Some(error.into()))
-}
-
-/// Long enough not to spin, short enough that nobody in the backlog gives up.
-const PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of a request that is not complete after which it is refused; browsers and proxies send a few hundred.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
-/// Bytes of a refused request that are still read.
-const REST_BYTES_MAX: u64 = 64 * 1024;
-/// How long a refused peer may take to read the answer and close.
-const LINGER: Duration = Duration::from_secs(1);
-/// First byte of a TLS connection (RFC 8446 section 5.1).
-const TLS_HANDSHAKE: u8 = 22;
+/// First byte of frames over a stream without WebSocket (`docs/protocol.md` section 1).
+const OUR_PREFACE: u8 = 0x89;

@@ -11,7 +11,8 @@ use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::process::{Command, ExitStatus, Output, Stdio};
 
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::ChildStdout;
 
 /// The program without what the environment of the tests says.
 pub fn program() -> Command {
@@ -41,6 +42,7 @@ pub struct Serving {
     child: tokio::process::Child,
     /// Host and port.
     pub address: String,
+    lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Serving {
@@ -57,7 +59,17 @@ impl Serving {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = lines.next_line().await.unwrap().expect("it listens");
         let address = line.split_once("://").expect("an address").1.to_owned();
-        Self { child, address }
+        Self {
+            child,
+            address,
+            lines,
+        }
+    }
+
+    /// The next address that it says it listens at.
+    pub async fn next_url(&mut self) -> String {
+        let line = self.lines.next_line().await.unwrap().expect("it listens");
+        line.rsplit_once(' ').expect("an address").1.to_owned()
     }
 
     pub fn url(&self) -> String {

@@ -18,6 +18,10 @@ use crate::tokens::Tokens;
 pub(crate) struct Config {
     /// Host and port.
     pub(crate) listen: String,
+    /// Where frames are taken without HTTP.
+    pub(crate) listen_tcp: Option<String>,
+    pub(crate) listen_unix: Option<PathBuf>,
+    pub(crate) unix_mode: u32,
     pub(crate) data: PathBuf,
     /// What those may do who do not say who they are.
     anonymous: Level,
@@ -98,19 +102,24 @@ impl Config {
     /// # Errors
     /// The first setting that is missing or makes no sense.
     pub(crate) fn new(settings: &Settings) -> Result<Self, SettingsError> {
-        let listen: String = settings.get("listen")?;
-        if !listen
-            .rsplit_once(':')
-            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-        {
-            return Err(settings.invalid("listen", "it is an address and a port, as in [::1]:8080"));
+        let unix_mode: String = settings.get("unix-mode")?;
+        let unix_mode = u32::from_str_radix(&unix_mode, 8)
+            .ok()
+            .filter(|mode| *mode <= 0o777)
+            .ok_or_else(|| settings.invalid("unix-mode", "it is three octal digits, as in 660"))?;
+        let listen_unix: Option<PathBuf> = settings.find("listen-unix")?;
+        if listen_unix.is_some() && cfg!(not(unix)) {
+            return Err(settings.invalid("listen-unix", "there are Unix sockets on Unix only"));
         }
         let log: String = settings.get("log")?;
         if let Err(error) = EnvFilter::try_new(&log) {
             return Err(settings.invalid("log", error));
         }
         let config = Self {
-            listen,
+            listen: address(settings, "listen")?.ok_or(SettingsError::Missing { key: "listen" })?,
+            listen_tcp: address(settings, "listen-tcp")?,
+            listen_unix,
+            unix_mode,
             data: settings.get("data")?,
             anonymous: settings.get("anonymous")?,
             access: settings.get("access")?,
@@ -188,5 +197,20 @@ impl Config {
         let mut limits = Limits::default();
         limits.connections_max = self.connections_max;
         limits
+    }
+}
+
+/// An address and a port.
+fn address(settings: &Settings, key: &'static str) -> Result<Option<String>, SettingsError> {
+    let address: Option<String> = settings.find(key)?;
+    let is_one = |address: &String| {
+        let parts = address.rsplit_once(':');
+        parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    };
+    match address {
+        Some(address) if !is_one(&address) => {
+            Err(settings.invalid(key, "it is an address and a port, as in [::1]:8080"))
+        }
+        address => Ok(address),
     }
 }

@@ -3,7 +3,9 @@
 use std::io;
 use std::time::Duration;
 
-use sync_server::{EmbeddedRegistry, Server};
+#[cfg(unix)]
+use sync_server::transport::UnixAcceptor;
+use sync_server::{EmbeddedRegistry, Listener, Server};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
@@ -41,6 +43,13 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         tracing::info!(%address, data = %config.data.display(), "listening");
         line(format!("listening on ws://{address}"))?;
     }
+    let others = match listen_elsewhere(config, &server).await {
+        Ok(others) => others,
+        Err(failure) => {
+            server.shutdown(Duration::ZERO).await;
+            return Err(failure);
+        }
+    };
     // Goes on while clients leave, to tell others that this server is not ready.
     let head_timeout = config.limits().handshake_timeout;
     tokio::spawn(listen::serve(
@@ -52,11 +61,40 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     tracing::info!(signal, drain = ?config.drain, "shutting down");
     tokio::select! {
         () = server.shutdown(config.drain) => {
+            for listener in others {
+                // Its socket is removed when it is at its end.
+                let _ = listener.wait().await;
+            }
             tracing::info!("shut down");
             Ok(())
         }
         signal = signals.next() => Err(Failure::Cut(format!("{signal} again: sessions were cut"))),
     }
+}
+
+/// Listens where there is no HTTP.
+async fn listen_elsewhere(config: &Config, server: &Server) -> Result<Vec<Listener>, Failure> {
+    let mut others = Vec::new();
+    if let Some(address) = &config.listen_tcp {
+        let listener = server.listen_tcp(address.as_str()).await;
+        let listener = listener
+            .map_err(|error| Failure::Address(format!("{address}: {}", Failure::text(&error))))?;
+        if let Some(address) = listener.local_addr() {
+            tracing::info!(%address, "listening without HTTP");
+            line(format!("listening on tcp://{address}"))?;
+        }
+        others.push(listener);
+    }
+    #[cfg(unix)]
+    if let Some(path) = &config.listen_unix {
+        let acceptor = UnixAcceptor::bind_with_mode(path, config.unix_mode)
+            .map_err(|error| Failure::Address(format!("{}: {error}", path.display())))?
+            .handshake_timeout(config.limits().handshake_timeout);
+        tracing::info!(path = %path.display(), "listening at a Unix socket");
+        line(format!("listening on unix://{}", path.display()))?;
+        others.push(server.listen(acceptor));
+    }
+    Ok(others)
 }
 
 /// The signals that ask a program to end.

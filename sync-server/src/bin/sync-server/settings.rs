@@ -36,6 +36,24 @@ const KEYS: &[Key] = &[
         help: "Address and port to listen at; port 0 takes a free one. What it got is printed",
     },
     Key {
+        name: "listen-tcp",
+        shape: Shape::One("ADDRESS"),
+        default: None,
+        help: "Address and port to listen at as well, for frames without WebSockets or TLS: tcp:// for clients",
+    },
+    Key {
+        name: "listen-unix",
+        shape: Shape::One("PATH"),
+        default: None,
+        help: "Unix socket to listen at as well: unix:// for clients",
+    },
+    Key {
+        name: "unix-mode",
+        shape: Shape::One("MODE"),
+        default: Some("600"),
+        help: "Permissions of the Unix socket, in octal: 660 lets its group in",
+    },
+    Key {
         name: "data",
         shape: Shape::One("DIR"),
         default: None,
