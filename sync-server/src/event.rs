@@ -1,5 +1,7 @@
 //! What a server tells about itself.
 
+mod text;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use sync_core::registry::RegistryError;
 use sync_core::server::FoldError;
 use sync_core::transport::PeerInfo;
 use sync_core::wire::AccessLevel;
+
+pub use self::text::Severity;
 
 /// Something that happened on a server; each is told once, in order for each session and each document.
 #[derive(Debug, Clone)]

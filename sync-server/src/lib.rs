@@ -25,7 +25,7 @@ pub use auth::{Jwt, JwtError};
 pub use engine_host::{EngineHost, InProcess};
 #[cfg(all(feature = "workers", unix))]
 pub use engine_host::{WorkerEngines, Workers, worker_main, worker_main_with};
-pub use event::{CloseReason, ServerEvent};
+pub use event::{CloseReason, ServerEvent, Severity};
 #[cfg(feature = "embedded")]
 pub use registry::EmbeddedRegistry;
 pub use registry::{MemoryRegistry, ServerRegistry};
