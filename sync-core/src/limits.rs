@@ -154,6 +154,9 @@ limits! {
     push_changes: Rate = Rate::new(10_000, 100_000);
     /// The same in bytes of [`change_charge`]. Default 8 MiB each second, 64 MiB at once.
     push_bytes: Rate = Rate::new(8 * 1024 * 1024, 64 * 1024 * 1024);
+    /// Bytes of one document: of its snapshot and the changes after it. Default 256 MiB. Nobody's change is taken beyond
+    /// that, and nobody loses one. Changes that make it smaller are no exception, because nobody can tell.
+    document_bytes_max: usize = 256 * MIB;
     /// Bytes of the log in memory for one session that is behind, beyond what several of a document's sessions share and the
     /// first 16 KiB for each document. Default 1 MiB; what is read at once, and one larger change, may always be there alone.
     catch_up_bytes_max: usize = MIB;

@@ -77,6 +77,33 @@ impl DocumentMeta {
     }
 }
 
+/// How much a registry keeps of a document that clients need: the snapshot, and the changes after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct DocumentSize {
+    /// Last sequence that is counted.
+    pub head: Seq,
+    /// Sequence of the snapshot; 0 if there is none.
+    pub snapshot_seq: Seq,
+    /// Its bytes.
+    pub snapshot_bytes: u64,
+    /// Bytes of the changes after it, or what storing them takes.
+    pub log_bytes: u64,
+}
+
+impl DocumentSize {
+    /// A size.
+    #[must_use]
+    pub const fn new(head: Seq, snapshot_seq: Seq, snapshot_bytes: u64, log_bytes: u64) -> Self {
+        Self {
+            head,
+            snapshot_seq,
+            snapshot_bytes,
+            log_bytes,
+        }
+    }
+}
+
 /// A change to be appended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

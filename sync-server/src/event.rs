@@ -148,6 +148,17 @@ pub enum ServerEvent {
         /// Bytes of the snapshot.
         bytes: usize,
     },
+    /// A document has four fifths of the bytes that it may have
+    /// ([`document_bytes_max`](crate::Limits::document_bytes_max)), or more: when there are none left, nobody's change is
+    /// taken. Said once for as long as the document is live and does not have less again.
+    DocumentNearLimit {
+        /// The document.
+        document: DocumentId,
+        /// Bytes of its snapshot and of the changes after it.
+        bytes: usize,
+        /// What they may be.
+        max: usize,
+    },
     /// A document's log has been folded into a new snapshot.
     Folded {
         /// The document.

@@ -131,7 +131,7 @@ pub struct RoomConfig {
     /// Changes since the last snapshot from which on the log is folded into a new one, if the engine can. Default
     /// 10,000.
     pub fold_changes: u64,
-    /// Bytes of changes, likewise, published since the last snapshot (or since the room was made), and at least as
+    /// Bytes of changes, likewise, and at least as
     /// many as the snapshot has. Default 4 MiB.
     pub fold_bytes: usize,
     /// Bytes of the newest changes that stay in the log when it has been folded: whoever comes back within them is

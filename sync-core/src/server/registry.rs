@@ -3,7 +3,8 @@
 use crate::history::{Epoch, Seq};
 use crate::ids::OriginId;
 use crate::registry::{
-    DocumentMeta, NewChange, NewDocument, OriginEntry, Outcome, RegistryError, Snapshot, Tail,
+    DocumentMeta, DocumentSize, NewChange, NewDocument, OriginEntry, Outcome, RegistryError,
+    Snapshot, Tail,
 };
 
 /// Ties a [`RegistryAnswer`] to its [`RegistryRequest`]; unique within a room.
@@ -20,6 +21,8 @@ pub enum RegistryRequest {
     Create(NewDocument),
     /// What is known of it.
     Meta,
+    /// How large it is.
+    Size,
     /// Append changes, durably.
     Append {
         /// The history they are for.
@@ -59,6 +62,8 @@ pub enum RegistryAnswer {
     Create(Result<DocumentMeta, RegistryError>),
     /// What is known.
     Meta(Result<DocumentMeta, RegistryError>),
+    /// How large it is.
+    Size(Result<DocumentSize, RegistryError>),
     /// What became of each change.
     Append(Result<Vec<Outcome>, RegistryError>),
     /// The log.

@@ -11,8 +11,8 @@ use sync_core::ids::{ChangeId, DocumentId, OriginId};
 use tokio::sync::watch;
 
 use super::{
-    DocumentMeta, Durability, NewChange, NewDocument, OriginEntry, Outcome, RegistryError,
-    RegistryEvent, ServerRegistry, Snapshot, Tail,
+    DocumentMeta, DocumentSize, Durability, NewChange, NewDocument, OriginEntry, Outcome,
+    RegistryError, RegistryEvent, ServerRegistry, Snapshot, Tail,
 };
 
 /// Wraps a registry and fails, loses or holds its answers when a test asks for it.
@@ -381,6 +381,11 @@ impl<R: ServerRegistry> ServerRegistry for FaultyRegistry<R> {
     ) -> Result<Vec<DocumentMeta>, RegistryError> {
         self.fail_read(Call::List)?;
         self.inner.list(after, limit).await
+    }
+
+    /// Never fails by itself, and is not among the [`calls`](Self::calls): nothing but a limit depends on it.
+    async fn size(&self, document: &DocumentId) -> Result<DocumentSize, RegistryError> {
+        self.inner.size(document).await
     }
 
     async fn heads(&self, documents: &[DocumentId]) -> Result<Vec<Option<Seq>>, RegistryError> {

@@ -13,8 +13,8 @@ use tokio::sync::broadcast;
 
 use super::state::DocumentState;
 use super::{
-    DocumentMeta, Durability, NewChange, NewDocument, OriginEntry, Outcome, RegistryError,
-    RegistryEvent, ServerRegistry, Snapshot, Tail,
+    DocumentMeta, DocumentSize, Durability, NewChange, NewDocument, OriginEntry, Outcome,
+    RegistryError, RegistryEvent, ServerRegistry, Snapshot, Tail,
 };
 
 /// Hints that a watcher may lag behind before it misses some.
@@ -179,6 +179,10 @@ impl ServerRegistry for MemoryRegistry {
 
     async fn snapshot(&self, document: &DocumentId) -> Result<Option<Snapshot>, RegistryError> {
         self.with(document, |state| Ok(state.snapshot().cloned()))
+    }
+
+    async fn size(&self, document: &DocumentId) -> Result<DocumentSize, RegistryError> {
+        self.with(document, |state| Ok(state.size()))
     }
 
     async fn compact(

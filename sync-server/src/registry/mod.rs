@@ -23,8 +23,8 @@ use futures_core::stream::BoxStream;
 pub use sync_core::history::{Digest, Epoch, EpochMode, Seq};
 pub use sync_core::ids::{ChangeId, DocumentId, EngineId, OriginId, User};
 pub use sync_core::registry::{
-    DocumentMeta, Durability, NewChange, NewDocument, OriginEntry, Outcome, RegistryError,
-    Snapshot, StoredChange, Tail,
+    DocumentMeta, DocumentSize, Durability, NewChange, NewDocument, OriginEntry, Outcome,
+    RegistryError, Snapshot, StoredChange, Tail,
 };
 
 #[cfg(feature = "embedded")]
@@ -147,6 +147,38 @@ pub trait ServerRegistry: Send + Sync + 'static {
     /// [`NotFound`](RegistryError::NotFound), [`Deleted`](RegistryError::Deleted).
     async fn snapshot(&self, document: &DocumentId) -> Result<Option<Snapshot>, RegistryError>;
 
+    /// How large the document is, for the limit on that; asked when the document is loaded. What it says of the log may be
+    /// the bytes of the changes after the snapshot, or what storing them takes.
+    ///
+    /// Default: reads all of it. Registries that can tell without do so.
+    ///
+    /// # Errors
+    /// [`NotFound`](RegistryError::NotFound), [`Deleted`](RegistryError::Deleted).
+    async fn size(&self, document: &DocumentId) -> Result<DocumentSize, RegistryError> {
+        for _ in 0..SIZE_ATTEMPTS_MAX {
+            let snapshot = self.snapshot(document).await?;
+            let mut size = DocumentSize::default();
+            if let Some(snapshot) = snapshot {
+                size.snapshot_seq = snapshot.seq;
+                size.snapshot_bytes = wide(snapshot.bytes.len());
+            }
+            size.head = size.snapshot_seq;
+            // Anything but rows: the document was compacted or replaced in between.
+            while let Tail::Changes { changes, head, .. } =
+                self.tail(document, size.head, SIZE_READ_BYTES).await?
+            {
+                for change in &changes {
+                    size.head = change.seq;
+                    size.log_bytes += wide(change.bytes.len());
+                }
+                if changes.is_empty() || size.head >= head {
+                    return Ok(size);
+                }
+            }
+        }
+        Err(RegistryError::unavailable("the document keeps changing"))
+    }
+
     /// Replaces the snapshot and drops the rows through `keep_after`, in one transaction (design 2.4).
     ///
     /// The caller has proven the snapshot's bytes; the registry holds the caller to the log: no change is dropped
@@ -229,6 +261,16 @@ pub trait ServerRegistry: Send + Sync + 'static {
     }
 }
 
+/// Bytes of changes read at once, where reading all of them is the only way to tell how many there are.
+const SIZE_READ_BYTES: usize = 1024 * 1024;
+
+/// How often that is begun anew.
+const SIZE_ATTEMPTS_MAX: u32 = 4;
+
+pub(crate) fn wide(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
 /// A hint that something happened in a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -285,6 +327,10 @@ impl<R: ServerRegistry + ?Sized> ServerRegistry for Arc<R> {
 
     async fn snapshot(&self, document: &DocumentId) -> Result<Option<Snapshot>, RegistryError> {
         (**self).snapshot(document).await
+    }
+
+    async fn size(&self, document: &DocumentId) -> Result<DocumentSize, RegistryError> {
+        (**self).size(document).await
     }
 
     async fn compact(

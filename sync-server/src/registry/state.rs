@@ -9,8 +9,8 @@ use sync_core::ids::{ChangeId, OriginId};
 use super::origins::OriginTable;
 use super::rules::{self, Log, refuse_if};
 use super::{
-    DocumentMeta, NewChange, NewDocument, OriginEntry, Outcome, RegistryError, Snapshot,
-    StoredChange, Tail,
+    DocumentMeta, DocumentSize, NewChange, NewDocument, OriginEntry, Outcome, RegistryError,
+    Snapshot, StoredChange, Tail, wide,
 };
 
 /// One document as a registry keeps it: log, snapshot, digests and origin table. The methods follow the rules of
@@ -115,6 +115,21 @@ impl DocumentState {
     /// As [`snapshot`](super::ServerRegistry::snapshot).
     pub(super) const fn snapshot(&self) -> Option<&Snapshot> {
         self.snapshot.as_ref()
+    }
+
+    /// As [`size`](super::ServerRegistry::size).
+    pub(super) fn size(&self) -> DocumentSize {
+        let meta = &self.meta;
+        let newer = self.log.iter().rev();
+        let newer = newer.take_while(|row| row.seq > meta.snapshot_seq);
+        DocumentSize::new(
+            meta.head,
+            meta.snapshot_seq,
+            self.snapshot
+                .as_ref()
+                .map_or(0, |found| wide(found.bytes.len())),
+            newer.map(|row| wide(row.bytes.len())).sum(),
+        )
     }
 
     /// As [`compact`](super::ServerRegistry::compact).

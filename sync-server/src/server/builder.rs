@@ -105,8 +105,7 @@ impl ServerBuilder {
     /// When a document's log is folded into a new snapshot: with so many changes since the last one, or so many bytes of
     /// them, the snapshot's own size at least. Default 10,000 changes and 4 MiB.
     ///
-    /// The changes are counted whenever they came, the bytes since the document was last loaded. Folding goes on beside
-    /// the document, which is served meanwhile, and takes about three times the memory of the document while it lasts.
+    /// A document that is [nearly too large](Limits::document_bytes_max) is folded sooner. Folding goes on beside the document, which is served meanwhile, and takes about three times the memory of the document while it lasts.
     /// `u64::MAX` and `usize::MAX`: never.
     pub const fn fold_after(mut self, changes: u64, bytes: usize) -> Self {
         self.rooms.fold_changes = changes;

@@ -414,6 +414,14 @@ impl RoomHandle {
                 seq,
                 bytes,
             },
+            RoomEvent::NearLimit { bytes, max } => {
+                tracing::warn!(%document, bytes, max, "the document is nearly too large");
+                ServerEvent::DocumentNearLimit {
+                    document,
+                    bytes,
+                    max,
+                }
+            }
             RoomEvent::Folded {
                 seq,
                 bytes,
@@ -527,6 +535,7 @@ fn call(
             RegistryRequest::Meta => {
                 RegistryAnswer::Meta(calls.meta.time(caught(registry.meta(&document))).await)
             }
+            RegistryRequest::Size => RegistryAnswer::Size(caught(registry.size(&document)).await),
             RegistryRequest::Append {
                 epoch,
                 expect,

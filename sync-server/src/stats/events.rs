@@ -86,6 +86,7 @@ event_names! {
     document_relayed: DocumentRelayed,
     history_replaced: HistoryReplaced,
     snapshot_read: SnapshotRead,
+    document_near_limit: DocumentNearLimit,
     folded: Folded,
     fold_failed: FoldFailed,
     registry_failed: RegistryFailed,

@@ -232,6 +232,7 @@ impl<E: Engine + Validator> World<E> {
             match request {
                 RegistryRequest::Create(new) => RegistryAnswer::Create(registry.create(new).await),
                 RegistryRequest::Meta => RegistryAnswer::Meta(registry.meta(document).await),
+                RegistryRequest::Size => RegistryAnswer::Size(registry.size(document).await),
                 RegistryRequest::Append { epoch, changes, .. } => {
                     RegistryAnswer::Append(registry.append(document, epoch, None, changes).await)
                 }

@@ -91,6 +91,12 @@ pub(super) struct Checks {
 }
 
 impl Checks {
+    /// What is in it.
+    pub(super) fn items(&self) -> impl Iterator<Item = &Item> {
+        let running = self.running.iter().flat_map(|(_, items)| items);
+        self.line.iter().chain(running)
+    }
+
     /// Whether nothing is in it.
     pub(super) fn is_idle(&self) -> bool {
         self.line.is_empty() && self.running.is_none()

@@ -13,7 +13,7 @@ use super::{Purpose, Room, RoomEvent, RoomOutput};
 use crate::engine::EngineError;
 use crate::history::{Epoch, Seq};
 use crate::ids::EngineId;
-use crate::registry::{DocumentMeta, RegistryError, Snapshot};
+use crate::registry::{DocumentMeta, DocumentSize, RegistryError, Snapshot};
 use crate::server::registry::RegistryRequest;
 use crate::time::Time;
 
@@ -179,6 +179,21 @@ impl Folding {
         self.is_due = true;
     }
 
+    /// Takes what the registry says of its length, and what has been published since.
+    pub(super) fn measure(&mut self, size: &DocumentSize, newer: usize) {
+        let narrow = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        if size.snapshot_seq >= self.snapshot_seq {
+            self.snapshot_seq = size.snapshot_seq;
+            self.snapshot_bytes = narrow(size.snapshot_bytes);
+            self.bytes = narrow(size.log_bytes).saturating_add(newer);
+        }
+    }
+
+    /// Bytes of the snapshot and of what is after it.
+    pub(super) const fn size(&self) -> usize {
+        self.snapshot_bytes.saturating_add(self.bytes)
+    }
+
     /// Begins no other before the log is twice as long as it is now: what failed once fails as often as that.
     fn back_off(&mut self, (changes, bytes): (u64, usize), bytes_min: usize) {
         self.not_before = (
@@ -206,7 +221,8 @@ impl Room {
         let bytes = folding.bytes;
         let bytes_min = self.config.fold_bytes.max(folding.snapshot_bytes);
         let is_long = changes >= self.config.fold_changes.max(folding.not_before.0)
-            || bytes >= bytes_min.max(folding.not_before.1);
+            || bytes >= bytes_min.max(folding.not_before.1)
+            || (self.is_fold_urgent() && bytes >= folding.not_before.1);
         if !is_long || changes == 0 {
             return;
         }
@@ -295,6 +311,7 @@ impl Room {
                     folding.bytes = bytes;
                     folding.snapshot_bytes = running.snapshot_bytes;
                     folding.not_before = (0, 0);
+                    self.mind_size();
                 }
                 self.event(RoomEvent::Folded {
                     seq: running.through,

@@ -58,6 +58,7 @@ impl Room {
         self.seen = meta.head;
         self.folding.reset(meta);
         self.reset_checks(&meta.engine);
+        self.read_size();
         if is_first {
             self.event(RoomEvent::Loaded { head: meta.head });
         }

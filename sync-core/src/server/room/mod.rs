@@ -20,6 +20,7 @@ mod push;
 mod reconcile;
 mod requests;
 mod ring;
+mod size;
 mod snapshot;
 mod stats;
 mod stream;
@@ -46,6 +47,7 @@ use self::push::Item;
 use self::reconcile::Slot;
 use self::requests::{Purpose, absence};
 use self::ring::Ring;
+use self::size::Size;
 use self::stats::Counts;
 pub use self::stream::{Allowance, Occupied};
 use super::config::RoomConfig;
@@ -97,6 +99,7 @@ pub struct Room {
     snapshot_request: Option<RequestNumber>,
     snapshot_waiters: Vec<(SessionId, u32)>,
     folding: Folding,
+    size: Size,
     offers: Offers,
     counts: Counts,
     next_request: u64,
@@ -172,6 +175,7 @@ impl Room {
             snapshot_request: None,
             snapshot_waiters: Vec::new(),
             folding: Folding::new(),
+            size: Size::default(),
             offers: Offers::default(),
             counts: Counts::default(),
             next_request: 0,

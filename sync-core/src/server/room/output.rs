@@ -143,6 +143,13 @@ pub enum RoomEvent {
         /// Its bytes.
         bytes: usize,
     },
+    /// The document has four fifths of the bytes that it may have, or more. Told once until it has less again.
+    NearLimit {
+        /// Its snapshot and the changes after it.
+        bytes: usize,
+        /// What they may be.
+        max: usize,
+    },
     /// The log has been folded into a new snapshot.
     Folded {
         /// Sequence of the snapshot.

@@ -74,7 +74,7 @@ impl Room {
         }
         self.seen = self.seen.max(self.head());
         let bytes = commits.iter().map(|commit| commit.bytes.len()).sum();
-        self.folding.published(bytes);
+        self.grow(self.head(), bytes);
         let authors: Vec<_> = commits
             .iter()
             .map(|commit| self.author(commit.id.origin))

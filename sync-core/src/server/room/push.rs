@@ -175,6 +175,10 @@ impl Room {
                 ),
             ));
         }
+        self.make_room(bytes.len())?;
+        let Some(member) = self.members.get_mut(&session) else {
+            return Ok(true);
+        };
         let engine = &member.open.engine;
         if let Some(Some(validator)) = self.config.engines.validator(engine) {
             // The same limits everywhere: whether a logged change is valid must not depend on who reads it.

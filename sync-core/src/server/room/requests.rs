@@ -17,6 +17,7 @@ pub(super) enum Purpose {
         member: (SessionId, u32),
         head: Seq,
     },
+    Size,
     OpenCreate {
         member: (SessionId, u32),
     },
@@ -58,6 +59,7 @@ impl Room {
             (Purpose::OpenOrigins { member }, RegistryAnswer::Origins(result)) => {
                 self.on_open_origins(now, member, result);
             }
+            (Purpose::Size, RegistryAnswer::Size(result)) => self.on_size(number, result),
             (Purpose::Snapshot, RegistryAnswer::Snapshot(result)) => {
                 self.on_snapshot(now, number, result);
             }

@@ -39,6 +39,11 @@ fn log_one(event: ServerEvent) {
         ServerEvent::HistoryReplaced { document, epoch } => {
             info!(%document, %epoch, "history replaced");
         }
+        ServerEvent::DocumentNearLimit {
+            document,
+            bytes,
+            max,
+        } => warn!(%document, bytes, max, "document is nearly too large"),
         ServerEvent::FoldFailed {
             document, error, ..
         } => warn!(%document, %error, "fold failed"),

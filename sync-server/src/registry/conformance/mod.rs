@@ -209,6 +209,7 @@ const CHECKS: &[(&str, Check)] = checks![
     reading::tail_tells_the_digest_at_every_position,
     reading::list_pages_in_byte_order,
     reading::heads_come_in_the_order_asked,
+    reading::the_size_counts_the_snapshot_and_what_is_after_it,
     reading::origins_tell_user_last_number_and_position,
     reading::a_deleted_document_stays_deleted,
     compaction::a_snapshot_replaces_the_rows_through_keep_after,

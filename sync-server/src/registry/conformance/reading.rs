@@ -254,6 +254,38 @@ pub(super) async fn heads_come_in_the_order_asked(registry: &dyn ServerRegistry)
     same("heads of nothing", registry.heads(&[]).await?, Vec::new())
 }
 
+pub(super) async fn the_size_counts_the_snapshot_and_what_is_after_it(
+    registry: &dyn ServerRegistry,
+) -> Checked {
+    let mut document = Document::create(registry, "d").await?;
+    let size = registry.size(&document.id).await?;
+    let snapshot = (size.head, size.snapshot_seq, size.snapshot_bytes);
+    same("of nothing", snapshot, (Seq::ZERO, Seq::ZERO, 0))?;
+    same("the log of nothing", size.log_bytes, 0)?;
+    // Large enough to tell the changes from what it takes to store them.
+    for number in 1..=6 {
+        let large = with_bytes(change(1, number), vec![7; 10_000]);
+        document.commit(&[large]).await?;
+    }
+    let size = registry.size(&document.id).await?;
+    same("its head", size.head, Seq(6))?;
+    is_about("of six changes", size.log_bytes, 60_000)?;
+    let mut snapshot = document.snapshot(4, "");
+    snapshot.bytes = vec![1; 5_000].into();
+    document.compact(snapshot, 2).await?;
+    let size = registry.size(&document.id).await?;
+    let snapshot = (size.head, size.snapshot_seq, size.snapshot_bytes);
+    same("of a snapshot", snapshot, (Seq(6), Seq(4), 5_000))?;
+    is_about("of the two after it", size.log_bytes, 20_000)
+}
+
+/// At least as much, and not twice as much.
+fn is_about(what: &str, found: u64, bytes: u64) -> Checked {
+    that((bytes..2 * bytes).contains(&found), || {
+        format!("{what}: found {found} bytes, there are {bytes}")
+    })
+}
+
 pub(super) async fn origins_tell_user_last_number_and_position(
     registry: &dyn ServerRegistry,
 ) -> Checked {

@@ -81,6 +81,13 @@ impl RowRef {
         // `n` is at least 1.
         self.seq.plus(u64::from(self.n.saturating_sub(1)))
     }
+
+    /// What it takes to store its changes after a sequence, if all of them take the same.
+    pub(super) fn bytes_after(self, after: Seq) -> u64 {
+        let n = u64::from(self.n.max(1));
+        let newer = self.last().0.saturating_sub(after.0).min(n);
+        u64::from(self.bytes) * newer / n
+    }
 }
 
 impl Document {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 use sync_core::history::Seq;
 use sync_core::ids::DocumentId;
 
@@ -164,16 +164,8 @@ impl Inspector {
             return Ok(info);
         }
         let number = |sql: &str, keys: [i64; 2]| -> Result<u64, RegistryError> {
-            let found: Option<Option<i64>> = self
-                .reader
-                .connection
-                .prepare_cached(sql)
-                .and_then(|mut statement| {
-                    let row = statement.query_row(params![keys[0], keys[1]], |row| row.get(0));
-                    row.optional()
-                })
-                .map_err(failed)?;
-            Ok(found.flatten().and_then(|n| n.try_into().ok()).unwrap_or(0))
+            let found = self.reader.number(sql, params![keys[0], keys[1]])?;
+            Ok(found.unwrap_or(0))
         };
         let log_start = seq_column(info.meta.log_start)?;
         let log = number(

@@ -42,8 +42,8 @@ use self::schema::{Directory, opening};
 use self::writer::{Engine, Shared};
 use super::group_commit::{GroupCommit, GroupCommitOptions};
 use super::{
-    DocumentMeta, Durability, NewChange, NewDocument, OriginEntry, Outcome, RegistryError,
-    RegistryEvent, ServerRegistry, Snapshot, Tail,
+    DocumentMeta, DocumentSize, Durability, NewChange, NewDocument, OriginEntry, Outcome,
+    RegistryError, RegistryEvent, ServerRegistry, Snapshot, Tail,
 };
 
 /// Keeps documents in a directory of this machine, for one server at a time.
@@ -304,6 +304,10 @@ impl ServerRegistry for EmbeddedRegistry {
         limit: usize,
     ) -> Result<Vec<DocumentMeta>, RegistryError> {
         self.registry.list(after, limit).await
+    }
+
+    async fn size(&self, document: &DocumentId) -> Result<DocumentSize, RegistryError> {
+        self.registry.size(document).await
     }
 
     async fn heads(&self, documents: &[DocumentId]) -> Result<Vec<Option<Seq>>, RegistryError> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, ToSql, params};
 use sync_core::history::{Digest, Epoch, Seq};
 use sync_core::ids::{DocumentId, OriginId};
 
@@ -13,11 +13,11 @@ use super::origins as stored;
 use super::plan::Plan;
 use super::row::check;
 use super::rows::{Found, Page, View, digest_before};
-use super::schema::{failed, unsigned};
+use super::schema::{failed, seq_column, unsigned};
 use super::standing::{find, list};
 use super::writer::Shared;
 use crate::registry::group_commit::{BlockingReader, Patience};
-use crate::registry::{DocumentMeta, OriginEntry, RegistryError, Snapshot, Tail};
+use crate::registry::{DocumentMeta, DocumentSize, OriginEntry, RegistryError, Snapshot, Tail};
 
 /// A connection that sees what is committed.
 #[derive(Debug)]
@@ -130,6 +130,41 @@ impl Reader {
         }
     }
 
+    /// The document as it stands, and what its rows in the journal take that are after the snapshot.
+    fn sized(&self, document: &DocumentId) -> Result<(Standing, u64), RegistryError> {
+        let (standing, journal) = match self.shared.index.get(document) {
+            Some(found) => {
+                let found = lock(&found);
+                let after = found.standing.meta.snapshot_seq;
+                let rows = found.rows_after(after);
+                let bytes = rows.map(|row| row.bytes_after(after)).sum();
+                (found.standing.clone(), bytes)
+            }
+            None => {
+                let found = find(&self.connection, document)?;
+                (found.ok_or(RegistryError::NotFound)?, 0)
+            }
+        };
+        if standing.is_deleted {
+            return Err(RegistryError::Deleted);
+        }
+        Ok((standing, journal))
+    }
+
+    /// The one number that a query finds, unless there is none.
+    pub(super) fn number(
+        &self,
+        sql: &str,
+        keys: &[&dyn ToSql],
+    ) -> Result<Option<u64>, RegistryError> {
+        let found: Option<Option<i64>> = self
+            .connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.query_row(keys, |row| row.get(0)).optional())
+            .map_err(failed)?;
+        Ok(found.flatten().and_then(|n| n.try_into().ok()))
+    }
+
     pub(super) fn read_snapshot(
         &self,
         standing: &Standing,
@@ -156,9 +191,7 @@ impl Reader {
                     .optional()
             })
             .map_err(failed)?;
-        let damaged = || RegistryError::Damaged {
-            what: format!("the snapshot at sequence {}", standing.meta.snapshot_seq),
-        };
+        let damaged = || damaged(&standing.meta);
         let (seq, digest, length, hash) = head.ok_or_else(damaged)?;
         // Growing by doubling would take up to three times a large document.
         let mut bytes = Vec::new();
@@ -181,6 +214,12 @@ impl Reader {
         } else {
             Err(damaged())
         }
+    }
+}
+
+fn damaged(meta: &DocumentMeta) -> RegistryError {
+    RegistryError::Damaged {
+        what: format!("the snapshot at sequence {}", meta.snapshot_seq),
     }
 }
 
@@ -248,6 +287,37 @@ impl BlockingReader for Reader {
                     // Replaced, and thrown away, in between.
                 }
                 read => return read,
+            }
+        }
+    }
+
+    fn size(&mut self, document: &DocumentId) -> Result<DocumentSize, RegistryError> {
+        loop {
+            let (standing, journal) = self.sized(document)?;
+            let meta = &standing.meta;
+            let (first, last) = (seq_column(meta.snapshot_seq)?, seq_column(standing.folded)?);
+            let log = self.number(
+                "SELECT sum(length(changes) * min(n, seq + n - 1 - ?2) / n) FROM log \
+                 WHERE doc = ?1 AND seq + n - 1 > ?2 AND seq <= ?3",
+                params![standing.doc, first, last],
+            )?;
+            let snapshot = match standing.snapshot {
+                None => Some(0),
+                Some(number) => self.number(
+                    "SELECT length FROM snapshots WHERE snapshot = ?1",
+                    params![number],
+                )?,
+            };
+            match snapshot {
+                Some(bytes) => {
+                    let log = log.unwrap_or(0) + journal;
+                    return Ok(DocumentSize::new(meta.head, meta.snapshot_seq, bytes, log));
+                }
+                None if self.sized(document)?.0.snapshot == standing.snapshot => {
+                    return Err(damaged(meta));
+                }
+                // Replaced, and thrown away, in between.
+                None => {}
             }
         }
     }

@@ -6,8 +6,8 @@ use sync_core::history::{Epoch, Seq};
 use sync_core::ids::{DocumentId, OriginId};
 
 use crate::registry::{
-    DocumentMeta, Durability, NewChange, NewDocument, OriginEntry, Outcome, RegistryError,
-    Snapshot, Tail,
+    DocumentMeta, DocumentSize, Durability, NewChange, NewDocument, OriginEntry, Outcome,
+    RegistryError, Snapshot, Tail,
 };
 
 /// A registry engine that blocks, has a single writer, and makes what was written durable in commits.
@@ -111,6 +111,12 @@ pub trait BlockingReader: Send + 'static {
     /// # Errors
     /// As there.
     fn snapshot(&mut self, document: &DocumentId) -> Result<Option<Snapshot>, RegistryError>;
+
+    /// As [`ServerRegistry::size`](crate::registry::ServerRegistry::size).
+    ///
+    /// # Errors
+    /// As there.
+    fn size(&mut self, document: &DocumentId) -> Result<DocumentSize, RegistryError>;
 
     /// As [`ServerRegistry::list`](crate::registry::ServerRegistry::list).
     ///

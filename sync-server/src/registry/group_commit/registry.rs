@@ -11,8 +11,8 @@ use tokio::sync::oneshot;
 use super::queue::Work;
 use super::{BlockingReader, BlockingRegistry, GroupCommit, UNIT, end, received, stopped};
 use crate::registry::{
-    DocumentMeta, Durability, NewChange, NewDocument, OriginEntry, Outcome, RegistryError,
-    ServerRegistry, Snapshot, Tail,
+    DocumentMeta, DocumentSize, Durability, NewChange, NewDocument, OriginEntry, Outcome,
+    RegistryError, ServerRegistry, Snapshot, Tail,
 };
 
 #[async_trait]
@@ -96,6 +96,11 @@ impl<B: BlockingRegistry> ServerRegistry for GroupCommit<B> {
         let document = document.clone();
         self.with_writer(move |engine| engine.delete(&document))
             .await
+    }
+
+    async fn size(&self, document: &DocumentId) -> Result<DocumentSize, RegistryError> {
+        let document = document.clone();
+        self.with_reader(move |reader| reader.size(&document)).await
     }
 
     async fn list(

@@ -8,6 +8,7 @@ mod life;
 mod offers;
 mod opening;
 mod registry;
+mod size;
 mod snapshots;
 mod storage;
 mod streaming;
@@ -24,17 +25,17 @@ use self::registry::{NoBang, TestRegistry};
 use self::world::*;
 use super::*;
 use crate::engine::{EngineError, Folder, ValidateLimits, Validator};
-use crate::error::ErrorCode;
+use crate::error::{Action, ErrorCode};
 use crate::history::{Cursor, Digest, Epoch, EpochMode};
 use crate::ids::{ChangeId, EngineId, RequestId};
 use crate::limits::Limits;
 use crate::registry::{
-    DocumentMeta, NewChange, NewDocument, OriginEntry, Outcome, RegistryError, Snapshot,
-    StoredChange, Tail,
+    DocumentMeta, DocumentSize, NewChange, NewDocument, OriginEntry, Outcome, RegistryError,
+    Snapshot, StoredChange, Tail,
 };
 use crate::server::Engines;
 use crate::server::registry::{RegistryAnswer, RegistryRequest};
 use crate::wire::{
-    AccessLevel, Ack, Changes, Compression, Continuation, Message, Opened, Push, Reassembler,
-    Reference, Refuse, Reset, check_of, decode_frame,
+    AccessLevel, Ack, Changes, Compression, Continuation, ErrorMessage, Message, Opened, Push,
+    Reassembler, Reference, Refuse, Reset, check_of, decode_frame,
 };

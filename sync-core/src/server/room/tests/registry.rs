@@ -86,6 +86,19 @@ impl TestRegistry {
         Outcome::At(Seq(self.head()))
     }
 
+    fn size(&self) -> DocumentSize {
+        let snapshot = self.snapshot.as_ref();
+        let after = snapshot.map_or(Seq::ZERO, |snapshot| snapshot.seq);
+        let newer = self.log.iter().skip(after.0.try_into().unwrap());
+        let bytes = |len: usize| u64::try_from(len).unwrap();
+        DocumentSize::new(
+            Seq(self.head()),
+            after,
+            snapshot.map_or(0, |snapshot| bytes(snapshot.bytes.len())),
+            newer.map(|(change, _)| bytes(change.bytes.len())).sum(),
+        )
+    }
+
     pub(super) fn tail(&mut self, after: Seq, max_bytes: usize) -> Result<Tail, RegistryError> {
         self.n_tails += 1;
         let (epoch, head) = (self.meta()?.epoch, Seq(self.head()));
@@ -135,6 +148,7 @@ impl TestRegistry {
                 RegistryAnswer::Create(self.meta())
             }
             RegistryRequest::Meta => RegistryAnswer::Meta(self.meta()),
+            RegistryRequest::Size => RegistryAnswer::Size(Ok(self.size())),
             RegistryRequest::Append {
                 epoch,
                 expect,
