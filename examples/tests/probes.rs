@@ -14,13 +14,10 @@ use bytes::Bytes;
 use sync_core::automerge::transaction::Transactable;
 use sync_core::automerge::{ObjType, ROOT};
 use sync_core::engine::automerge::Automerge;
-use sync_core::engine::loro::Loro;
+use sync_core::engine::suite::{AutomergeProbe, Hostile, LoroProbe, Probe, YrsProbe};
 use sync_core::engine::{Document, Edited, Engine, ReplicaSeed};
-use sync_core::loro::LoroValue;
 use sync_examples::hostile::{HostilePeer, Plan, Said, engines, run};
 use sync_server::{Anonymous, DocumentId, EngineId, MemoryRegistry, Server, ServerEvent, Workers};
-
-const STACK: usize = 512 * 1024 * 1024;
 
 fn server() -> Server {
     let workers = Workers::program(env!("CARGO_BIN_EXE_hostile"))
@@ -87,27 +84,28 @@ async fn mutated_changes_of_every_engine_are_refused_by_id_and_reach_nobody() {
     );
 }
 
-/// Scenarios 51 and 88: a count of 268 million, for which yrs would reserve gigabytes.
+/// Scenarios 51 and 88: what is known to ruin the engines, without a worker having looked at it.
 #[tokio::test]
-async fn four_bytes_that_make_yrs_reserve_gigabytes_are_refused() {
-    let server = server();
-    let mut events = server.events();
-    let change = Bytes::from_static(&[0xff, 0xff, 0xff, 0x7f]);
-    assert_eq!(probe(&server, EngineId::YRS, change).await, REFUSED);
-    // Without a worker having looked at it.
-    while let Some(event) = events.try_next() {
-        assert!(!matches!(event, ServerEvent::WorkerDied { .. }));
+async fn bytes_that_are_known_to_ruin_engines_are_refused_before_a_worker_sees_them() {
+    for (engine, probes) in [
+        (EngineId::YRS, YrsProbe::hostile_changes()),
+        (EngineId::LORO, LoroProbe::hostile_changes()),
+        (EngineId::AUTOMERGE, AutomergeProbe::hostile_changes()),
+    ] {
+        assert!(!probes.is_empty());
+        for Hostile { what, bytes, .. } in probes {
+            let server = server();
+            let mut events = server.events();
+            assert_eq!(
+                probe(&server, engine.clone(), bytes).await,
+                REFUSED,
+                "{what}"
+            );
+            while let Some(event) = events.try_next() {
+                assert!(!matches!(event, ServerEvent::WorkerDied { .. }), "{what}");
+            }
+        }
     }
-}
-
-/// A map entry of a new client whose value is arrays in arrays, 40 KB of them.
-#[tokio::test]
-async fn values_nested_too_deep_for_yrs_are_refused() {
-    let server = server();
-    let mut change = vec![1, 1, 1, 0, 0x28, 1, 1, b'm', 1, b'k', 1];
-    change.extend([117, 1].repeat(20_000));
-    change.extend([126, 0]);
-    assert_eq!(probe(&server, EngineId::YRS, change.into()).await, REFUSED);
 }
 
 /// Scenario 51: run lengths that loro expands to more than there is. They are counted before a worker sees them.
@@ -116,33 +114,6 @@ async fn a_hundred_bytes_of_which_loro_aborts_are_refused() {
     let server = server();
     let said = probe(&server, EngineId::LORO, bytes(LORO_KILLER)).await;
     assert_eq!(said, REFUSED);
-}
-
-/// Values nested as deep as loro still writes them: harmless to whoever has a large stack, as workers have.
-#[tokio::test]
-async fn values_nested_deep_in_loro_are_taken_and_read() {
-    let change = std::thread::Builder::new()
-        .stack_size(STACK)
-        .spawn(|| {
-            let engine = Loro::new();
-            let mut replica = engine.create(ReplicaSeed(1)).unwrap();
-            let edited = engine.edit(&mut replica, usize::MAX, |doc| {
-                let nested = (0..20_000).fold(LoroValue::Null, |inner, _| vec![inner].into());
-                doc.get_map("map").insert("deep", nested).unwrap();
-            });
-            assert_eq!(edited, Ok(Edited::Done(())));
-            replica.drain().local.remove(0)
-        })
-        .unwrap()
-        .join()
-        .unwrap();
-    let server = server();
-    let said = probe(&server, EngineId::LORO, change).await;
-    assert!(matches!(said, Said::Committed | Said::Refused { .. }));
-    if said == Said::Committed {
-        let json = server.read_json(&document("hers")).await.unwrap();
-        assert!(json.contains("[[[["));
-    }
 }
 
 /// 300 maps in maps are a few hundred bytes to automerge.

@@ -328,7 +328,13 @@ impl<E: Engine> Replica<E> {
             .count();
         let index = u64::try_from(valid).unwrap_or(u64::MAX);
         let document = self.target(target);
-        let imported = document.import(changes.get(..valid).unwrap_or(changes))?;
+        let changes_in = changes.get(..valid).unwrap_or(changes);
+        let imported = match document.import(changes_in) {
+            Err(error) if error != EngineError::Busy && valid > 1 && !document.is_poisoned() => {
+                return first_invalid(document, changes_in);
+            }
+            imported => imported?,
+        };
         Ok(if valid < changes.len() {
             JobOutcome::Invalid { index }
         } else {
@@ -428,4 +434,21 @@ impl<E: Engine> Replica<E> {
     fn snapshot_if(&mut self, keep: bool) -> Option<Bytes> {
         keep.then(|| self.main.snapshot().ok()).flatten()
     }
+}
+
+/// Which of the changes it is that the engine refuses. Those before it are imported.
+fn first_invalid<D: Document>(
+    document: &mut D,
+    changes: &[Bytes],
+) -> Result<JobOutcome, EngineError> {
+    for (change, index) in changes.iter().zip(0..) {
+        match document.import(std::slice::from_ref(change)) {
+            Ok(_) => {}
+            Err(EngineError::Busy) => return Err(EngineError::Busy),
+            Err(_) => return Ok(JobOutcome::Invalid { index }),
+        }
+    }
+    // Together and not alone: what waits for others has become too much.
+    let pending = document.import(&[])?.pending;
+    Ok(JobOutcome::Done { pending })
 }

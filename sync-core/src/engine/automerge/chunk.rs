@@ -1,4 +1,4 @@
-//! Takes bytes apart into Automerge's chunks, without automerge and without allocating.
+//! Takes bytes apart into Automerge's chunks, without automerge, and checks what automerge would expand.
 //!
 //! ```text
 //! chunk := 85 6f 4a 83 checksum kind length data     checksum: 4 bytes of the SHA-256 of what follows it
@@ -8,6 +8,7 @@
 
 use sha2::{Digest, Sha256};
 
+use super::columns::{self, Budget};
 use crate::engine::{EngineError, ValidateLimits};
 
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
@@ -23,21 +24,27 @@ pub(super) struct Snapshot<'a> {
 /// Checks that bytes are change chunks, of which at least one.
 pub(super) fn check_change(bytes: &[u8], limits: &ValidateLimits) -> Result<(), EngineError> {
     limits.check_len(bytes)?;
-    let mut chunks = changes(bytes);
-    chunks.next().ok_or(malformed("chunk", 0))??;
-    chunks.try_for_each(|chunk| chunk.map(drop))
+    if bytes.is_empty() {
+        return Err(malformed("chunk", 0));
+    }
+    let mut budget = Budget::of_change(bytes.len());
+    split(bytes).try_for_each(|chunk| columns::change(chunk?.data, &mut budget))
 }
 
 /// The change chunks in bytes that have nothing else. After an error comes nothing more.
 pub(super) fn changes(bytes: &[u8]) -> impl Iterator<Item = Result<&[u8], EngineError>> {
+    split(bytes).map(|chunk| Ok(chunk?.whole))
+}
+
+fn split(bytes: &[u8]) -> impl Iterator<Item = Result<Chunk<'_>, EngineError>> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
         }
         let offset = bytes.len() - rest.len();
-        let next = split_first(rest, offset).and_then(|(kind, chunk, after)| {
-            if kind == CHANGE {
+        let next = split_first(rest, offset).and_then(|(chunk, after)| {
+            if chunk.kind == CHANGE {
                 rest = after;
                 Ok(chunk)
             } else {
@@ -51,24 +58,29 @@ pub(super) fn changes(bytes: &[u8]) -> impl Iterator<Item = Result<&[u8], Engine
     })
 }
 
-/// Takes a snapshot apart. What else is in the change chunks is not looked at.
+/// Takes a snapshot apart.
 pub(super) fn snapshot(bytes: &[u8]) -> Result<Snapshot<'_>, EngineError> {
-    let (kind, chunk, rest) = split_first(bytes, 0)?;
-    Ok(if kind == DOCUMENT {
-        Snapshot {
-            document: Some(chunk),
-            changes: rest,
-        }
+    let mut budget = Budget::of_snapshot(bytes.len());
+    let (chunk, rest) = split_first(bytes, 0)?;
+    let (document, changes) = if chunk.kind == DOCUMENT {
+        columns::document(chunk.data, &mut budget)?;
+        (Some(chunk.whole), rest)
     } else {
-        Snapshot {
-            document: None,
-            changes: bytes,
-        }
-    })
+        (None, bytes)
+    };
+    split(changes).try_for_each(|chunk| columns::change(chunk?.data, &mut budget))?;
+    Ok(Snapshot { document, changes })
 }
 
-/// The kind of the first chunk, the chunk, and what comes after it.
-fn split_first(bytes: &[u8], offset: usize) -> Result<(u8, &[u8], &[u8]), EngineError> {
+/// A chunk, and what is behind its header.
+struct Chunk<'a> {
+    kind: u8,
+    whole: &'a [u8],
+    data: &'a [u8],
+}
+
+/// The first chunk, and what comes after it.
+fn split_first(bytes: &[u8], offset: usize) -> Result<(Chunk<'_>, &[u8]), EngineError> {
     let header = |what| malformed(what, offset);
     let (magic, rest) = bytes.split_first_chunk().ok_or(header("chunk header"))?;
     if *magic != MAGIC {
@@ -90,7 +102,7 @@ fn split_first(bytes: &[u8], offset: usize) -> Result<(u8, &[u8], &[u8]), Engine
             return Err(header("length of a chunk"));
         }
     }
-    let (_, after) = usize::try_from(length)
+    let (data, after) = usize::try_from(length)
         .ok()
         .and_then(|length| data.split_at_checked(length))
         .ok_or(header("length of a chunk"))?;
@@ -98,8 +110,8 @@ fn split_first(bytes: &[u8], offset: usize) -> Result<(u8, &[u8], &[u8]), Engine
     if !Sha256::digest(summed).starts_with(checksum) {
         return Err(header("checksum"));
     }
-    let (chunk, _) = bytes.split_at(bytes.len() - after.len());
-    Ok((kind, chunk, after))
+    let (whole, _) = bytes.split_at(bytes.len() - after.len());
+    Ok((Chunk { kind, whole, data }, after))
 }
 
 const fn malformed(what: &'static str, offset: usize) -> EngineError {

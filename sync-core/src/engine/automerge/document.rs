@@ -11,7 +11,7 @@ use ::automerge::{
 use bytes::Bytes;
 use twox_hash::XxHash3_128;
 
-use super::chunk;
+use super::{chunk, malformed};
 use crate::engine::{
     Document, Drained, Edited, EngineError, EngineEvent, Imported, ReplicaSeed, Source,
     ValidateLimits, Version, Wake,
@@ -57,9 +57,9 @@ impl AutomergeDocument {
         document
     }
 
-    pub(super) fn read<R>(&self, f: impl FnOnce(&AutoCommit) -> R) -> Result<R, EngineError> {
-        self.usable()?;
-        Ok(f(&self.doc))
+    /// Also of a document that is poisoned: what it shows is mostly what it showed before.
+    pub(super) fn read<R>(&self, f: impl FnOnce(&AutoCommit) -> R) -> R {
+        f(&self.doc)
     }
 
     pub(super) fn edit<R>(
@@ -392,8 +392,4 @@ fn engine_error(error: AutomergeError) -> EngineError {
         AutomergeError::InvalidHash(_) | AutomergeError::MissingHash(_) => EngineError::Incomplete,
         _ => malformed("automerge data"),
     }
-}
-
-const fn malformed(what: &'static str) -> EngineError {
-    EngineError::Malformed { what, offset: 0 }
 }

@@ -3,10 +3,13 @@
 //! Changes and [`since`](crate::engine::Document::since) are Loro updates, snapshots are Loro snapshots with the full
 //! history. A replica that holds changes which wait for others puts those behind its snapshot, because Loro leaves them out.
 //!
-//! Loro's format is columnar and nested too deep to be checked without building a document: [`Loro`] checks the frame of a
-//! change (kind, checksum, blocks and their parts), which stops accidents. Forged bytes that pass can still make Loro
-//! allocate without bound, or overflow a stack, which ends the process. A server with writers that it does not trust
-//! therefore runs this engine in processes of its own, never in its own.
+//! [`Loro`] checks a change before Loro reads it: kind, checksum, blocks and their parts, how many rows their columns stand
+//! for, how long and how deeply nested values are. That bounds what Loro reserves and how far it recurses as it decodes.
+//! What operations mean is not checked: Loro can panic at them, which is caught, and the document must be loaded afresh.
+//! **Snapshots** are not checked beyond their frame: they hold compressed tables of encoded values, which cannot be looked
+//! into without Loro. Forged ones can end the process that reads them. They come from servers: a server that is not
+//! trusted so far must not be given Loro documents, and a server with writers that it does not trust runs this engine in
+//! processes of its own.
 //!
 //! History can be forgotten ([`Document::trim`](crate::engine::Document::trim)), which makes a Loro shallow snapshot: for a
 //! new epoch that begins from it.
@@ -15,7 +18,9 @@
 //! ([`Loro::text_styles`]), so that also a document that replaces this one has it.
 
 mod document;
+mod input;
 mod observe;
+mod operations;
 mod trim;
 mod validate;
 mod version;
@@ -103,7 +108,7 @@ impl Engine for Loro {
         document: &LoroDocument,
         f: impl FnOnce(&LoroDoc) -> R,
     ) -> Result<R, EngineError> {
-        document.read(f)
+        Ok(document.read(f))
     }
 
     fn edit<R>(
@@ -117,7 +122,7 @@ impl Engine for Loro {
 
     /// The containers at the root by their names: texts as strings, without their marks.
     fn to_json(&self, document: &LoroDocument) -> Result<String, EngineError> {
-        document.read(|doc| doc.get_deep_value().to_json())
+        Ok(document.read(|doc| doc.get_deep_value().to_json()))
     }
 
     /// Lends a copy of the document as it was, which takes time and memory in proportion to the document.

@@ -1,4 +1,5 @@
-//! Checks the frame of an update in one pass that allocates nothing, without loro.
+//! Checks an update in one pass that allocates nothing, without loro: its frame, and whatever loro reserves memory for, or
+//! recurses over, as it reads.
 //!
 //! ```text
 //! update := "loro" zero*12 xxh32 mode (length block)*     xxh32 little endian, over what follows it; mode 2 bytes
@@ -6,13 +7,15 @@
 //! ```
 //!
 //! After `parse_header_and_body` (`src/encoding.rs`), `decode_updates` (`src/encoding/fast_snapshot.rs`) and `EncodedBlock`
-//! (`src/oplog/change_store/block_encode.rs`) of loro-internal 1.17. What is inside the parts is columnar and run-length
-//! encoded; loro expands it as it reads. Only the first part, where it reserves beforehand, is looked into. `LoroDoc::decode_import_blob_meta` reads all of that as well, and aborts on the same
-//! forged bytes as an import does, so it is no check.
+//! (`src/oplog/change_store/block_encode.rs`) of loro-internal 1.17. The parts are: changes, times and messages, containers,
+//! keys, positions of trees, operations, starts of deletions, values. `LoroDoc::decode_import_blob_meta` reads all of
+//! that as well, and aborts on the same forged bytes as an import does, so it is no check.
 
 use bytes::Bytes;
 use twox_hash::XxHash32;
 
+use super::input::{Input, malformed};
+use super::operations::{Budget, operations, positions, rows_of_columns};
 use crate::engine::{EngineError, ValidateLimits};
 
 const MAGIC: &[u8] = b"loro";
@@ -20,7 +23,6 @@ const SEED: u32 = u32::from_le_bytes(*b"LORO");
 const HEADER_BYTES: usize = 22;
 const MODE_AT: usize = 20;
 const MODE_UPDATES: u16 = 4;
-const PARTS: usize = 8;
 
 /// Checks an update. Snapshots are refused: they hold values besides the operations, and would be believed.
 pub(super) fn update(bytes: &[u8], limits: &ValidateLimits) -> Result<(), EngineError> {
@@ -28,18 +30,10 @@ pub(super) fn update(bytes: &[u8], limits: &ValidateLimits) -> Result<(), Engine
     if mode(bytes)? != MODE_UPDATES {
         return Err(malformed("kind of the bytes", MODE_AT));
     }
-    let mut input = Input {
-        bytes,
-        at: HEADER_BYTES,
-    };
-    while input.at < bytes.len() {
-        let length = input.number("length of a block")?;
-        let start = input.at;
-        input.skip("block", length)?;
-        block(Input {
-            bytes: bytes.get(..input.at).unwrap_or_default(),
-            at: start,
-        })?;
+    let mut input = Input::new(bytes, HEADER_BYTES);
+    let mut budget = Budget::new(bytes.len());
+    while !input.is_empty() {
+        block(input.part("block")?, limits, &mut budget)?;
     }
     Ok(())
 }
@@ -74,8 +68,12 @@ fn mode(bytes: &[u8]) -> Result<u16, EngineError> {
     }
 }
 
-fn block(mut input: Input<'_>) -> Result<(), EngineError> {
-    let start = input.at;
+fn block(
+    mut input: Input<'_>,
+    limits: &ValidateLimits,
+    budget: &mut Budget,
+) -> Result<(), EngineError> {
+    let start = input.at();
     let counter = input.number("counter")?;
     let n_operations = input.number("number of operations")?;
     let lamport = input.number("lamport time")?;
@@ -87,24 +85,23 @@ fn block(mut input: Input<'_>) -> Result<(), EngineError> {
     if !is_bounded || n_changes == 0 || n_changes > n_operations {
         return Err(malformed("counts of a block", start));
     }
-    for part in 0..PARTS {
-        let length = input.number("length of a part")?;
-        let start = input.at;
-        input.skip("part of a block", length)?;
-        if part == 0 {
-            changes(
-                Input {
-                    bytes: input.bytes.get(..input.at).unwrap_or_default(),
-                    at: start,
-                },
-                n_changes,
-            )?;
-        }
+    changes(input.part("changes of a block")?, n_changes)?;
+    // Loro reads these three row by row, each from bytes of its own.
+    for what in [
+        "times of a block",
+        "containers of a block",
+        "keys of a block",
+    ] {
+        input.part(what)?;
     }
-    if input.at == input.bytes.len() {
+    positions(input.part("positions of a block")?)?;
+    let columns = input.part("operations of a block")?;
+    rows_of_columns(input.part("deletions of a block")?, budget)?;
+    operations(columns, input.part("values of a block")?, limits, budget)?;
+    if input.is_empty() {
         Ok(())
     } else {
-        Err(malformed("end of a block", input.at))
+        Err(malformed("end of a block", input.at()))
     }
 }
 
@@ -127,7 +124,7 @@ fn changes(mut input: Input<'_>, n_changes: u64) -> Result<(), EngineError> {
     }
     let (mut left, mut n_dependencies) = (n_changes, 0_u64);
     while left > 0 {
-        let start = input.at;
+        let start = input.at();
         let run = input.number("run of dependencies")?;
         // Zigzag: odd numbers are negative.
         let n = (run >> 1).saturating_add(run & 1).min(left);
@@ -146,50 +143,9 @@ fn changes(mut input: Input<'_>, n_changes: u64) -> Result<(), EngineError> {
         left -= n;
     }
     // The first one has bytes of its own, every other one a bit at least.
-    let bits = input.bytes.len().saturating_sub(input.at).saturating_mul(8);
-    if u64::try_from(bits).is_ok_and(|bits| n_dependencies <= bits) {
+    if n_dependencies <= input.left().saturating_mul(8) {
         Ok(())
     } else {
-        Err(malformed("number of dependencies", input.at))
+        Err(malformed("number of dependencies", input.at()))
     }
-}
-
-struct Input<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl Input<'_> {
-    /// A number in LEB128, of at most 64 bits.
-    fn number(&mut self, what: &'static str) -> Result<u64, EngineError> {
-        let start = self.at;
-        let mut value = 0;
-        for shift in (0..u64::BITS).step_by(7) {
-            let byte = self.bytes.get(self.at).ok_or(malformed(what, self.at))?;
-            self.at += 1;
-            let bits = u64::from(byte & 0x7f);
-            if (bits << shift) >> shift != bits {
-                break;
-            }
-            value |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(malformed(what, start))
-    }
-
-    fn skip(&mut self, what: &'static str, length: u64) -> Result<(), EngineError> {
-        let end = usize::try_from(length)
-            .ok()
-            .and_then(|length| self.at.checked_add(length))
-            .filter(|&end| end <= self.bytes.len())
-            .ok_or(malformed(what, self.at))?;
-        self.at = end;
-        Ok(())
-    }
-}
-
-const fn malformed(what: &'static str, offset: usize) -> EngineError {
-    EngineError::Malformed { what, offset }
 }

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::Bytes;
 
 use super::world::World;
-use super::{Probe, add, assert_equal, below, content, edit, has, loaded, ok, replica};
+use super::{Hostile, Probe, add, assert_equal, below, content, edit, has, loaded, ok, replica};
 use crate::engine::{
     Document, Edited, Engine, EngineError, Folder, Source, ValidateLimits, Version,
 };
@@ -113,6 +113,26 @@ pub(super) fn what_waits_survives_in_the_snapshot<P: Probe>() {
 
 pub(super) fn nothing_folds_to_no_snapshot<P: Probe>() {
     assert_eq!(P::engine().fold(None, &[]), Err(EngineError::Unproven));
+}
+
+/// Scenario 51.
+pub(super) fn what_is_known_to_ruin_the_engine_is_refused<P: Probe>() {
+    let mut a = replica::<P>(1);
+    add::<P>(&mut a, 1);
+    let version = a.version();
+    for Hostile { what, bytes } in P::hostile_changes() {
+        let validated = P::engine().validate(&bytes, &ValidateLimits::default());
+        assert!(validated.is_err(), "{what}");
+        assert!(a.import(&[bytes]).is_err(), "{what}");
+        assert!(!a.is_poisoned() && a.version() == version, "{what}");
+    }
+    for Hostile { what, bytes } in P::hostile_snapshots() {
+        for mut document in [replica::<P>(2), loaded::<P>(3, &ok(a.snapshot()))] {
+            assert!(document.import_snapshot(&bytes).is_err(), "{what}");
+            assert!(!document.is_poisoned(), "{what}");
+            add::<P>(&mut document, 2);
+        }
+    }
 }
 
 pub(super) fn what_is_too_large_is_taken_back_whole<P: Probe>(seed: u64) {

@@ -39,6 +39,7 @@
 
 mod changes;
 mod history;
+mod hostile;
 mod laws;
 mod probes;
 mod world;
@@ -48,6 +49,7 @@ use std::marker::PhantomData;
 
 use bytes::Bytes;
 
+pub use self::hostile::Hostile;
 #[cfg(feature = "automerge")]
 pub use self::probes::AutomergeProbe;
 #[cfg(feature = "loro")]
@@ -77,6 +79,18 @@ pub trait Probe: 'static {
 
     /// All of the content, equal for equal content.
     fn content(read: &<Self::Engine as Engine>::Read<'_>) -> String;
+
+    /// Changes that are known to ruin the engine where nothing looks at them first.
+    #[must_use]
+    fn hostile_changes() -> Vec<Hostile> {
+        Vec::new()
+    }
+
+    /// The same, as snapshots.
+    #[must_use]
+    fn hostile_snapshots() -> Vec<Hostile> {
+        Vec::new()
+    }
 
     /// Whether [`Document::undo`] and [`Document::redo`] work.
     const HAS_UNDO: bool = false;
@@ -155,6 +169,7 @@ impl<P: Probe> Suite<P> {
         changes::a_panicking_closure_leaves_the_document_usable::<P>();
         changes::what_waits_survives_in_the_snapshot::<P>();
         changes::nothing_folds_to_no_snapshot::<P>();
+        changes::what_is_known_to_ruin_the_engine_is_refused::<P>();
         for seed in self.first_seed..self.first_seed.saturating_add(self.cases) {
             changes::what_is_too_large_is_taken_back_whole::<P>(seed);
             changes::damaged_bytes_are_errors_and_leave_the_document_usable::<P>(seed);

@@ -1,6 +1,7 @@
 //! The engines of this crate.
 
 use super::Probe;
+use super::hostile::{self, Hostile};
 use crate::engine::opaque::{Opaque, OpaqueEdit, OpaqueLog};
 use crate::engine::typed::Typed;
 use crate::mergeable::LwwMap;
@@ -17,6 +18,10 @@ impl Probe for TypedProbe {
 
     fn engine() -> Self::Engine {
         Typed::new().keep_undo()
+    }
+
+    fn hostile_changes() -> Vec<Hostile> {
+        hostile::typed::changes()
     }
 
     fn edit(map: &mut LwwMap<u64, u64>, random: &mut Rng) {
@@ -94,6 +99,7 @@ mod yrs {
         Array, GetString, Map, ReadTxn, Text, TextPrelim, Transaction, TransactionMut, WriteTxn,
     };
 
+    use super::super::hostile::{self, Hostile};
     use super::super::{Probe, below};
     use super::word;
     use crate::engine::yrs::Yrs;
@@ -111,6 +117,14 @@ mod yrs {
 
         fn engine() -> Yrs {
             Yrs::new().keep_history()
+        }
+
+        fn hostile_changes() -> Vec<Hostile> {
+            hostile::yrs::changes()
+        }
+
+        fn hostile_snapshots() -> Vec<Hostile> {
+            hostile::yrs::snapshots()
         }
 
         fn edit(txn: &mut TransactionMut<'_>, random: &mut Rng) {
@@ -195,6 +209,7 @@ pub use self::loro::LoroProbe;
 mod loro {
     use ::loro::{LoroDoc, LoroText, LoroValue, TreeParentId};
 
+    use super::super::hostile::{self, Hostile};
     use super::super::{Probe, below};
     use super::word;
     use crate::engine::loro::Loro;
@@ -212,6 +227,10 @@ mod loro {
 
         fn engine() -> Loro {
             Loro::new().keep_undo()
+        }
+
+        fn hostile_changes() -> Vec<Hostile> {
+            hostile::loro::changes()
         }
 
         fn edit(doc: &mut LoroDoc, random: &mut Rng) {
@@ -294,6 +313,7 @@ mod automerge {
     use ::automerge::transaction::Transactable;
     use ::automerge::{AutoCommit, ObjId, ObjType, ROOT, ReadDoc, ScalarValue, Value};
 
+    use super::super::hostile::{self, Hostile};
     use super::super::{Probe, below};
     use super::word;
     use crate::engine::automerge::Automerge;
@@ -310,6 +330,14 @@ mod automerge {
 
         fn engine() -> Automerge {
             Automerge::new()
+        }
+
+        fn hostile_changes() -> Vec<Hostile> {
+            hostile::automerge::changes()
+        }
+
+        fn hostile_snapshots() -> Vec<Hostile> {
+            hostile::automerge::snapshots()
         }
 
         fn edit(doc: &mut AutoCommit, random: &mut Rng) {
