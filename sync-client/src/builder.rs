@@ -13,22 +13,16 @@ use tokio::runtime::{Handle, Runtime};
 
 use crate::client::Client;
 use crate::credentials::Credentials;
+use crate::dialing::Dialing;
 use crate::driver::drive;
 use crate::error::StartError;
 use crate::shared::Shared;
 use crate::store::ClientStore;
-use crate::transport::AddressError;
-#[cfg(feature = "tcp")]
-use crate::transport::TcpDialer;
-#[cfg(all(feature = "unix", unix))]
-use crate::transport::UnixDialer;
-#[cfg(feature = "websocket")]
-use crate::transport::WebSocketDialer;
 
 /// How a client is made; from [`Client::builder`] or [`Client::with_dialer`].
 #[must_use]
 pub struct ClientBuilder {
-    dial: Dial,
+    dialing: Dialing,
     config: ClientConfig,
     credentials: Option<Credentials>,
     store: Option<Arc<dyn ClientStore>>,
@@ -41,26 +35,21 @@ impl std::fmt::Debug for ClientBuilder {
     }
 }
 
-enum Dial {
-    Address(String),
-    With(Arc<dyn Dialer>),
-}
-
 impl ClientBuilder {
     pub(crate) fn address(address: String) -> Self {
-        Self::new(Dial::Address(address))
+        Self::new(Dialing::to(address))
     }
 
     pub(crate) fn with_dialer(dialer: impl Dialer) -> Self {
-        Self::new(Dial::With(Arc::new(dialer)))
+        Self::new(Dialing::with(Arc::new(dialer)))
     }
 
-    fn new(dial: Dial) -> Self {
+    fn new(dialing: Dialing) -> Self {
         // The ids are drawn at the start: the same builder value never makes two clients.
         let mut config = ClientConfig::new(OriginId(0), 0);
         config.software = concat!("sync-client/", env!("CARGO_PKG_VERSION")).to_owned();
         Self {
-            dial,
+            dialing,
             config,
             credentials: None,
             store: None,
@@ -97,6 +86,38 @@ impl ClientBuilder {
     {
         self.config.refreshes = true;
         self.credentials = Some(Credentials::new(ask));
+        self
+    }
+
+    /// An HTTP header to send when connecting to `ws://` and `wss://` addresses, such as one that a proxy on the way asks for.
+    /// Several may have the same name. Addresses of other kinds have none. Not shown by `Debug`.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.dialing.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Trusts servers at `wss://` addresses whose certificate is signed by one of these, in PEM, beside those that the platform
+    /// trusts.
+    #[cfg(feature = "tls")]
+    pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.dialing.roots.push(pem.into());
+        self
+    }
+
+    /// Whether to trust servers whose certificate the platform trusts. Defaults to yes; with no, only those that
+    /// [`root_certificate`](Self::root_certificate) names sign for servers.
+    #[cfg(feature = "tls")]
+    pub const fn platform_roots(mut self, value: bool) -> Self {
+        self.dialing.platform_roots = value;
+        self
+    }
+
+    /// Connects to `ws://` and `wss://` addresses through the HTTP proxy that the environment names at the start: `HTTPS_PROXY`
+    /// for `wss://`, `HTTP_PROXY` for `ws://`, `ALL_PROXY` for both, except for hosts in `NO_PROXY`, as curl does. Default:
+    /// directly.
+    #[cfg(feature = "proxy")]
+    pub const fn proxy_from_environment(mut self) -> Self {
+        self.dialing.proxy = true;
         self
     }
 
@@ -157,10 +178,7 @@ impl ClientBuilder {
     /// # Errors
     /// [`StartError`] if the address cannot be dialed by this build, or there is neither a runtime nor a thread.
     pub fn start(mut self) -> Result<Client, StartError> {
-        let dialer = match self.dial {
-            Dial::With(dialer) => dialer,
-            Dial::Address(address) => dialer_for(address)?,
-        };
+        let dialer = self.dialing.dialer()?;
         if let Some(store) = &self.store {
             store.bind(&self.account)?;
         }
@@ -190,39 +208,6 @@ pub(crate) fn random() -> Result<u128, StartError> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|_| StartError::Random)?;
     Ok(u128::from_be_bytes(bytes))
-}
-
-/// The dialer for an address, by its scheme.
-fn dialer_for(address: String) -> Result<Arc<dyn Dialer>, StartError> {
-    let scheme = address.split_once("://").map(|(scheme, _)| scheme);
-    let dialer: Result<Arc<dyn Dialer>, AddressError> = match scheme {
-        #[cfg(feature = "websocket")]
-        Some("ws" | "wss") => {
-            WebSocketDialer::new(&address).map(|dialer| -> Arc<dyn Dialer> { Arc::new(dialer) })
-        }
-        #[cfg(not(feature = "websocket"))]
-        Some("ws" | "wss") => Err(AddressError::off("ws", "websocket")),
-        #[cfg(feature = "tcp")]
-        Some("tcp") => {
-            TcpDialer::new(&address).map(|dialer| -> Arc<dyn Dialer> { Arc::new(dialer) })
-        }
-        #[cfg(not(feature = "tcp"))]
-        Some("tcp") => Err(AddressError::off("tcp", "tcp")),
-        #[cfg(all(feature = "unix", unix))]
-        Some("unix") => {
-            UnixDialer::new(&address).map(|dialer| -> Arc<dyn Dialer> { Arc::new(dialer) })
-        }
-        #[cfg(all(not(feature = "unix"), unix))]
-        Some("unix") => Err(AddressError::off("unix", "unix")),
-        _ => Err(AddressError::other_scheme(&address, "ws")),
-    };
-    dialer.map_err(|error| match error {
-        AddressError::FeatureOff { feature, .. } => StartError::FeatureOff { address, feature },
-        error => StartError::Address {
-            reason: error.to_string(),
-            address,
-        },
-    })
 }
 
 /// The runtime of the caller, or one that is to run on a thread of its own.

@@ -380,10 +380,11 @@ impl Driver {
                 }
                 state.handle_connected(now, attempt);
             }
-            Input::Dialed(attempt, Err(DialError::Refused(why))) => {
-                state.handle_dial_failed(now, attempt, Some(why.into()));
+            Input::Dialed(attempt, Err(error)) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::debug!(%error, cause, "no connection");
+                state.handle_dial_failed(now, attempt, error);
             }
-            Input::Dialed(attempt, Err(_)) => state.handle_dial_failed(now, attempt, None),
             Input::Frames(attempt, frames) => {
                 for frame in frames {
                     state.handle_frame(now, attempt, frame);

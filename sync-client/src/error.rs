@@ -14,7 +14,7 @@ pub enum StartError {
     /// The address is not one that this build can dial.
     #[error("cannot dial {address:?}: {reason}")]
     Address {
-        /// The address given.
+        /// The address given, without user, password and query.
         address: String,
         /// What is wrong with it.
         reason: String,
@@ -22,10 +22,22 @@ pub enum StartError {
     /// This build cannot dial such an address.
     #[error("{address:?} needs the feature `{feature}` of sync-client")]
     FeatureOff {
-        /// The address given.
+        /// The address given, without user, password and query.
         address: String,
         /// The feature that it needs.
         feature: &'static str,
+    },
+    /// HTTP does not allow this header, or WebSocket needs it for itself.
+    #[error("the header {name:?} cannot be set")]
+    Header {
+        /// Its name.
+        name: String,
+    },
+    /// What was given as root certificates cannot be used.
+    #[error("cannot use the root certificate: {reason}")]
+    RootCertificate {
+        /// What is wrong with it.
+        reason: String,
     },
     /// The store is another account's, or cannot be used.
     #[error("the store cannot be used")]

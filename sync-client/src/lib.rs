@@ -11,6 +11,7 @@ mod builder;
 mod cell;
 mod client;
 mod credentials;
+mod dialing;
 mod driver;
 #[cfg(feature = "encrypted")]
 mod encrypted;
@@ -56,6 +57,7 @@ pub use sync_core::mergeable::traits::Mergeable;
 pub use sync_core::mergeable::{
     self, Counter, Dictionary, LwwMap, OrMap, OrSet, Register, Sequence, ValueError,
 };
+pub use sync_core::transport::CertificateProblem;
 pub use sync_core::watch::{Closed, Subscription, Watch};
 pub use sync_core::wire::AccessLevel;
 #[cfg(feature = "yrs")]

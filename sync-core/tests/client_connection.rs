@@ -7,6 +7,7 @@ use std::time::Duration;
 use client_harness::Harness;
 use sync_core::client::{ClientEvent, EndReason, FailedReason, Output, Status};
 use sync_core::error::{ErrorCode, PeerError};
+use sync_core::transport::{CertificateProblem, DialError};
 use sync_core::wire::{ErrorMessage, GoAway, Message, Pong, Reference};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -172,6 +173,10 @@ fn an_answered_ping_keeps_the_session() {
     );
 }
 
+fn nobody_there() -> DialError {
+    DialError::Unreachable("nobody is there".into())
+}
+
 /// Scenarios 39 and 41.
 #[test]
 fn attempts_never_end_and_stay_within_their_bounds_from_the_first_connect_on() {
@@ -180,7 +185,7 @@ fn attempts_never_end_and_stay_within_their_bounds_from_the_first_connect_on() {
     for attempt in 1..200_u32 {
         client
             .state
-            .handle_dial_failed(client.now, client.attempt(), None);
+            .handle_dial_failed(client.now, client.attempt(), nobody_there());
         client.settle();
         let Status::Reconnecting {
             attempt: told,
@@ -199,6 +204,19 @@ fn attempts_never_end_and_stay_within_their_bounds_from_the_first_connect_on() {
         assert_eq!(client.dials, attempt + 1);
     }
     assert!(longest > 25 * SECOND, "full jitter uses the whole window");
+}
+
+#[test]
+fn a_server_that_is_not_trusted_is_named_and_tried_again() {
+    let mut client = Harness::new();
+    let problem = CertificateProblem::UnknownIssuer;
+    client
+        .state
+        .handle_dial_failed(client.now, client.attempt(), DialError::Untrusted(problem));
+    client.settle();
+    let ended = ClientEvent::SessionEnded(EndReason::Untrusted(problem));
+    assert!(client.events.contains(&ended));
+    assert!(matches!(client.state.status(), Status::Reconnecting { .. }));
 }
 
 /// Scenario 39: a server that accepts and then fails is not stormed.
@@ -251,7 +269,7 @@ fn a_network_change_ends_the_waiting_at_once() {
     for _ in 0..10 {
         client
             .state
-            .handle_dial_failed(client.now, client.attempt(), None);
+            .handle_dial_failed(client.now, client.attempt(), nobody_there());
         client.settle();
         client.state.network_changed(client.now);
         client.settle();

@@ -14,6 +14,8 @@ pub mod http;
 pub mod registry;
 mod server;
 mod stats;
+#[cfg(feature = "tls")]
+mod tls;
 pub mod transport;
 
 pub use auth::{
@@ -43,3 +45,5 @@ pub use sync_core::history::{Epoch, Seq};
 pub use sync_core::ids::{ChangeId, DocumentId, EngineId, OriginId, SessionId, User};
 pub use sync_core::limits::Limits;
 pub use sync_core::server::FoldError;
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsError};

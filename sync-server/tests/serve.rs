@@ -8,6 +8,7 @@
 )]
 
 mod asking;
+mod certificates;
 mod e2e;
 mod embedded;
 mod program;
@@ -21,7 +22,7 @@ use asking::ask;
 use e2e::{content, push, text, until, until_status, within};
 use embedded::Directory;
 use program::{Serving, fails, program, run};
-use sync_client::{Client, Status};
+use sync_client::{CertificateProblem, Client, ClientEvent, EndReason, Status};
 
 /// A directory, and the options to serve it to everybody.
 fn open_to_all(directory: &Directory) -> [String; 3] {
@@ -86,6 +87,83 @@ async fn it_listens_without_http_where_it_is_told() {
 }
 
 #[tokio::test]
+async fn a_certificate_is_read_again_on_sighup_and_nobody_is_cut() {
+    let directory = Directory::new();
+    let file = |name: &str| directory.path().join(name);
+    let install = |name: &str| {
+        fs::copy(
+            certificates::path(&format!("{name}.pem")),
+            file("chain.pem"),
+        )
+        .unwrap();
+        fs::copy(certificates::path(&format!("{name}.key")), file("key.pem")).unwrap();
+    };
+    install("loopback");
+    let mut options = open_to_all(&directory).to_vec();
+    let [chain, key] = ["chain.pem", "key.pem"].map(|name| file(name).display().to_string());
+    options.extend([
+        "--tls-cert".to_owned(),
+        chain.clone(),
+        "--tls-key".to_owned(),
+        key,
+    ]);
+    let serving = within("it listens", Serving::start(&options)).await;
+    let client = || {
+        let builder = Client::builder(serving.secure_url()).platform_roots(false);
+        builder
+            .root_certificate(certificates::authority())
+            .start()
+            .unwrap()
+    };
+    let ada = client();
+    let notes = text(&ada, "notes").await;
+    push(&notes, "before");
+    within("saved", notes.saved()).await.unwrap();
+    let mut events = ada.events();
+
+    install("elsewhere");
+    serving.signal("HUP");
+    let told = async {
+        loop {
+            // The signal may not have been handled when the first one comes.
+            let bob = client();
+            let mut events = bob.events();
+            loop {
+                match events.next().await.unwrap() {
+                    ClientEvent::SessionEnded(reason) => return reason,
+                    ClientEvent::SessionStarted { .. } => break,
+                    _ => {}
+                }
+            }
+        }
+    };
+    let told = within("others see the new one", told).await;
+    assert_eq!(told, EndReason::Untrusted(CertificateProblem::WrongName));
+    push(&notes, " and after");
+    within("saved", notes.saved()).await.unwrap();
+    while let Some(event) = events.try_next() {
+        assert!(!matches!(event, ClientEvent::SessionEnded(_)), "{event:?}");
+    }
+
+    let [data, tls_cert] = ["--data", "--tls-cert"];
+    let error = fails(
+        &["check-config", data, "d", "--anonymous", tls_cert, &chain],
+        2,
+    );
+    assert!(error.contains("--tls-key"), "{error}");
+    let missing = ["--tls-key", "/nowhere/key.pem"];
+    let error = fails(
+        &[
+            &["check-config", data, "d", "--anonymous", tls_cert, &chain],
+            &missing[..],
+        ]
+        .concat(),
+        2,
+    );
+    assert!(error.contains("/nowhere/key.pem"), "{error}");
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_it_before_clients_have_left() {
     let directory = Directory::new();
     let mut options = open_to_all(&directory).to_vec();
@@ -95,12 +173,8 @@ async fn a_second_signal_ends_it_before_clients_have_left() {
     until_status(&ada, "connected", |status| *status == Status::Connected).await;
     let mut events = ada.events();
     serving.signal("TERM");
-    let going_away = async {
-        while !matches!(
-            events.next().await,
-            Some(sync_client::ClientEvent::GoingAway { .. })
-        ) {}
-    };
+    let going_away =
+        async { while !matches!(events.next().await, Some(ClientEvent::GoingAway { .. })) {} };
     within("the client is told", going_away).await;
     // Whoever directs clients is told too.
     let answer = ask(serving.socket(), "GET /readyz", &[]).await;

@@ -7,7 +7,7 @@ pub enum AddressError {
     /// It is not an address.
     #[error("invalid address {address:?}: {reason}")]
     Invalid {
-        /// What was given.
+        /// What was given, without user, password and query.
         address: String,
         /// What is wrong with it.
         reason: String,
@@ -26,6 +26,12 @@ pub enum AddressError {
         /// The feature of this crate that can.
         feature: &'static str,
     },
+    /// What was given as root certificates cannot be used.
+    #[error("cannot use the root certificate: {reason}")]
+    InvalidCertificate {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// HTTP does not allow this header, or WebSocket needs it for itself.
     #[error("the header {name:?} cannot be set")]
     InvalidHeader {
@@ -37,7 +43,7 @@ pub enum AddressError {
 impl AddressError {
     pub(crate) fn invalid(address: &str, reason: impl ToString) -> Self {
         Self::Invalid {
-            address: address.to_owned(),
+            address: without_secrets(address),
             reason: reason.to_string(),
         }
     }
@@ -60,6 +66,22 @@ impl AddressError {
             },
             None => Self::invalid(address, format!("it does not begin with {expected}://")),
         }
+    }
+}
+
+/// An address as it may be shown: a password or a token may stand in it.
+pub(crate) fn without_secrets(address: &str) -> String {
+    let (shown, query) = match address.split_once('?') {
+        Some((shown, _)) => (shown, "?..."),
+        None => (address, ""),
+    };
+    let (scheme, rest) = match shown.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), shown),
+    };
+    match rest.rsplit_once('@') {
+        Some((_, rest)) => format!("{scheme}...@{rest}{query}"),
+        None => format!("{scheme}{rest}{query}"),
     }
 }
 

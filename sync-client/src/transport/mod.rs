@@ -1,19 +1,23 @@
 //! Ways to reach a server: dialers, and the traits for another one.
 
-mod address;
+pub(crate) mod address;
 #[cfg(any(feature = "websocket", feature = "tcp", all(feature = "unix", unix)))]
 mod connect;
+#[cfg(feature = "proxy")]
+mod proxy;
 #[cfg(any(feature = "tcp", all(feature = "unix", unix)))]
 mod stream;
 #[cfg(feature = "tcp")]
 mod tcp;
+#[cfg(feature = "tls")]
+mod tls;
 #[cfg(all(feature = "unix", unix))]
 mod unix;
 #[cfg(feature = "websocket")]
 mod websocket;
 
 pub use sync_core::transport::{
-    DialError, Dialer, FramedTransport, Transport, TransportError, memory,
+    CertificateProblem, DialError, Dialer, FramedTransport, Transport, TransportError, memory,
 };
 
 pub use self::address::AddressError;

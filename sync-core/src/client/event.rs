@@ -11,6 +11,7 @@ use crate::error::{ErrorCode, PeerError};
 use crate::events::Event;
 use crate::history::Seq;
 use crate::ids::{ChangeId, DocumentId, SessionId};
+use crate::transport::CertificateProblem;
 use crate::wire::AccessLevel;
 
 /// Where the connection stands.
@@ -73,6 +74,8 @@ pub enum EndReason {
         /// The close code that the server gave, if any.
         close_code: Option<u16>,
     },
+    /// The server could not show that it is the one at the address, and was told nothing.
+    Untrusted(CertificateProblem),
     /// Nothing was heard within the ping timeout.
     Silence,
     /// No `Welcome` within the handshake time.

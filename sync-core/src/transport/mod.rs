@@ -120,9 +120,34 @@ pub enum DialError {
     /// Nobody answered, or not now: try again.
     #[error("could not connect")]
     Unreachable(#[source] BoxError),
+    /// The server could not show that it is the one at the address. Nothing has been sent to it. Try again: a network with
+    /// a login page answers for others, certificates are renewed, and clocks are set.
+    #[error("the server is not trusted: {0}")]
+    Untrusted(CertificateProblem),
     /// Whoever answered does not speak this protocol, or refuses for good: do not try again.
     #[error("refused: {0}")]
     Refused(String),
+}
+
+/// What is wrong with a server's certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CertificateProblem {
+    /// It has expired, by the clock of this device.
+    #[error("its certificate has expired")]
+    Expired,
+    /// It is not valid yet, by the clock of this device.
+    #[error("its certificate is not valid yet")]
+    NotYetValid,
+    /// It is another host's.
+    #[error("its certificate is another host's")]
+    WrongName,
+    /// Nobody who is trusted here has signed it.
+    #[error("its certificate is signed by nobody who is trusted here")]
+    UnknownIssuer,
+    /// It is damaged, or not one for servers.
+    #[error("its certificate is invalid")]
+    Invalid,
 }
 
 /// Takes connections.

@@ -30,6 +30,7 @@ impl ServerEvent {
             | Self::Refused { .. }
             | Self::ValidatorPanicked { .. }
             | Self::WorkerDied { .. }
+            | Self::DocumentNearLimit { .. }
             | Self::FoldFailed { .. }
             | Self::Lagged { .. } => Severity::Warning,
             Self::SessionOpened { .. }
@@ -77,6 +78,11 @@ impl fmt::Display for ServerEvent {
             }
             Self::RoomLoaded { document, head } => write!(f, "{document} is live, at {head}"),
             Self::RoomUnloaded { document } => write!(f, "{document} was unloaded"),
+            Self::DocumentNearLimit {
+                document,
+                bytes,
+                max,
+            } => write!(f, "{document} has {bytes} bytes of {max}"),
             Self::Committed {
                 document,
                 first,

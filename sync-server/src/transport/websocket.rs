@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sync_core::transport::websocket::{WebSocketTransport, config};
 use sync_core::transport::{Acceptor, Transport, TransportError};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
@@ -29,6 +29,8 @@ use super::refuse::{TLS_HANDSHAKE, answer};
 #[derive(Debug)]
 pub struct WebSocketAcceptor {
     incoming: Incoming<TcpListener>,
+    #[cfg(feature = "tls")]
+    tls: Option<crate::tls::Tls>,
 }
 
 impl WebSocketAcceptor {
@@ -39,6 +41,8 @@ impl WebSocketAcceptor {
     pub async fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
         Ok(Self {
             incoming: Incoming::new(bind(address).await?),
+            #[cfg(feature = "tls")]
+            tls: None,
         })
     }
 
@@ -48,6 +52,14 @@ impl WebSocketAcceptor {
     /// If the system does not tell.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.incoming.listener.local_addr()
+    }
+
+    /// Speaks TLS with whoever connects, for `wss://` addresses. Default not.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: crate::tls::Tls) -> Self {
+        self.tls = Some(tls);
+        self
     }
 
     /// Time from the connection to the end of its opening handshake. Default 10 s.
@@ -68,14 +80,45 @@ impl WebSocketAcceptor {
 #[async_trait]
 impl Acceptor for WebSocketAcceptor {
     async fn accept(&mut self) -> Option<Accepted> {
-        Some(self.incoming.accept(handshake).await)
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            let tls = tls.clone();
+            let accepted = self.incoming.accept(|stream| secure(tls.clone(), stream));
+            return Some(accepted.await);
+        }
+        Some(self.incoming.accept(plain).await)
     }
 }
 
-/// Reads the request and answers it. Not the library's own, which answers nothing to who asks for no WebSocket.
-async fn handshake(mut stream: TcpStream) -> Result<Box<dyn Transport>, TransportError> {
+async fn plain(stream: TcpStream) -> Result<Box<dyn Transport>, TransportError> {
     // Our frames are written when they should leave.
     stream.set_nodelay(true).map_err(lost)?;
+    handshake(stream).await
+}
+
+#[cfg(feature = "tls")]
+async fn secure(
+    tls: crate::tls::Tls,
+    stream: TcpStream,
+) -> Result<Box<dyn Transport>, TransportError> {
+    stream.set_nodelay(true).map_err(lost)?;
+    let stream = tls.accept(stream).await.map_err(|error| {
+        match error
+            .get_ref()
+            .is_some_and(|inner| inner.is::<rustls::Error>())
+        {
+            true => TransportError::WrongProtocol(format!("no TLS that this port speaks: {error}")),
+            false => lost(error),
+        }
+    })?;
+    handshake(stream).await
+}
+
+/// Reads the request and answers it. Not the library's own, which answers nothing to who asks for no WebSocket.
+async fn handshake<S>(mut stream: S) -> Result<Box<dyn Transport>, TransportError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let mut head = Vec::with_capacity(1024);
     loop {
         if stream.read_buf(&mut head).await.map_err(lost)? == 0 {
@@ -119,7 +162,7 @@ async fn handshake(mut stream: TcpStream) -> Result<Box<dyn Transport>, Transpor
 }
 
 /// Tells a peer what this port is, and returns the error to report.
-async fn refuse(stream: TcpStream, why: &str) -> TransportError {
+async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, why: &str) -> TransportError {
     const STATUS: &str = "426 Upgrade Required\r\nConnection: close, upgrade\r\nUpgrade: websocket\r\n\
         Sec-WebSocket-Version: 13";
     const TEXT: &str = "This port speaks the sync protocol over WebSocket.\n";

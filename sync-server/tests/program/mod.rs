@@ -76,6 +76,11 @@ impl Serving {
         format!("ws://{}", self.address)
     }
 
+    /// The same over TLS.
+    pub fn secure_url(&self) -> String {
+        format!("wss://{}", self.address)
+    }
+
     pub fn socket(&self) -> SocketAddr {
         self.address.parse().unwrap()
     }

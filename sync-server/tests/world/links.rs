@@ -10,6 +10,7 @@ use sync_core::history::Seq;
 use sync_core::ids::{Channel, OriginId, SessionId, User};
 use sync_core::server::{ServerSession, SessionConfig, SessionEvent, SessionOutput};
 use sync_core::time::Time;
+use sync_core::transport::DialError;
 use sync_core::wire::{AccessLevel, decode_frame};
 
 use super::{Link, Target, World};
@@ -74,9 +75,11 @@ impl<E: Engine + Validator> World<E> {
 
     pub(super) fn connect(&mut self, client: usize, attempt: AttemptId) {
         if !self.server_up || !self.clients[client].online {
-            self.clients[client]
-                .state
-                .handle_dial_failed(self.now, attempt, None);
+            self.clients[client].state.handle_dial_failed(
+                self.now,
+                attempt,
+                DialError::Unreachable("nobody is there".into()),
+            );
             return self.perform_client(client);
         }
         let session = SessionId(self.fresh_id());

@@ -1,7 +1,6 @@
 //! The life of the connection: attempts, loss, timers (protocol.md section 6).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +11,7 @@ use crate::client::session::{ClientSession, Due, Received};
 use crate::error::{ErrorCode, PeerError};
 use crate::ids::{Channel, DocumentId};
 use crate::time::Time;
+use crate::transport::DialError;
 use crate::wire::{ErrorMessage, Hello, Message, Reference};
 
 impl ClientState {
@@ -57,17 +57,22 @@ impl ClientState {
         self.send(&hello, Channel(0), false);
     }
 
-    /// No connection could be made. `refused`: trying again makes no sense.
-    pub fn handle_dial_failed(&mut self, now: Time, attempt: AttemptId, refused: Option<Arc<str>>) {
+    /// No connection could be made.
+    pub fn handle_dial_failed(&mut self, now: Time, attempt: AttemptId, error: DialError) {
         if attempt.0 != self.attempt || !matches!(self.link, Link::Dialing { .. }) {
             return;
         }
-        self.event(ClientEvent::SessionEnded(EndReason::Lost {
-            close_code: None,
+        self.event(ClientEvent::SessionEnded(match error {
+            DialError::Untrusted(problem) => EndReason::Untrusted(problem),
+            DialError::Unreachable(_) | DialError::Refused(_) => {
+                EndReason::Lost { close_code: None }
+            }
         }));
-        match refused {
-            Some(why) => self.set_link(Link::Failed(FailedReason::Refused(why))),
-            None => self.wait(now, Duration::ZERO),
+        match error {
+            DialError::Refused(why) => {
+                self.set_link(Link::Failed(FailedReason::Refused(why.into())));
+            }
+            DialError::Unreachable(_) | DialError::Untrusted(_) => self.wait(now, Duration::ZERO),
         }
     }
 

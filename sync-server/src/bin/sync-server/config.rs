@@ -5,10 +5,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sync_server::{
-    Access, Anonymous, Auth, EngineHost, InProcess, Limits, Server, authorize_fn, http,
+    Access, Anonymous, Auth, EngineHost, InProcess, Limits, Server, Tls, authorize_fn, http,
 };
 use tracing_subscriber::EnvFilter;
 
+use crate::certificates::Certificates;
 use crate::output::Failure;
 use crate::settings::{Settings, SettingsError};
 use crate::tokens::Tokens;
@@ -18,6 +19,7 @@ use crate::tokens::Tokens;
 pub(crate) struct Config {
     /// Host and port.
     pub(crate) listen: String,
+    pub(crate) certificates: Option<Certificates>,
     /// Where frames are taken without HTTP.
     pub(crate) listen_tcp: Option<String>,
     pub(crate) listen_unix: Option<PathBuf>,
@@ -117,6 +119,7 @@ impl Config {
         }
         let config = Self {
             listen: address(settings, "listen")?.ok_or(SettingsError::Missing { key: "listen" })?,
+            certificates: Certificates::new(settings)?,
             listen_tcp: address(settings, "listen-tcp")?,
             listen_unix,
             unix_mode,
@@ -163,6 +166,14 @@ impl Config {
         };
         let may = authorize_fn(move |_, _| async move { Ok(access) });
         Ok(Auth::new(tokens.jwt()?, may))
+    }
+
+    /// What the port shows who it is with.
+    pub(crate) fn tls(&self) -> Result<Option<Tls>, Failure> {
+        self.certificates
+            .as_ref()
+            .map(Certificates::read)
+            .transpose()
     }
 
     /// What is served over HTTP.

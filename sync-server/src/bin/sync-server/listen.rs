@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ConnectInfo;
-use axum::{Extension, Router};
+use axum::{BoxError, Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use sync_server::Tls;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 /// Connections that are HTTP yet, and no WebSockets; who comes then waits in the backlog of the port.
 const HTTP_MAX: usize = 1024;
@@ -21,14 +24,26 @@ const HEAD_BYTES_MAX: usize = 32 * 1024;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves whoever connects, until it is dropped; connections are not.
-pub(crate) async fn serve(listener: TcpListener, router: Router, head_timeout: Duration) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    router: Router,
+    head_timeout: Duration,
+) {
     let places = Arc::new(Semaphore::new(HTTP_MAX));
     // It is never closed.
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
         match listener.accept().await {
             Ok((stream, address)) => {
                 let router = router.clone();
-                tokio::spawn(serve_one(stream, address, router, head_timeout, place));
+                let tls = tls.clone();
+                tokio::spawn(async move {
+                    let served = serve_one(stream, address, tls, router, head_timeout).await;
+                    if let Err(error) = served {
+                        tracing::debug!(%address, %error, "a connection came to nothing");
+                    }
+                    drop(place);
+                });
             }
             Err(error) if is_about_the_peer(&error) => {}
             Err(error) => {
@@ -42,27 +57,35 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, head_timeout: D
 async fn serve_one(
     stream: TcpStream,
     address: SocketAddr,
+    tls: Option<Tls>,
     router: Router,
     head_timeout: Duration,
-    place: OwnedSemaphorePermit,
-) {
+) -> Result<(), BoxError> {
     let router = router.layer(Extension(ConnectInfo(address)));
     // Our frames are written when they should leave.
-    let served = match stream.set_nodelay(true) {
-        Ok(()) => http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(head_timeout)
-            .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
-            .with_upgrades()
-            .await
-            .map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    if let Err(error) = served {
-        tracing::debug!(%address, error, "a connection came to nothing");
+    stream.set_nodelay(true)?;
+    match tls {
+        Some(tls) => {
+            let stream = timeout(head_timeout, tls.accept(stream)).await??;
+            serve_http(stream, router, head_timeout).await
+        }
+        None => serve_http(stream, router, head_timeout).await,
     }
-    drop(place);
+}
+
+async fn serve_http(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    router: Router,
+    head_timeout: Duration,
+) -> Result<(), BoxError> {
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .with_upgrades()
+        .await?;
+    Ok(())
 }
 
 /// Whether the connection failed before it was accepted, and the next one is as good as any.

@@ -1,5 +1,6 @@
 //! The `sync-server` program. `docs/guide/operations.md` leads through serving, `docs/guide/storage.md` through `inspect`.
 
+mod certificates;
 mod config;
 mod events;
 mod inspect;
@@ -67,6 +68,7 @@ fn run() -> Result<(), Failure> {
             let settings = Settings::read(options.unwrap_or(&matches))?;
             let config = Config::new(&settings)?;
             config.auth()?;
+            config.tls()?;
             output::line(settings.to_toml().trim_end())
         }
         None => serve::run(&Config::new(&Settings::read(&matches)?)?),

@@ -3,12 +3,16 @@
 use std::io;
 use std::time::Duration;
 
-#[cfg(unix)]
-use sync_server::transport::UnixAcceptor;
 use sync_server::{EmbeddedRegistry, Listener, Server};
+#[cfg(unix)]
+use sync_server::{Tls, transport::UnixAcceptor};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+#[cfg(unix)]
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
+#[cfg(unix)]
+use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::output::{Failure, line};
 use crate::{events, listen, logs};
@@ -25,6 +29,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let mut signals =
         Signals::new().map_err(|error| Failure::Other(format!("no signals: {error}")))?;
     let auth = config.auth()?;
+    let tls = config.tls()?;
     let registry = EmbeddedRegistry::open(&config.data)?;
     let server = Server::builder(registry, auth)
         .engines(config.engines()?)
@@ -41,7 +46,8 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     };
     if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, data = %config.data.display(), "listening");
-        line(format!("listening on ws://{address}"))?;
+        let scheme = if tls.is_some() { "wss" } else { "ws" };
+        line(format!("listening on {scheme}://{address}"))?;
     }
     let others = match listen_elsewhere(config, &server).await {
         Ok(others) => others,
@@ -52,8 +58,13 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     };
     // Goes on while clients leave, to tell others that this server is not ready.
     let head_timeout = config.limits().handshake_timeout;
+    #[cfg(unix)]
+    if let (Some(certificates), Some(tls)) = (&config.certificates, &tls) {
+        tokio::spawn(renew(certificates.clone(), tls.clone(), hangups()?));
+    }
     tokio::spawn(listen::serve(
         listener,
+        tls,
         config.routes(&server),
         head_timeout,
     ));
@@ -69,6 +80,26 @@ async fn serve(config: &Config) -> Result<(), Failure> {
             Ok(())
         }
         signal = signals.next() => Err(Failure::Cut(format!("{signal} again: sessions were cut"))),
+    }
+}
+
+/// SIGHUPs, from here on.
+#[cfg(unix)]
+fn hangups() -> Result<Signal, Failure> {
+    signal(SignalKind::hangup()).map_err(|error| Failure::Other(format!("no signals: {error}")))
+}
+
+/// Reads the certificate again whenever it is told to.
+#[cfg(unix)]
+async fn renew(certificates: Certificates, tls: Tls, mut hangups: Signal) {
+    while hangups.recv().await.is_some() {
+        let (certificates, tls) = (certificates.clone(), tls.clone());
+        let reading = tokio::task::spawn_blocking(move || certificates.read_again(&tls));
+        match reading.await {
+            Ok(Ok(())) => tracing::info!("the certificate was read again"),
+            Ok(Err(error)) => tracing::error!(error, "the certificate stays as it was"),
+            Err(error) => tracing::error!(%error, "the certificate stays as it was"),
+        }
     }
 }
 
@@ -100,15 +131,14 @@ async fn listen_elsewhere(config: &Config, server: &Server) -> Result<Vec<Listen
 /// The signals that ask a program to end.
 struct Signals {
     #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
+    terminate: Signal,
     #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
+    interrupt: Signal,
 }
 
 #[cfg(unix)]
 impl Signals {
     fn new() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,

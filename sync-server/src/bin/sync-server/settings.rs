@@ -36,6 +36,18 @@ const KEYS: &[Key] = &[
         help: "Address and port to listen at; port 0 takes a free one. What it got is printed",
     },
     Key {
+        name: "tls-cert",
+        shape: Shape::One("FILE"),
+        default: None,
+        help: "Speak TLS there: the certificate and those above it, in PEM; read again on SIGHUP",
+    },
+    Key {
+        name: "tls-key",
+        shape: Shape::One("FILE"),
+        default: None,
+        help: "The key of that certificate, in PEM",
+    },
+    Key {
         name: "listen-tcp",
         shape: Shape::One("ADDRESS"),
         default: None,
