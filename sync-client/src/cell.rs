@@ -16,6 +16,7 @@ use sync_core::events::EventSender;
 use sync_core::ids::DocumentId;
 use sync_core::watch::{WatchSender, watch};
 
+use crate::broadcasts::Broadcasts;
 use crate::client::Keeper;
 use crate::shared::Shared;
 
@@ -37,6 +38,7 @@ pub(crate) struct Entry {
     /// Counts turns of the document's machine, for whoever waits for something to become true.
     pub(crate) turns: WatchSender<u64>,
     pub(crate) events: EventSender<DocumentEvent>,
+    pub(crate) broadcasts: Broadcasts,
     work: Mutex<Work>,
     /// Something was added to `work`.
     more: Condvar,
@@ -72,6 +74,7 @@ impl Entry {
             revision: watch(0).0,
             turns: watch(0).0,
             events: EventSender::new(EVENTS_MAX),
+            broadcasts: Broadcasts::default(),
             work: Mutex::default(),
             more: Condvar::new(),
             dirty: AtomicBool::new(false),

@@ -7,9 +7,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use sync_core::client::{ClientEvent, OpenOptions, Status, StoredDocument};
+use sync_core::client::{
+    ClientEvent, Extension, ExtensionError, OpenOptions, Status, StoredDocument,
+};
 use sync_core::engine::{Engine, Unreadable};
 use sync_core::events::Events;
 use sync_core::ids::{DocumentId, EngineId};
@@ -198,6 +201,22 @@ impl Client {
     #[must_use]
     pub fn events(&self) -> Events<ClientEvent> {
         self.inner.shared.events.subscribe()
+    }
+
+    /// Sends a message to a plugin of the server, which knows what it means; `kind` is 128 to 255. A server without one
+    /// ignores it. For one about a document see [`DocumentHandle::extend`].
+    ///
+    /// # Errors
+    /// [`ExtensionError`]: nothing was sent, and nothing waits. What the server has against it after all shows as
+    /// [`ClientEvent::SessionError`].
+    pub fn extend(&self, kind: u8, bytes: impl Into<Bytes>) -> Result<(), ExtensionError> {
+        self.inner.shared.extend(None, kind, bytes.into())
+    }
+
+    /// Messages of the server's plugins, from here on. A reader that falls behind by more than 256 loses the oldest.
+    #[must_use]
+    pub fn extensions(&self) -> Events<Extension> {
+        self.inner.shared.extensions.subscribe()
     }
 
     /// The device's network has changed, or the application came back to the foreground: reconnects at once if waiting, and

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sync_core::client::{AttemptId, ClientState, Output, StoreWrite};
+use sync_core::client::{AttemptId, ClientEvent, ClientState, Extension, Output, StoreWrite};
 use sync_core::error::{ErrorCode, PeerError};
 use sync_core::ids::DocumentId;
 use sync_core::time::Time;
@@ -102,8 +103,12 @@ struct Driver {
 struct Connection {
     attempt: AttemptId,
     transport: Box<dyn Transport>,
-    /// Frames that the transport has not taken. At most the push window and what opens documents.
+    /// Frames that the transport has not taken. At most the push window, what opens documents, and as many broadcasts as
+    /// the [backlog](Shared::backlog) allows.
     unsent: VecDeque<Bytes>,
+    unsent_bytes: usize,
+    /// Who is told how many bytes wait, as long as this is the connection.
+    shared: Option<Arc<Shared>>,
     unflushed: bool,
     /// Found out behind frames that had to be handed over first.
     end: Option<Input>,
@@ -205,6 +210,7 @@ impl Driver {
             } => {
                 if let Some(connection) = self.connection.as_mut().filter(|c| c.attempt == attempt)
                 {
+                    connection.count(|bytes| bytes.saturating_add(frame.len()));
                     if urgent {
                         connection.unsent.push_front(frame);
                     } else {
@@ -243,6 +249,26 @@ impl Driver {
                         before.merge(*write);
                     }
                     _ => self.unwritten.push_back((document, number, *write)),
+                }
+                false
+            }
+            Output::Broadcast {
+                document,
+                broadcast,
+            } => {
+                if let Some(entry) = self.shared.entry(&document) {
+                    entry.broadcasts.deliver(broadcast);
+                }
+                false
+            }
+            Output::Extension(extension) => {
+                match extension {
+                    Extension::Received { kind, .. }
+                        if !self.shared.extensions.has_subscribers() =>
+                    {
+                        self.shared.events.send(ClientEvent::Ignored { kind });
+                    }
+                    extension => self.shared.extensions.send(extension),
                 }
                 false
             }
@@ -372,9 +398,12 @@ impl Driver {
                     attempt,
                     transport,
                     unsent: VecDeque::new(),
+                    unsent_bytes: 0,
+                    shared: Some(Arc::clone(&shared)),
                     unflushed: false,
                     end: None,
                 });
+                shared.backlog.store(0, Ordering::Relaxed);
                 if let Some(credentials) = credentials {
                     state.set_credentials(credentials);
                 }
@@ -514,6 +543,7 @@ impl Connection {
                 Poll::Pending => return Ok(()),
             }
             if let Some(frame) = self.unsent.pop_front() {
+                self.count(|bytes| bytes.saturating_sub(frame.len()));
                 self.transport.start_send(frame).map_err(drop)?;
                 self.unflushed = true;
             }
@@ -528,8 +558,16 @@ impl Connection {
         Ok(())
     }
 
+    fn count(&mut self, change: impl FnOnce(usize) -> usize) {
+        self.unsent_bytes = change(self.unsent_bytes);
+        if let Some(shared) = &self.shared {
+            shared.backlog.store(self.unsent_bytes, Ordering::Relaxed);
+        }
+    }
+
     /// Sends what waits, then closes; not for long.
     async fn say_goodbye(mut self, code: u16) {
+        self.shared = None;
         let goodbye = async {
             poll_fn(|cx| match self.poll_send(cx) {
                 Ok(()) if self.unflushed || !self.unsent.is_empty() => Poll::Pending,

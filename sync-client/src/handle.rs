@@ -1,5 +1,6 @@
 //! An open document, as the application sees it.
 
+mod broadcast;
 mod history;
 
 use std::fmt;

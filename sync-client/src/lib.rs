@@ -7,6 +7,7 @@
 //! [`caught_up`](DocumentHandle::caught_up)), what is true now is a [`Watch`] ([`Client::status`],
 //! [`DocumentHandle::sync_state`]), and what happens is a bounded stream of [`Events`].
 
+mod broadcasts;
 mod builder;
 mod cell;
 mod client;
@@ -34,8 +35,8 @@ pub use store::{ClientStore, MemoryStore, StoreError};
 #[cfg(feature = "automerge")]
 pub use sync_core::automerge;
 pub use sync_core::client::{
-    ClientEvent, DocumentEvent, EndReason, FailedReason, RefusedChange, RefusedReason, Status,
-    SyncPhase, SyncState,
+    Broadcast, BroadcastError, ClientEvent, DocumentEvent, EndReason, Extension, ExtensionError,
+    FailedReason, RefusedChange, RefusedReason, Sender, Status, SyncPhase, SyncState,
 };
 #[cfg(feature = "automerge")]
 pub use sync_core::engine::automerge::Automerge;

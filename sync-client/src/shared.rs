@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use sync_core::client::{ClientEvent, ClientState, Status};
+use sync_core::client::{ClientEvent, ClientState, Extension, Status};
 use sync_core::events::EventSender;
 use sync_core::ids::DocumentId;
 use sync_core::time::Time;
@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::broadcasts::EPHEMERAL_MAX;
 use crate::cell::{EVENTS_MAX, Entry, lock};
 use crate::store::{ClientStore, StoreError};
 
@@ -33,6 +34,9 @@ pub(crate) struct Shared {
     pub(crate) status: WatchSender<Status>,
     pub(crate) unsaved: WatchSender<Arc<[DocumentId]>>,
     pub(crate) events: EventSender<ClientEvent>,
+    pub(crate) extensions: EventSender<Extension>,
+    /// Bytes that the connection has not taken yet.
+    pub(crate) backlog: AtomicUsize,
     /// The client was dropped or shut down: the driver ends.
     stopped: AtomicBool,
     /// Time that a shutdown leaves for the outbox, until the driver has taken note of it.
@@ -85,6 +89,8 @@ impl Shared {
             wake: Notify::new(),
             unsaved: watch(Arc::from([])).0,
             events: EventSender::new(EVENTS_MAX),
+            extensions: EventSender::new(EPHEMERAL_MAX),
+            backlog: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
             ending: Mutex::default(),
             ended: watch(None).0,

@@ -156,6 +156,12 @@ error_table! {
     ChannelNotOpen = 207, false, Resync;
     /// The fold offered is not the one that was asked for. The document goes on as it is.
     FoldRefused = 208, false, Stop;
+    /// A broadcast that this user may not send to the document, or that a hook of the server said no to. The document goes on.
+    BroadcastRefused = 209, false, Stop;
+    /// A broadcast, or its topic, over the limit. The document goes on.
+    BroadcastTooLarge = 210, false, Stop;
+    /// An extension message over the limit. The session goes on.
+    ExtensionTooLarge = 211, false, Stop;
 
     /// The change's bytes break the engine's rules.
     InvalidChange = 300, false, Refuse;
@@ -190,6 +196,14 @@ error_table! {
     CheckUnavailable = 409, true, Retry;
     /// The document would be over the size limit. Nobody's change is taken until that changes.
     DocumentFull = 410, true, Retry;
+    /// Too many broadcasts in too short a time: this one was dropped. The document goes on.
+    BroadcastTooFast = 411, true, Retry;
+    /// Too many extension messages in too short a time: this one was dropped. The session goes on.
+    ExtensionTooFast = 412, true, Retry;
+    /// A hook of the server could not say yes or no. Never a no.
+    HookUnavailable = 413, true, Retry;
+    /// A hook of the server could not say whether the broadcast may be sent: it was dropped. The document goes on.
+    BroadcastUnavailable = 414, true, Retry;
 }
 
 impl ErrorCode {
@@ -204,6 +218,21 @@ impl ErrorCode {
                 | Self::TooLarge
                 | Self::Vetoed
                 | Self::AccessDenied
+        )
+    }
+
+    /// Whether an `Error` of this code about a channel leaves the channel as it is: it answers something that stands by itself.
+    #[must_use]
+    pub const fn leaves_channel_open(self) -> bool {
+        matches!(
+            self,
+            Self::FoldRefused
+                | Self::BroadcastRefused
+                | Self::BroadcastTooLarge
+                | Self::BroadcastTooFast
+                | Self::BroadcastUnavailable
+                | Self::ExtensionTooLarge
+                | Self::ExtensionTooFast
         )
     }
 

@@ -18,6 +18,12 @@ pub const COMPRESS_BYTES_MIN: usize = 512;
 /// What a change counts for in the push window at least, in bytes: the bookkeeping for tiny changes is not free.
 pub const CHANGE_CHARGE_MIN: usize = 32;
 
+/// Bytes of a broadcast's topic at most.
+pub const TOPIC_BYTES_MAX: usize = 255;
+
+/// What a broadcast that waits for a session counts for at least, in bytes.
+pub const BROADCAST_CHARGE_MIN: usize = 256;
+
 /// What a change counts for in the push window.
 #[must_use]
 pub fn change_charge(change: &[u8]) -> usize {
@@ -162,6 +168,18 @@ limits! {
     catch_up_bytes_max: usize = MIB;
     /// Documents open on one session. Default 1,000.
     documents_per_session_max: usize = 1_000;
+    /// Bytes of one broadcast, without its topic. Default 64 KiB.
+    broadcast_bytes_max: usize = 64 * KIB;
+    /// Broadcasts of one session. Default 20 each second, 50 at once. A server takes twice as many at once as it tells its
+    /// clients, because they arrive in other intervals than they were sent in.
+    broadcast_rate: Rate = Rate::new(20, 50);
+    /// Bytes of broadcasts that wait for one session that does not read them; of more, the oldest are dropped, and the session
+    /// is told how many. Each counts for [`BROADCAST_CHARGE_MIN`] at least. Default 256 KiB.
+    broadcast_queue_bytes_max: usize = 256 * KIB;
+    /// Bytes of one extension message. Default 64 KiB.
+    extension_bytes_max: usize = 64 * KIB;
+    /// Extension messages of one session, likewise. Default 20 each second, 50 at once.
+    extension_rate: Rate = Rate::new(20, 50);
     /// Connections at once. Default 100,000.
     connections_max: usize = 100_000;
     /// Connections at once from one address: an IPv4 address, or a /64 network of IPv6. Default 10,000. Loopback

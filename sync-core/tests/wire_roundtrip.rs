@@ -139,7 +139,7 @@ fn sessions() -> impl Strategy<Value = Message> {
                 })
             },
         );
-    let limits = [integer(), integer(), integer(), integer()];
+    let limits = std::array::from_fn::<_, 10, _>(|_| integer());
     let welcome = (
         any::<u16>(),
         session(),
@@ -166,12 +166,24 @@ fn sessions() -> impl Strategy<Value = Message> {
                     change_bytes_max,
                     push_window_bytes,
                     documents_max,
+                    broadcast_bytes_max,
+                    broadcasts_per_second,
+                    broadcasts_burst,
+                    extension_bytes_max,
+                    extensions_per_second,
+                    extensions_burst,
                 ] = limits;
                 let limits = WelcomeLimits {
                     message_bytes_max,
                     change_bytes_max,
                     push_window_bytes,
                     documents_max,
+                    broadcast_bytes_max,
+                    broadcasts_per_second,
+                    broadcasts_burst,
+                    extension_bytes_max,
+                    extensions_per_second,
+                    extensions_burst,
                 };
                 Message::Welcome(Welcome {
                     version,
@@ -400,16 +412,22 @@ fn ephemeral() -> impl Strategy<Value = Message> {
                 table_version,
             })
         });
-    let broadcast = (channel(), text(), bytes(), of((session(), text()))).prop_map(
-        |(channel, topic, bytes, sender)| {
+    let broadcast = (
+        channel(),
+        text(),
+        bytes(),
+        of((session(), text())),
+        integer(),
+    )
+        .prop_map(|(channel, topic, bytes, sender, missed)| {
             Message::Broadcast(Broadcast {
                 channel,
                 topic,
                 bytes,
                 sender,
+                missed,
             })
-        },
-    );
+        });
     let extension = (128..=u8::MAX, of(channel()), bytes()).prop_map(|(kind, channel, bytes)| {
         Message::Extension(Extension {
             kind,

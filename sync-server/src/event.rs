@@ -109,6 +109,26 @@ pub enum ServerEvent {
         /// Why.
         code: ErrorCode,
     },
+    /// A broadcast has been handed to the sessions that have the document open. What it says is told nowhere.
+    Broadcast {
+        /// The document.
+        document: DocumentId,
+        /// The session that sent it; `None` for the server itself.
+        sender: Option<SessionId>,
+        /// Bytes of its frame, before compression.
+        bytes: usize,
+        /// How many sessions.
+        n_recipients: usize,
+    },
+    /// Broadcasts were dropped because a session did not read them fast enough, and it has been told so.
+    BroadcastsMissed {
+        /// The document.
+        document: DocumentId,
+        /// The session.
+        session: SessionId,
+        /// How many.
+        missed: u64,
+    },
     /// An engine panicked when it checked a change, which has been refused.
     ValidatorPanicked {
         /// The document.

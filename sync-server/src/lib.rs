@@ -31,7 +31,7 @@ pub use event::{CloseReason, ServerEvent, Severity};
 #[cfg(feature = "embedded")]
 pub use registry::EmbeddedRegistry;
 pub use registry::{MemoryRegistry, ServerRegistry};
-pub use server::{BuildError, ListenError, Listener, ReadError, Server, ServerBuilder};
+pub use server::{BuildError, ListenError, Listener, ReadError, SendError, Server, ServerBuilder};
 pub use stats::{
     CallStats, DocumentDetails, DocumentPhase, DocumentSession, DocumentStats, FoldStats,
     Latencies, ServerStats, SessionState, SessionStats,

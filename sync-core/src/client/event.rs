@@ -127,12 +127,17 @@ pub enum ClientEvent {
         /// What it said.
         error: PeerError,
     },
+    /// The server said something about what was sent outside of documents, an extension message above all. The session goes on.
+    SessionError {
+        /// What it said.
+        error: PeerError,
+    },
     /// The store could not be read or written. What was to be written is kept and tried again.
     StoreFailed {
         /// What it said.
         message: Arc<str>,
     },
-    /// A message of a newer version was ignored.
+    /// A message of a newer version was ignored, or one of a plugin that nobody here listens to.
     Ignored {
         /// Its type.
         kind: u8,

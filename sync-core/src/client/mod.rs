@@ -2,6 +2,7 @@
 //! it asks for.
 
 mod backoff;
+mod broadcast;
 mod config;
 mod document;
 mod event;
@@ -12,6 +13,7 @@ mod state;
 mod store;
 
 pub use backoff::BackoffConfig;
+pub use broadcast::{Broadcast, BroadcastError, Extension, ExtensionError, Sender};
 pub use config::ClientConfig;
 pub use document::{EditRefusal, OpenOptions};
 pub use event::{

@@ -18,8 +18,6 @@ use crate::history::EpochMode;
 
 /// First type that is ignored when unknown.
 const FIRST_IGNORED: u64 = 64;
-/// First type that belongs to plugins.
-const FIRST_EXTENSION: u64 = 128;
 /// Last type.
 const LAST_KIND: u64 = 255;
 

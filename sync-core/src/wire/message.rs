@@ -224,6 +224,18 @@ pub struct WelcomeLimits {
     pub push_window_bytes: u64,
     /// Open documents.
     pub documents_max: u64,
+    /// Bytes of one broadcast, without its topic.
+    pub broadcast_bytes_max: u64,
+    /// Broadcasts in a second.
+    pub broadcasts_per_second: u64,
+    /// Broadcasts at once after a pause.
+    pub broadcasts_burst: u64,
+    /// Bytes of one extension message.
+    pub extension_bytes_max: u64,
+    /// Extension messages in a second.
+    pub extensions_per_second: u64,
+    /// Extension messages at once after a pause.
+    pub extensions_burst: u64,
 }
 
 /// Opens a document on this session.
@@ -517,8 +529,11 @@ pub struct Broadcast {
     pub topic: String,
     /// The payload.
     pub bytes: Bytes,
-    /// Who sent it, filled in by the server; `None` from a client.
+    /// Who sent it, filled in by the server; `None` from a client, and from the server itself.
     pub sender: Option<(SessionId, String)>,
+    /// How many came before this one and were dropped, because the receiver did not read them fast enough. A message that
+    /// says so says nothing else.
+    pub missed: u64,
 }
 
 /// Fresh credentials in band.
@@ -661,6 +676,9 @@ pub struct AuthorMessage {
     /// Its number.
     pub author: Author,
 }
+
+/// The first type of messages that belongs to plugins; the last is 255.
+pub const FIRST_EXTENSION: u8 = 128;
 
 /// A message of a plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -42,6 +42,8 @@ impl ServerEvent {
             | Self::RoomLoaded { .. }
             | Self::RoomUnloaded { .. }
             | Self::Committed { .. }
+            | Self::Broadcast { .. }
+            | Self::BroadcastsMissed { .. }
             | Self::HistoryReplaced { .. }
             | Self::SnapshotRead { .. }
             | Self::Folded { .. } => Severity::Info,
@@ -99,6 +101,26 @@ impl fmt::Display for ServerEvent {
                 f,
                 "change {change} of {} to {document} was refused: {code}",
                 user.id
+            ),
+            Self::Broadcast {
+                document,
+                sender,
+                bytes,
+                n_recipients,
+            } => {
+                let by = sender.map_or_else(|| "the server".to_owned(), |s| format!("session {s}"));
+                write!(
+                    f,
+                    "{by} sent {bytes} bytes to {n_recipients} sessions with {document}"
+                )
+            }
+            Self::BroadcastsMissed {
+                document,
+                session,
+                missed,
+            } => write!(
+                f,
+                "session {session} missed {missed} broadcasts of {document}"
             ),
             Self::ValidatorPanicked { document, change } => {
                 write!(f, "change {change} to {document} made its validator panic")

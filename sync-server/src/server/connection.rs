@@ -308,6 +308,18 @@ impl<T: Transport> Connection<T> {
                         room.stop_push(self.session.id(), error);
                     }
                 }
+                SessionOutput::Broadcast(broadcast) => {
+                    if let Some(room) = self.rooms.get(&broadcast.channel) {
+                        room.broadcast(self.session.id(), broadcast);
+                    }
+                }
+                SessionOutput::Extension { .. } => {
+                    let session = self.session.id();
+                    let message = "Extension";
+                    self.server
+                        .events
+                        .send(ServerEvent::MessageIgnored { session, message });
+                }
                 SessionOutput::FoldOffer(offer) => {
                     if let Some(room) = self.rooms.get(&offer.channel) {
                         room.fold_offer(self.session.id(), offer);

@@ -1,6 +1,7 @@
 //! Live documents: one room each, one task each.
 
 mod check;
+mod ephemeral;
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
@@ -400,6 +401,21 @@ impl RoomHandle {
                 change,
                 user,
                 code,
+            },
+            RoomEvent::Broadcast {
+                sender,
+                bytes,
+                n_recipients,
+            } => ServerEvent::Broadcast {
+                document,
+                sender,
+                bytes,
+                n_recipients,
+            },
+            RoomEvent::BroadcastsMissed { session, missed } => ServerEvent::BroadcastsMissed {
+                document,
+                session,
+                missed,
             },
             RoomEvent::ValidatorPanicked { change } => {
                 tracing::error!(%document, %change, "a validator panicked");

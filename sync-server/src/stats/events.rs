@@ -81,6 +81,8 @@ event_names! {
     room_unloaded: RoomUnloaded,
     committed: Committed,
     refused: Refused,
+    broadcast: Broadcast,
+    broadcasts_missed: BroadcastsMissed,
     validator_panicked: ValidatorPanicked,
     worker_died: WorkerDied,
     document_relayed: DocumentRelayed,

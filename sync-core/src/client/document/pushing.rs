@@ -4,7 +4,7 @@ use super::{DocumentState, Effect, Link, Plan, Stream};
 use crate::history::Cursor;
 use crate::ids::{Channel, EngineId};
 use crate::limits::FRAGMENT_BYTES;
-use crate::wire::Push;
+use crate::wire::{AccessLevel, Push};
 
 impl DocumentState {
     /// What the next change that may be sent now counts for in the push window.
@@ -66,6 +66,10 @@ impl DocumentState {
             Link::Streaming(stream) => Some(stream.channel),
             _ => None,
         }
+    }
+
+    pub(crate) const fn access(&self) -> AccessLevel {
+        self.access
     }
 
     pub(crate) const fn cursor(&self) -> Option<Cursor> {

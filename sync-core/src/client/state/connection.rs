@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::ephemeral::Buckets;
 use super::{AttemptId, ClientState, Link, Output, Up};
 use crate::client::event::{ClientEvent, EndReason, FailedReason};
 use crate::client::session::{ClientSession, Due, Received};
@@ -44,6 +45,7 @@ impl ClientState {
             pushing: VecDeque::new(),
             is_pushing: BTreeSet::new(),
             in_flight: 0,
+            buckets: Buckets::default(),
         }));
         let hello = Message::Hello(Hello {
             versions: self.config.versions,

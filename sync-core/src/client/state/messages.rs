@@ -1,6 +1,7 @@
 //! What the server says, and whom it concerns.
 
-use super::{ClientState, Link, Output};
+use super::ephemeral::Buckets;
+use super::{ClientState, Link, Output, SESSION_CHANNEL};
 use crate::client::document::{DocumentState, Turn};
 use crate::client::event::{ClientEvent, EndReason, FailedReason};
 use crate::error::{Action, ErrorCode, PeerError};
@@ -14,6 +15,7 @@ impl ClientState {
         self.server_clock = Some((now, welcome.server_time_ms));
         let Link::Up(up) = &mut self.link else { return };
         up.welcomed = Some(welcome.limits);
+        up.buckets = Buckets::new(&welcome.limits);
         self.due.extend(self.documents.keys().cloned());
         self.event(ClientEvent::SessionStarted {
             session: welcome.session,
@@ -99,9 +101,8 @@ impl ClientState {
             // The same ones again would not help: the server ends the session when they do.
             Message::Auth(_) => {}
             Message::Ignored { kind } => self.event(ClientEvent::Ignored { kind }),
-            Message::Extension(extension) => self.event(ClientEvent::Ignored {
-                kind: extension.kind,
-            }),
+            Message::Extension(extension) => self.on_extension(extension),
+            Message::Broadcast(broadcast) => self.on_broadcast(broadcast),
             Message::FoldRequest(request) => {
                 let Link::Up(up) = &self.link else { return };
                 let max = up.welcomed.map_or(0, |limits| limits.message_bytes_max);
@@ -110,7 +111,7 @@ impl ClientState {
                 });
             }
             // Later features of the server, which this client has not asked for.
-            Message::Presence(_) | Message::Broadcast(_) => {}
+            Message::Presence(_) => {}
             message @ (Message::Hello(_)
             | Message::Welcome(_)
             | Message::Open(_)
@@ -142,11 +143,13 @@ impl ClientState {
             }
             Reference::Channel(channel) | Reference::Change(channel, _) => {
                 let Link::Up(up) = &self.link else { return };
+                if channel == SESSION_CHANNEL {
+                    return self.event(ClientEvent::SessionError { error });
+                }
                 let Some(document) = up.channels.get(&channel).cloned() else {
                     return;
                 };
-                // It answers an offer, and leaves the channel open.
-                if error.code != ErrorCode::FoldRefused {
+                if !error.code.leaves_channel_open() {
                     self.on_channel(now, channel, |state, rng, turn| {
                         state.handle_channel_error(now, &error, action, rng, turn);
                     });

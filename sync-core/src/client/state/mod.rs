@@ -1,6 +1,7 @@
 //! The client's machine: documents and their outboxes, which outlive connections, and the connection's life.
 
 mod connection;
+mod ephemeral;
 mod messages;
 mod turns;
 
@@ -10,7 +11,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use self::ephemeral::Buckets;
 use super::backoff::Backoff;
+use super::broadcast::{Broadcast, Extension};
 use super::config::ClientConfig;
 use super::document::{DocumentState, EditRefusal, OpenOptions};
 use super::event::{
@@ -26,6 +29,9 @@ use crate::ids::{ChangeId, Channel, DocumentId, EngineId, OriginId, RequestId};
 use crate::rng::Rng;
 use crate::time::Time;
 use crate::wire::{Auth, Message, WelcomeLimits};
+
+/// The channel that means the session itself.
+const SESSION_CHANNEL: Channel = Channel(0);
 
 /// Names one attempt at a connection; what belongs to an earlier one is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +78,15 @@ pub enum Output {
         /// What to write.
         write: Box<StoreWrite>,
     },
+    /// A broadcast arrived.
+    Broadcast {
+        /// The document.
+        document: DocumentId,
+        /// What, and from whom.
+        broadcast: Broadcast,
+    },
+    /// An extension message arrived.
+    Extension(Extension),
     /// Get fresh credentials, and answer with [`ClientState::handle_credentials`]: the server says that those it has end soon.
     Credentials,
     /// Tell the application.
@@ -150,6 +165,8 @@ struct Up {
     is_pushing: BTreeSet<DocumentId>,
     /// What the changes sent and not acknowledged, of all documents, count for in the push window.
     in_flight: usize,
+    /// What is left of the server's rates.
+    buckets: Buckets,
 }
 
 impl ClientState {

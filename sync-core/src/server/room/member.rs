@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::OpenRequest;
+use super::broadcast::Waiting;
 use super::open::Opening;
 use super::pieces::Pieces;
 use super::ring::{Encoded, Sending};
@@ -26,6 +27,8 @@ pub(super) struct Member {
     pub(super) prompt: VecDeque<Bytes>,
     /// Frames that wait until the member has been sent everything through a sequence; in order of these.
     pub(super) controls: VecDeque<Control>,
+    /// Broadcasts that have yet to be sent.
+    pub(super) waiting: Waiting,
     /// Origins that the client knows the number of, each with the last number taken, if everything about the origin
     /// is as the registry said when the document was opened: then only a fault of the registry can keep the next
     /// number from being committed.
@@ -121,6 +124,7 @@ impl Member {
             writing: Writing::Closed,
             prompt: VecDeque::new(),
             controls: VecDeque::new(),
+            waiting: Waiting::default(),
             origins: BTreeMap::new(),
             unsettled: VecDeque::new(),
             settled: 0,

@@ -4,6 +4,7 @@
 
 mod ages;
 mod append;
+mod broadcast;
 mod check;
 mod fold;
 mod history;

@@ -126,6 +126,22 @@ pub enum RoomEvent {
         /// Why.
         code: ErrorCode,
     },
+    /// A broadcast has been handed to sessions.
+    Broadcast {
+        /// Who sent it; `None` for the server itself.
+        sender: Option<SessionId>,
+        /// Bytes of its frame, before compression.
+        bytes: usize,
+        /// How many sessions.
+        n_recipients: usize,
+    },
+    /// Broadcasts were dropped because a session did not read them fast enough, and it has been told so.
+    BroadcastsMissed {
+        /// The session.
+        session: SessionId,
+        /// How many.
+        missed: u64,
+    },
     /// A validator panicked; the change has been refused.
     ValidatorPanicked {
         /// The change.

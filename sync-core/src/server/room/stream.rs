@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::member::{Member, MemberState};
 use super::ring::{Encoded, Ring};
-use super::{MemberOutput, Purpose, Room, absence, stats};
+use super::{MemberOutput, Purpose, Room, RoomEvent, absence, stats};
 use crate::history::Seq;
 use crate::ids::{Author, Channel, SessionId};
 use crate::limits::FRAGMENT_BYTES;
@@ -47,7 +47,7 @@ pub struct Occupied {
 }
 
 /// What a member needs before it can be sent more.
-enum Need {
+pub(super) enum Need {
     Nothing,
     Tail(Seq),
     /// The session's leave to do what its [`Allowance`] does not hold.
@@ -73,6 +73,7 @@ impl Room {
     ) -> Option<MemberOutput> {
         let (channel, head) = (self.channel, self.head());
         let member = self.members.get_mut(&session)?;
+        let missed = member.waiting.missed();
         match member.poll(channel, session, head, &self.ring, allowance) {
             Ok(MemberOutput::Left) => {
                 self.remove(now, session);
@@ -83,6 +84,9 @@ impl Room {
                 if let MemberOutput::Frame(frame) = &output {
                     stats::add(&mut member.bytes_out, frame.len());
                     self.counts.handed_out(frame.len());
+                }
+                if missed > member.waiting.missed() {
+                    self.event(RoomEvent::BroadcastsMissed { session, missed });
                 }
                 self.drop_unused_snapshot();
                 Some(output)
@@ -106,7 +110,9 @@ impl Room {
     pub fn occupied(&self, session: SessionId) -> Occupied {
         let member = self.members.get(&session);
         Occupied {
-            in_message: member.is_some_and(|member| member.begun_message().is_some()),
+            in_message: member.is_some_and(|member| {
+                member.begun_message().is_some() || member.waiting.is_in_message()
+            }),
             catching_up: member.is_some_and(Member::is_catching_up),
         }
     }
@@ -246,7 +252,7 @@ pub(super) fn frame_len(changes: impl Iterator<Item = (Author, u64, Seq, usize)>
 }
 
 impl Member {
-    fn poll(
+    pub(super) fn poll_stream(
         &mut self,
         channel: Channel,
         session: SessionId,

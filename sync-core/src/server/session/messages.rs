@@ -21,7 +21,8 @@ impl ServerSession {
             }
             Message::Auth(auth) => self.on_auth(auth.credentials),
             Message::Presence(presence) => self.unsupported("Presence", presence.channel),
-            Message::Broadcast(broadcast) => self.unsupported("Broadcast", broadcast.channel),
+            Message::Broadcast(broadcast) => self.on_broadcast(now, broadcast),
+            Message::Extension(extension) => self.on_extension(now, extension),
             Message::FoldOffer(offer) if self.channels.contains_key(&offer.channel) => {
                 self.outputs.push_back(SessionOutput::FoldOffer(offer));
             }
@@ -31,12 +32,8 @@ impl ServerSession {
                 let reason = PeerError::new(error.code, error.message);
                 self.close(reason);
             }
-            // Nothing depends on them: a later version, a plugin that this server lacks, an answer to a ping that
-            // this server never sends, a complaint about one document that is followed by an `Open`.
-            Message::Ignored { .. }
-            | Message::Extension(_)
-            | Message::Pong(_)
-            | Message::Error(_) => {
+            // Nothing depends on them: a later version, an answer to a ping that this server never sends, a complaint about one document that is followed by an `Open`.
+            Message::Ignored { .. } | Message::Pong(_) | Message::Error(_) => {
                 self.event(SessionEvent::Ignored {
                     message: name_of(&message),
                 });
@@ -161,7 +158,7 @@ impl ServerSession {
         }));
     }
 
-    fn not_open(&mut self, channel: Channel) {
+    pub(super) fn not_open(&mut self, channel: Channel) {
         let error = PeerError::new(
             ErrorCode::ChannelNotOpen,
             format!("channel {channel} is not open on this session"),

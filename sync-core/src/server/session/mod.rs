@@ -3,6 +3,7 @@
 //! Here is what a session is fed with; what it does with a message is in `messages`.
 
 mod credentials;
+mod ephemeral;
 mod handshake;
 mod messages;
 mod output;
@@ -16,6 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use self::credentials::Validity;
+use self::ephemeral::Buckets;
 use self::handshake::Greeting;
 use self::messages::name_of;
 pub use self::output::{AuthenticateRequest, JoinRequest, SessionEvent, SessionOutput};
@@ -66,6 +68,7 @@ pub struct ServerSession {
     unsettled: usize,
     /// Those of them that no room has been handed yet.
     pace: Pace,
+    buckets: Buckets,
     next_fragmented: u32,
     outputs: VecDeque<SessionOutput>,
 }
@@ -96,6 +99,7 @@ impl ServerSession {
             },
             reassembler: Reassembler::new(&config.limits),
             pace: Pace::new(&config.limits),
+            buckets: Buckets::new(&config.limits),
             config,
             id,
             heard: now,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::error::{ErrorCode, PeerError};
 use crate::ids::{Channel, DocumentId, Hidden, OriginId, RequestId, User};
 use crate::server::room::OpenRequest;
-use crate::wire::{ErrorMessage, FoldOffer, Push};
+use crate::wire::{Broadcast, ErrorMessage, FoldOffer, Push};
 
 /// What a session wants done.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,6 +36,17 @@ pub enum SessionOutput {
         channel: Channel,
         /// Why; nothing that takes changes out of an outbox.
         error: PeerError,
+    },
+    /// Hand the broadcast to the channel's room.
+    Broadcast(Broadcast),
+    /// Hand this to whoever knows messages of its kind.
+    Extension {
+        /// 128 to 255.
+        kind: u8,
+        /// The document, if it is about one.
+        document: Option<DocumentId>,
+        /// The payload.
+        bytes: Bytes,
     },
     /// Hand the fold to the channel's room.
     FoldOffer(FoldOffer),

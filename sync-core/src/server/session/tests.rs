@@ -3,6 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::ids::EngineId;
 use crate::limits::Limits;
+use crate::rate::Rate;
 use crate::wire::{
     Broadcast, Close, Extension, Hello, PROTOCOL_VERSIONS, Ping, Push, VersionRange,
 };
@@ -381,28 +382,111 @@ fn far_more_than_the_push_window_ends_the_session_and_what_is_answered_does_not_
     assert_eq!(ended(&mut session).0, ErrorCode::WindowExceeded);
 }
 
+fn broadcast(channel: Channel, topic: usize, bytes: usize) -> Message {
+    Message::Broadcast(Broadcast {
+        channel,
+        topic: "x".repeat(topic),
+        bytes: vec![0; bytes].into(),
+        sender: None,
+        missed: 0,
+    })
+}
+
+fn extension(channel: Option<Channel>, bytes: usize) -> Message {
+    Message::Extension(Extension {
+        kind: 200,
+        channel,
+        bytes: vec![0; bytes].into(),
+    })
+}
+
+/// What becomes of one message that is answered with an `Error` at most.
+fn answer(session: &mut ServerSession, now: Time, message: &Message) -> Result<(), ErrorMessage> {
+    session.handle_frame(now, encode_frame(message, Compression::None));
+    let outputs = outputs(session);
+    match &outputs[..] {
+        [SessionOutput::Broadcast(_) | SessionOutput::Extension { .. }] => Ok(()),
+        [SessionOutput::Send(frame)] => match decode_frame(frame.clone(), 1 << 20).unwrap() {
+            Message::Error(error) => Err(error),
+            other => panic!("{other:?}"),
+        },
+        _ => panic!("{outputs:?}"),
+    }
+}
+
+fn limited() -> ServerSession {
+    live_with(Limits {
+        broadcast_bytes_max: 1_000,
+        broadcast_rate: Rate::new(10, 5),
+        extension_bytes_max: 2_000,
+        extension_rate: Rate::new(10, 5),
+        ..Limits::default()
+    })
+}
+
+/// Scenario 47, broadcasts and extensions.
+#[test]
+fn broadcasts_and_extensions_over_a_limit_are_refused_and_nothing_ends() {
+    use ErrorCode::{BroadcastTooLarge, ExtensionTooLarge};
+    let mut session = limited();
+    let told = |code, channel| Err((code, Reference::Channel(channel)));
+    for (message, expected) in [
+        (broadcast(SOME, 255, 1_000), Ok(())),
+        (broadcast(SOME, 255, 1_001), told(BroadcastTooLarge, SOME)),
+        (broadcast(SOME, 256, 0), told(BroadcastTooLarge, SOME)),
+        (extension(Some(SOME), 2_000), Ok(())),
+        (extension(Some(SOME), 2_001), told(ExtensionTooLarge, SOME)),
+        (extension(None, 2_000), Ok(())),
+        (extension(None, 2_001), told(ExtensionTooLarge, Channel(0))),
+        (
+            broadcast(Channel(77), 1, 1),
+            told(ErrorCode::ChannelNotOpen, Channel(77)),
+        ),
+        (
+            extension(Some(Channel(77)), 1),
+            told(ErrorCode::ChannelNotOpen, Channel(77)),
+        ),
+    ] {
+        let answer = answer(&mut session, Time::ZERO, &message);
+        assert_eq!(
+            answer.map_err(|error| (error.code, error.reference)),
+            expected
+        );
+    }
+    assert!(!session.is_closed());
+}
+
+/// Scenario 47, rates: twice what the client is told may come at once.
+#[test]
+fn broadcasts_and_extensions_that_come_too_fast_are_dropped_and_told_when_to_try_again() {
+    for (message, code) in [
+        (broadcast(SOME, 1, 1), ErrorCode::BroadcastTooFast),
+        (extension(None, 1), ErrorCode::ExtensionTooFast),
+    ] {
+        let mut session = limited();
+        for _ in 0..10 {
+            assert_eq!(answer(&mut session, Time::ZERO, &message), Ok(()));
+        }
+        let refused = answer(&mut session, Time::ZERO, &message).unwrap_err();
+        assert_eq!(refused.code, code);
+        let wait = refused.retry_after.unwrap();
+        assert_eq!(wait, Duration::from_millis(100));
+        assert!(answer(&mut session, Time::ZERO, &message).is_err());
+        assert_eq!(answer(&mut session, Time::ZERO + wait, &message), Ok(()));
+    }
+}
+
 #[test]
 fn messages_that_are_not_offered_are_refused_or_ignored_and_the_session_goes_on() {
     let mut session = live();
-    let broadcast = Broadcast {
-        channel: SOME,
-        topic: "chat".into(),
-        bytes: "hi".into(),
-        sender: None,
-    };
-    feed(&mut session, &Message::Broadcast(broadcast));
-    let told = sent(&mut session);
-    assert!(
-        matches!(&told[..], [Message::Error(e)] if e.code == ErrorCode::Unsupported),
-        "{told:?}"
-    );
-    let extension = Extension {
-        kind: 200,
-        channel: None,
-        bytes: "x".into(),
-    };
-    feed(&mut session, &Message::Extension(extension));
     session.handle_frame(Time::ZERO, Bytes::from_static(&[0, 0x91, 100]));
+    feed(
+        &mut session,
+        &Message::Pong(Pong {
+            nonce: 1,
+            heads: Vec::new(),
+        }),
+    );
     let ignored = outputs(&mut session);
     assert!(
         matches!(

@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use super::reader::{Fields, Integer, Reader, check_entries};
 use super::{
-    FIRST_EXTENSION, FIRST_IGNORED, LAST_KIND, access_from, action_from, compression_from,
-    continuation, kind, mode_from, reference, reset_from,
+    FIRST_IGNORED, LAST_KIND, access_from, action_from, compression_from, continuation, kind,
+    mode_from, reference, reset_from,
 };
 use crate::error::ErrorCode;
 use crate::history::{Cursor, Digest, Epoch, Seq};
@@ -13,9 +13,10 @@ use crate::ids::{Author, Channel, DocumentId, EngineId, OriginId, RequestId, Ses
 use crate::wire::DecodeError;
 use crate::wire::message::{
     Access, Ack, Auth, AuthorMessage, AuthoredChange, Broadcast, Changes, Close, Closed,
-    Continuation, ErrorMessage, Extension, FoldOffer, FoldRequest, Fragment, GoAway, Hello,
-    Message, Open, Opened, PartialSnapshot, Ping, Pong, Presence, PresenceDelta, Push, Reference,
-    Refuse, Reset, SnapshotMessage, VersionRange, Welcome, WelcomeLimits, WireNumber,
+    Continuation, ErrorMessage, Extension, FIRST_EXTENSION, FoldOffer, FoldRequest, Fragment,
+    GoAway, Hello, Message, Open, Opened, PartialSnapshot, Ping, Pong, Presence, PresenceDelta,
+    Push, Reference, Refuse, Reset, SnapshotMessage, VersionRange, Welcome, WelcomeLimits,
+    WireNumber,
 };
 
 /// Largest check: 7 bits.
@@ -99,7 +100,7 @@ fn message(kind: u8, f: &mut Fields<'_>) -> Result<Message, DecodeError> {
             origin: origin(f, "author.origin")?,
             author: Author(f.u32("author.author")?),
         }),
-        _ if u64::from(kind) >= FIRST_EXTENSION => Message::Extension(Extension {
+        _ if kind >= FIRST_EXTENSION => Message::Extension(Extension {
             kind,
             channel: f
                 .optional("extension.channel", |f| f.u32("extension.channel"))?
@@ -146,6 +147,12 @@ fn welcome(f: &mut Fields<'_>) -> Result<Welcome, DecodeError> {
                 change_bytes_max: limits.u64("welcome.limits.change_bytes_max")?,
                 push_window_bytes: limits.u64("welcome.limits.push_window_bytes")?,
                 documents_max: limits.u64("welcome.limits.documents_max")?,
+                broadcast_bytes_max: limits.u64("welcome.limits.broadcast_bytes_max")?,
+                broadcasts_per_second: limits.u64("welcome.limits.broadcasts_per_second")?,
+                broadcasts_burst: limits.u64("welcome.limits.broadcasts_burst")?,
+                extension_bytes_max: limits.u64("welcome.limits.extension_bytes_max")?,
+                extensions_per_second: limits.u64("welcome.limits.extensions_per_second")?,
+                extensions_burst: limits.u64("welcome.limits.extensions_burst")?,
             };
             limits.finish()?;
             read
@@ -359,6 +366,7 @@ fn broadcast(f: &mut Fields<'_>) -> Result<Broadcast, DecodeError> {
             sender.finish()?;
             Ok(read)
         })?,
+        missed: f.u64("broadcast.missed")?,
     })
 }
 

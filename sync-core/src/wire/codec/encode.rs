@@ -125,12 +125,24 @@ fn welcome(out: &mut Writer, m: &Welcome) {
         change_bytes_max,
         push_window_bytes,
         documents_max,
+        broadcast_bytes_max,
+        broadcasts_per_second,
+        broadcasts_burst,
+        extension_bytes_max,
+        extensions_per_second,
+        extensions_burst,
     } = m.limits;
-    out.array(4);
+    out.array(10);
     out.uint(message_bytes_max);
     out.uint(change_bytes_max);
     out.uint(push_window_bytes);
     out.uint(documents_max);
+    out.uint(broadcast_bytes_max);
+    out.uint(broadcasts_per_second);
+    out.uint(broadcasts_burst);
+    out.uint(extension_bytes_max);
+    out.uint(extensions_per_second);
+    out.uint(extensions_burst);
     duration(out, m.ping_interval);
     out.uint(m.server_time_ms);
 }
@@ -290,7 +302,7 @@ fn presence(out: &mut Writer, m: &Presence) {
 }
 
 fn broadcast(out: &mut Writer, m: &Broadcast) {
-    head(out, kind::BROADCAST, 4);
+    head(out, kind::BROADCAST, 5);
     out.uint(m.channel.0);
     out.string(&m.topic);
     out.bytes(&m.bytes);
@@ -299,6 +311,7 @@ fn broadcast(out: &mut Writer, m: &Broadcast) {
         out.uint(session.0);
         out.string(user);
     });
+    out.uint(m.missed);
 }
 
 fn access(out: &mut Writer, m: Access) {

@@ -2,6 +2,7 @@
 //! sent.
 
 mod appending;
+mod broadcasts;
 mod checking;
 mod fold;
 mod life;
