@@ -7,6 +7,7 @@ pub mod error;
 pub mod events;
 pub mod history;
 pub mod ids;
+mod json;
 pub mod limits;
 mod maybe_send;
 pub mod mergeable;

@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sync_core::automerge::transaction::Transactable;
-use sync_core::automerge::{ActorId, AutoCommit, ObjId, ObjType, ROOT, ReadDoc};
+use sync_core::automerge::{ActorId, AutoCommit, ObjId, ObjType, ROOT, ReadDoc, ScalarValue};
 use sync_core::engine::automerge::{Automerge, AutomergeDocument};
 use sync_core::engine::{
-    Document, Edited, Engine, EngineError, ReplicaSeed, Source, ValidateLimits, Version,
+    Document, Edited, Engine, EngineError, Folder, ReplicaSeed, Source, ValidateLimits, Version,
 };
 
 fn replica(seed: u128) -> AutomergeDocument {
@@ -241,6 +241,41 @@ fn a_forged_version_is_refused_or_answered() {
             Err(EngineError::Malformed { .. })
         ));
     }
+}
+
+#[test]
+fn a_document_is_read_as_json() {
+    let mut a = replica(1);
+    edit(&mut a, |doc| {
+        let text = doc.put_object(ROOT, "text", ObjType::Text).unwrap();
+        doc.splice_text(text, 0, 0, "he said \"hello\"\n").unwrap();
+        let list = doc.put_object(ROOT, "list", ObjType::List).unwrap();
+        doc.insert(&list, 0, ScalarValue::counter(2)).unwrap();
+        doc.increment(&list, 0, 3).unwrap();
+        doc.insert(&list, 1, ScalarValue::Timestamp(1_767_225_600_000))
+            .unwrap();
+        doc.insert(&list, 2, ScalarValue::Bytes(vec![0, 0xff]))
+            .unwrap();
+        let map = doc.insert_object(&list, 3, ObjType::Map).unwrap();
+        doc.put(map, "yes", true).unwrap();
+        doc.put(ROOT, "number", -1.5).unwrap();
+        doc.put(ROOT, "nothing", ()).unwrap();
+    });
+    let expected = r#"{"list":[5,1767225600000,"00ff",{"yes":true}],"nothing":null,"number":-1.5,"text":"he said \"hello\"\n"}"#;
+    assert_eq!(Automerge::new().to_json(&a).unwrap(), expected);
+    let log = a.drain().local;
+    assert_eq!(Automerge::new().read_json(None, &log).unwrap(), expected);
+    // Nobody's stack ends by it.
+    edit(&mut a, |doc| {
+        let mut parent = ROOT;
+        for _ in 0..200 {
+            parent = doc.put_object(&parent, "k", ObjType::Map).unwrap();
+        }
+    });
+    assert!(matches!(
+        Automerge::new().to_json(&a),
+        Err(EngineError::LimitExceeded { .. })
+    ));
 }
 
 /// Scenario 12.

@@ -13,8 +13,11 @@ use mergeable_support::{
     Map, Random, assert_converged, content, edit, insert, remove, replica, sync,
 };
 use proptest::prelude::*;
-use sync_core::engine::{Document, EngineError, Folder, Validator};
-use sync_core::mergeable::MergeableValidator;
+use sync_core::engine::typed::Typed;
+use sync_core::engine::{Document, Engine, EngineError, Folder, ReplicaSeed, Validator};
+use sync_core::mergeable::{
+    Counter, Dictionary, LwwMap, MergeableValidator, OrMap, OrSet, Register, Sequence,
+};
 
 /// What three replicas write that edit, sync now and then, and hand over differences: a log as servers have them.
 fn script(seed: u64, steps: usize) -> Vec<Bytes> {
@@ -65,7 +68,7 @@ proptest! {
         assert_converged(&mut imported, &mut loaded);
         prop_assert_eq!(&folded, &imported.snapshot().unwrap());
         // With the type it is the same.
-        let typed = sync_core::engine::typed::Typed::<sync_core::mergeable::LwwMap<u8, String>>::new();
+        let typed = Typed::<LwwMap<u8, String>>::new();
         prop_assert_eq!(typed.fold(None, &log).unwrap(), folded);
         let keep = log.len() - cut;
         prop_assert_eq!(
@@ -73,6 +76,53 @@ proptest! {
             server.trim(first.as_deref(), &log[cut..], keep).unwrap()
         );
     }
+}
+
+/// Scenario 66.
+#[test]
+fn documents_are_read_as_json_without_their_types() {
+    type Board = (
+        Register<Option<(u8, String)>>,
+        Counter,
+        OrSet<u8>,
+        Dictionary<String, Sequence<char>>,
+        OrMap<(u8, bool), LwwMap<u8, f64>>,
+        Sequence<Vec<u64>>,
+    );
+    let engine = Typed::<Board>::new();
+    let mut board = engine.create(ReplicaSeed(1)).unwrap();
+    let edited = engine.edit(&mut board, usize::MAX, |board| {
+        board.0.set(Some((7, "a \"b\"".to_owned()))).unwrap();
+        board.1.add(-3);
+        board.2.insert(2).unwrap();
+        board.2.insert(1).unwrap();
+        let title = board.3.entry("title".to_owned()).unwrap();
+        title.insert_str(0, "hé\n").unwrap();
+        let cells = board.4.entry((1, true)).unwrap();
+        cells.insert(9, 0.5).unwrap();
+        board.5.push(vec![1, 2]).unwrap();
+        board.5.push(vec![]).unwrap();
+    });
+    edited.unwrap();
+    let expected = r#"{"0":[7,"a \"b\""],"1":-3,"2":[1,2],"3":{"title":"hé\n"},"4":{"[1,true]":{"9":0.5}},"5":[[1,2],[]]}"#;
+    let log = board.drain().local;
+    let server = MergeableValidator::new();
+    assert_eq!(server.read_json(None, &log).unwrap(), expected);
+    assert_eq!(engine.to_json(&board).unwrap(), expected);
+    let state = board.snapshot().unwrap();
+    assert_eq!(server.read_json(Some(&state), &[]).unwrap(), expected);
+    assert_eq!(server.read_json(None, &[]).unwrap(), "null");
+    // Two versions of an application that disagree about what the document is.
+    let other = Typed::<Counter>::new();
+    let mut counter = other.create(ReplicaSeed(2)).unwrap();
+    other
+        .edit(&mut counter, usize::MAX, |counter| counter.add(1))
+        .unwrap();
+    let both = [log, counter.drain().local].concat();
+    assert_eq!(
+        server.read_json(None, &both).unwrap(),
+        format!(r#"{{"Counter":1,"Struct":{expected}}}"#)
+    );
 }
 
 /// Scenario 66.

@@ -7,13 +7,13 @@ use bytes::Bytes;
 
 use super::undo::{Direction, UndoStack};
 use super::{
-    Document, Drained, Edited, Engine, EngineError, EngineEvent, Imported, ReplicaSeed, Source,
-    ValidateLimits, Version, Wake,
+    Document, Drained, Edited, Engine, EngineError, EngineEvent, Folder, Imported, ReplicaSeed,
+    Source, ValidateLimits, Version, Wake,
 };
 use crate::ids::EngineId;
 use crate::mergeable::{
-    Change, Clock, Content, DeltaWriter, Mergeable, Merged, Replica, ReplicaId, Slot,
-    VersionVector, decode_version, validate,
+    Change, Clock, Content, DeltaWriter, Mergeable, MergeableValidator, Merged, Replica, ReplicaId,
+    Slot, VersionVector, decode_version, validate,
 };
 
 /// The engine value for documents that hold a `T`.
@@ -87,6 +87,12 @@ impl<T: Mergeable> Engine for Typed<T> {
     ) -> Result<R, EngineError> {
         document.check_usable()?;
         Ok(f(&document.replica.content.value))
+    }
+
+    /// As a server reads it, without the type: see [`MergeableValidator`].
+    fn to_json(&self, document: &Self::Document) -> Result<String, EngineError> {
+        document.check_usable()?;
+        MergeableValidator::new().read_json(Some(&document.replica.state()), &[])
     }
 
     /// Lends the value for one change: all mutations of the closure are stamped at its end and travel together.

@@ -90,7 +90,7 @@ const THROUGH: u64 = 2;
 
 impl Cells {
     /// Exact unless somebody forged sums, and then within bounds.
-    fn value(&self) -> i64 {
+    pub(super) fn value(&self) -> i64 {
         let value = i128::from(self.total.plus) - i128::from(self.total.minus);
         i64::try_from(value).unwrap_or(if value > 0 { i64::MAX } else { i64::MIN })
     }

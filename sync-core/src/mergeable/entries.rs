@@ -105,6 +105,12 @@ impl Entries {
         self.entries.get(key)
     }
 
+    /// Keys and values, where there is one.
+    pub(super) fn values(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let entries = self.entries.iter();
+        entries.filter_map(|(key, entry)| Some((&**key, entry.value.as_deref()?)))
+    }
+
     /// Wrapping sum over all entries, so that it follows a change in constant time.
     pub(super) const fn digest(&self) -> u64 {
         self.digest

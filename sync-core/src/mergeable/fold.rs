@@ -1,13 +1,15 @@
-//! Folding documents of mergeable types without the types.
+//! Folding and reading documents of mergeable types without the types.
 
 use bytes::Bytes;
 
 use super::content::Content;
+use super::json;
 use super::node::Nodes;
 use super::replica::Replica;
 use super::{Change, MergeableValidator, decode_version};
 use crate::engine::fold::{around_horizon, prove};
 use crate::engine::{EngineError, Folder, Version};
+use crate::json::Json;
 
 /// A replica without the application's type: the same content and version as one with it.
 type Untyped = Replica<Nodes>;
@@ -32,6 +34,16 @@ impl Folder for MergeableValidator {
         import(&mut replica, None, kept)?;
         replica.compact(&horizon)?;
         proven(&replica)
+    }
+
+    /// Maps as objects (keys that are no text, as the text of their JSON), structs as objects of their tags, whose names are not
+    /// in the document, sets and sequences as lists, sequences of nothing but characters as text.
+    fn read_json(&self, snapshot: Option<&[u8]>, changes: &[Bytes]) -> Result<String, EngineError> {
+        let mut replica = Untyped::default();
+        import(&mut replica, snapshot, changes)?;
+        let mut json = Json::default();
+        json::write(&replica.content, &mut json)?;
+        Ok(json.into_string())
     }
 }
 

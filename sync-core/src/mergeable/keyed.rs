@@ -62,6 +62,13 @@ impl<P: Rule, C: Content> Keyed<P, C> {
         self.entries.get(key)
     }
 
+    /// The keys that are there, with their contents.
+    pub(crate) fn live(&self) -> impl Iterator<Item = (&[u8], &C)> {
+        let entries = self.entries.iter();
+        let live = entries.filter(|(_, entry)| entry.presence.is_live());
+        live.map(|(key, entry)| (&**key, &entry.content))
+    }
+
     /// For what does not count until it is committed.
     pub(crate) fn get_mut(&mut self, key: &[u8]) -> Option<&mut Entry<P, C>> {
         self.entries.get_mut(key)

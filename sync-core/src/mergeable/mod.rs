@@ -94,6 +94,7 @@ mod entries;
 mod fold;
 mod format;
 mod joined;
+mod json;
 mod keyed;
 mod kind;
 mod lww_map;

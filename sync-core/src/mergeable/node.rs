@@ -16,7 +16,7 @@ use crate::engine::EngineError;
 
 /// One node.
 #[derive(Debug, Clone)]
-enum Node {
+pub(super) enum Node {
     LwwMap(Entries),
     Register(Cell),
     Counter(Cells),
@@ -122,6 +122,10 @@ impl Node {
 pub(crate) struct Nodes(BTreeMap<Kind, Node>);
 
 impl Nodes {
+    pub(super) fn nodes(&self) -> impl Iterator<Item = (&Kind, &Node)> {
+        self.0.iter()
+    }
+
     /// Merges a content at the place that these fields of structs lead to.
     pub(super) fn apply_at(
         &mut self,
@@ -178,9 +182,13 @@ impl Content for Nodes {
 
 /// The fields of a struct, by tag.
 #[derive(Debug, Clone, Default)]
-struct Fields(BTreeMap<u32, Nodes>);
+pub(super) struct Fields(BTreeMap<u32, Nodes>);
 
 impl Fields {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&u32, &Nodes)> {
+        self.0.iter()
+    }
+
     fn apply(&mut self, delta: &mut DeltaReader<'_>) -> Result<bool, EngineError> {
         let mut node = delta.node(Kind::Struct)?;
         let mut changed = false;

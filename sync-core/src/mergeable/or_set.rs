@@ -80,6 +80,12 @@ impl Elements {
         self.digest
     }
 
+    /// The elements that are there.
+    pub(super) fn live(&self) -> impl Iterator<Item = &[u8]> {
+        let tags = self.tags.iter().filter(|(_, tags)| tags.is_live());
+        tags.map(|(key, _)| &**key)
+    }
+
     fn is_live(&self, key: &[u8]) -> bool {
         self.tags.get(key).is_some_and(Tags::is_live)
     }

@@ -56,7 +56,7 @@ impl Cell {
         })
     }
 
-    fn value(&self) -> Option<&[u8]> {
+    pub(super) fn value(&self) -> Option<&[u8]> {
         self.0.as_ref().and_then(|entry| entry.value.as_deref())
     }
 }

@@ -387,7 +387,7 @@ fn roots(patches: &[Patch]) -> Vec<Arc<str>> {
 }
 
 /// Automerge says no offset.
-fn engine_error(error: AutomergeError) -> EngineError {
+pub(super) fn engine_error(error: AutomergeError) -> EngineError {
     match error {
         AutomergeError::InvalidHash(_) | AutomergeError::MissingHash(_) => EngineError::Incomplete,
         _ => malformed("automerge data"),

@@ -16,6 +16,7 @@
 mod chunk;
 mod columns;
 mod document;
+mod json;
 
 pub use document::AutomergeDocument;
 
@@ -77,6 +78,12 @@ impl Engine for Automerge {
         f: impl FnOnce(&mut AutoCommit) -> R,
     ) -> Result<Edited<R>, EngineError> {
         document.edit(bytes_max, f)
+    }
+
+    /// Maps and tables as objects, lists as lists, texts as text without marks and blocks; counters as numbers, points in time as
+    /// milliseconds since the Unix epoch, bytes as text of hexadecimal digits. Of concurrent writes, the one that is shown.
+    fn to_json(&self, document: &AutomergeDocument) -> Result<String, EngineError> {
+        document.read(json::to_json)
     }
 
     /// Lends a copy of the document as it was, which takes time and memory in proportion to the document.

@@ -119,31 +119,6 @@ impl<T> Sequence<T> {
         let rest = run.values.get(skip(&run.values, offset)..)?;
         rest.get(..skip(rest, 1))
     }
-
-    /// Calls `each` with the encoded values of merged elements.
-    fn each_merged(&self, from: u64, count: u64, mut each: impl FnMut(Id, &[u8])) {
-        let Some((handle, _, mut offset)) = self.order.find_visible(from) else {
-            return;
-        };
-        let mut left = count;
-        for run in self.order.runs_from(handle) {
-            let mut rest = run
-                .values
-                .get(skip(&run.values, offset)..)
-                .unwrap_or_default();
-            while offset < run.n_visible() && left > 0 {
-                let (value, after) = rest.split_at(skip(rest, 1));
-                each(run.first.plus(offset), value);
-                rest = after;
-                offset += 1;
-                left -= 1;
-            }
-            offset = 0;
-            if left == 0 {
-                return;
-            }
-        }
-    }
 }
 
 impl<T: Value> Sequence<T> {
@@ -162,7 +137,8 @@ impl<T: Value> Sequence<T> {
         for piece in self.pieces.iter(self.order.n_visible()) {
             match piece {
                 Piece::Merged { from, count } => {
-                    self.each_merged(from, count, |_, value| all.extend(decode::<T>(value)));
+                    self.order
+                        .each_visible(from, count, |_, value| all.extend(decode::<T>(value)));
                 }
                 Piece::New(values, _) => {
                     all.extend(values.iter().filter_map(|value| decode::<T>(value)));
@@ -311,7 +287,9 @@ impl<T: Value> Mergeable for Sequence<T> {
         for piece in other.pieces.iter(other.order.n_visible()) {
             match piece {
                 Piece::Merged { from, count } => {
-                    other.each_merged(from, count, |_, value| values.push(value.into()));
+                    other
+                        .order
+                        .each_visible(from, count, |_, value| values.push(value.into()));
                 }
                 Piece::New(new, _) => values.extend(new),
             }

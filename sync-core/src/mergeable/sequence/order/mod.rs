@@ -12,7 +12,7 @@ mod place;
 use std::collections::BTreeMap;
 
 use super::super::clock::{Dot, ReplicaId};
-use super::run::{Commits, Id, Parent, Run};
+use super::run::{Commits, Id, Parent, Run, skip};
 use super::tree::{Handle, Tree, to_usize};
 
 /// Most visible elements of a block: what is walked within one, to split it or to find a value.
@@ -79,6 +79,38 @@ impl Order {
     pub(super) fn find_visible(&self, index: u64) -> Option<(Handle, &Run, u64)> {
         let (handle, offset) = self.tree.find(index)?;
         Some((handle, &self.block(handle).run, offset))
+    }
+
+    /// The encoded values of all visible elements.
+    pub(crate) fn values(&self) -> Vec<Vec<u8>> {
+        let mut values = Vec::new();
+        self.each_visible(0, self.n_visible(), |_, value| values.push(value.to_vec()));
+        values
+    }
+
+    /// Calls `each` with the encoded values of visible elements.
+    pub(super) fn each_visible(&self, from: u64, count: u64, mut each: impl FnMut(Id, &[u8])) {
+        let Some((handle, _, mut offset)) = self.find_visible(from) else {
+            return;
+        };
+        let mut left = count;
+        for run in self.runs_from(handle) {
+            let mut rest = run
+                .values
+                .get(skip(&run.values, offset)..)
+                .unwrap_or_default();
+            while offset < run.n_visible() && left > 0 {
+                let (value, after) = rest.split_at(skip(rest, 1));
+                each(run.first.plus(offset), value);
+                rest = after;
+                offset += 1;
+                left -= 1;
+            }
+            offset = 0;
+            if left == 0 {
+                return;
+            }
+        }
     }
 
     /// The index of a visible element.
