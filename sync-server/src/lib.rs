@@ -11,6 +11,8 @@ mod engine_host;
 mod event;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "http")]
+mod metrics;
 pub mod registry;
 mod server;
 mod stats;

@@ -17,7 +17,7 @@ use rusqlite::Connection;
 use serde_json::Value;
 use sync_server::registry::{
     Digest, EmbeddedRegistry, EpochMode, Outcome, RegistryError, Seq, ServerRegistry, Snapshot,
-    Tail,
+    StoredChange, Tail,
 };
 
 use embedded::{Directory, EPOCH, change, id, log, new};
@@ -158,17 +158,18 @@ async fn an_exported_document_is_imported_under_a_new_epoch() {
     printed(directory.path(), &["export", "a/1", file, "--replace"]);
 
     let other = Directory::new();
+    printed(other.path(), &["import", "a/1", file]);
     printed(other.path(), &["import", "copy", file]);
     let copy = EmbeddedRegistry::open(other.path()).unwrap();
-    let meta = copy.meta(&id("copy")).await.unwrap();
+    let meta = copy.meta(&id("a/1")).await.unwrap();
     assert_ne!(meta.epoch, EPOCH);
     assert_eq!(meta.mode, EpochMode::Merge);
     assert_eq!(
         (meta.head, meta.digest, meta.log_start, meta.snapshot_seq),
         (before.head, before.digest, Seq(2), Seq(4))
     );
-    assert_eq!(log(&copy, "copy").await, rows);
-    let snapshot = copy.snapshot(&id("copy")).await.unwrap().unwrap();
+    assert_eq!(log(&copy, "a/1").await, rows);
+    let snapshot = copy.snapshot(&id("a/1")).await.unwrap().unwrap();
     assert_eq!(snapshot.bytes.len(), 200_000);
     // The table of origins came with it.
     let repeat = copy
@@ -176,6 +177,11 @@ async fn an_exported_document_is_imported_under_a_new_epoch() {
         .await;
     let duplicate = Outcome::Duplicate { last: 7, seq: None };
     assert_eq!(repeat.unwrap(), [duplicate]);
+    // Under another name it is another document, in which whoever made these changes begins at 1 again.
+    let meta = copy.meta(&id("copy")).await.unwrap();
+    assert_eq!((meta.head, meta.digest), (before.head, before.digest));
+    let first = copy.append(&meta.id, meta.epoch, None, vec![change(1, 1)]);
+    assert_eq!(first.await.unwrap(), [Outcome::At(before.head.next())]);
     copy.close().await.unwrap();
 
     // Over what is there only when asked, and never while a server has it.
@@ -191,7 +197,11 @@ async fn an_exported_document_is_imported_under_a_new_epoch() {
         let registry = EmbeddedRegistry::open(directory.path()).unwrap();
         let meta = registry.meta(&id(name)).await.unwrap();
         assert_eq!((meta.head, meta.mode), (Seq(7), EpochMode::Discard));
-        assert_eq!(log(&registry, name).await, rows);
+        let found = log(&registry, name).await;
+        let content = |rows: &[StoredChange]| -> Vec<_> {
+            rows.iter().map(|row| (row.seq, row.digest)).collect()
+        };
+        assert_eq!(content(&found), content(&rows));
         let fenced = registry
             .append(&meta.id, EPOCH, None, vec![change(1, 8)])
             .await;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use sync_core::ids::DocumentId;
+
 use super::{CloseReason, ServerEvent};
 
 /// How much somebody who runs the server should care.
@@ -51,6 +53,38 @@ impl ServerEvent {
     }
 }
 
+impl ServerEvent {
+    /// The document that it is about, if it is about one.
+    #[must_use]
+    pub const fn document(&self) -> Option<&DocumentId> {
+        match self {
+            Self::SessionOpened { .. }
+            | Self::SessionClosed { .. }
+            | Self::ConnectionFailed { .. }
+            | Self::ProtocolError { .. }
+            | Self::MessageIgnored { .. }
+            | Self::Lagged { .. } => None,
+            Self::DocumentOpened { document, .. }
+            | Self::DocumentClosed { document, .. }
+            | Self::RoomLoaded { document, .. }
+            | Self::RoomUnloaded { document }
+            | Self::DocumentNearLimit { document, .. }
+            | Self::Committed { document, .. }
+            | Self::Refused { document, .. }
+            | Self::Broadcast { document, .. }
+            | Self::BroadcastsMissed { document, .. }
+            | Self::ValidatorPanicked { document, .. }
+            | Self::WorkerDied { document, .. }
+            | Self::DocumentRelayed { document, .. }
+            | Self::HistoryReplaced { document, .. }
+            | Self::SnapshotRead { document, .. }
+            | Self::Folded { document, .. }
+            | Self::FoldFailed { document, .. }
+            | Self::RegistryFailed { document, .. } => Some(document),
+        }
+    }
+}
+
 /// One line, for people.
 impl fmt::Display for ServerEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,11 +114,6 @@ impl fmt::Display for ServerEvent {
             }
             Self::RoomLoaded { document, head } => write!(f, "{document} is live, at {head}"),
             Self::RoomUnloaded { document } => write!(f, "{document} was unloaded"),
-            Self::DocumentNearLimit {
-                document,
-                bytes,
-                max,
-            } => write!(f, "{document} has {bytes} bytes of {max}"),
             Self::Committed {
                 document,
                 first,

@@ -16,10 +16,12 @@
 //! Clients dial `ws://127.0.0.1:8080/sync` then. axum's own graceful shutdown does not wait for WebSockets, nor end them:
 //! [`Server::shutdown`] does.
 
+mod admin;
 mod credentials;
 mod origins;
 mod socket;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +38,10 @@ use sync_core::ids::User;
 use sync_core::transport::websocket::{MESSAGE_BYTES_MAX, WebSocketTransport, config};
 use sync_core::transport::{PeerInfo, Transport};
 
+pub use self::admin::{
+    Admin, AdminAccess, AdminRefusal, AdminRequest, AdminToken, AdminTokenError,
+    openapi as admin_openapi,
+};
 use self::credentials::Credentials;
 use self::origins::Origins;
 use self::socket::Socket;
@@ -57,20 +63,35 @@ pub fn routes(server: Server) -> Routes {
         server,
         sync: None,
         health: false,
+        metrics: None,
+        admin: None,
         origins: Origins::default(),
         credentials: Credentials::default(),
     }
 }
 
 /// What a server serves over HTTP, from [`routes`].
-#[derive(Debug)]
 #[must_use]
 pub struct Routes {
     server: Server,
     sync: Option<String>,
     health: bool,
+    /// How many documents are named in them.
+    metrics: Option<usize>,
+    admin: Option<Arc<dyn AdminAccess>>,
     origins: Origins,
     credentials: Credentials,
+}
+
+impl fmt::Debug for Routes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Routes")
+            .field("sync", &self.sync)
+            .field("health", &self.health)
+            .field("metrics", &self.metrics)
+            .field("admin", &self.admin.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Routes {
@@ -88,6 +109,27 @@ impl Routes {
     /// answers, else 503.
     pub fn health(mut self) -> Self {
         self.health = true;
+        self
+    }
+
+    /// `/metrics` for Prometheus: totals of the server, in the text format of OpenMetrics 1.0. For whoever asks: there is nothing
+    /// in them that names users or documents, unless [`metrics_by_document`](Self::metrics_by_document) says so.
+    pub fn metrics(mut self) -> Self {
+        self.metrics.get_or_insert(0);
+        self
+    }
+
+    /// The same, and some metrics of the busiest live documents, so many of them at most, with their names as labels. Names may
+    /// tell things, and each costs Prometheus a series for every metric, also of documents that are idle again.
+    pub fn metrics_by_document(mut self, documents_max: usize) -> Self {
+        self.metrics = Some(documents_max);
+        self
+    }
+
+    /// The admin API, at `/admin/api/v1`, and its description in OpenAPI at `/admin/openapi.json`: for whom `access` lets in.
+    /// Who is not let in gets 401 or 403, whatever is asked for.
+    pub fn admin(mut self, access: impl AdminAccess) -> Self {
+        self.admin = Some(Arc::new(access));
         self
     }
 
@@ -132,6 +174,13 @@ impl Routes {
             router = router
                 .route("/healthz", get(|| async { "ok\n" }))
                 .route("/readyz", get(ready));
+        }
+        if self.metrics.is_some() {
+            router = router.route("/metrics", get(metrics));
+        }
+        if let Some(access) = &self.admin {
+            let admin = admin::router(self.server.clone(), Arc::clone(access));
+            router = router.nest("/admin", admin);
         }
         router.with_state(Arc::new(self))
     }
@@ -275,6 +324,18 @@ async fn ready(State(routes): State<Arc<Routes>>) -> Response {
             StatusCode::SERVICE_UNAVAILABLE,
             "the registry does not answer\n",
         ),
+    }
+}
+
+async fn metrics(State(routes): State<Arc<Routes>>) -> Response {
+    let documents_max = routes.metrics.unwrap_or(0);
+    match crate::metrics::text(&routes.server, documents_max) {
+        Ok(text) => with_header(
+            text.into_response(),
+            header::CONTENT_TYPE,
+            HeaderValue::from_static(crate::metrics::CONTENT_TYPE),
+        ),
+        Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "no metrics\n"),
     }
 }
 

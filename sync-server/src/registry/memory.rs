@@ -16,6 +16,8 @@ use super::{
     DocumentMeta, DocumentSize, Durability, NewChange, NewDocument, OriginEntry, Outcome,
     RegistryError, RegistryEvent, ServerRegistry, Snapshot, Tail,
 };
+#[cfg(feature = "embedded")]
+use super::{Existing, Export};
 
 /// Hints that a watcher may lag behind before it misses some.
 const EVENTS_MAX: usize = 1024;
@@ -79,12 +81,8 @@ impl MemoryRegistry {
     ) -> Result<DocumentMeta, RegistryError> {
         let id = document.id.clone();
         let mut documents = self.lock()?;
-        if let Some(Slot::Live(state)) = documents.get(&id)
-            && state.meta().epoch == document.epoch
-        {
-            return Err(RegistryError::Refused {
-                what: "a new history needs a new epoch",
-            });
+        if let Some(Slot::Live(state)) = documents.get(&id) {
+            state.refuse_epoch(document.epoch)?;
         }
         let state = DocumentState::with_log(document, log)?;
         let meta = state.meta().clone();
@@ -238,6 +236,40 @@ impl ServerRegistry for MemoryRegistry {
         origins: &[OriginId],
     ) -> Result<Vec<Option<OriginEntry>>, RegistryError> {
         self.with(document, |state| Ok(state.origins(origins)))
+    }
+
+    #[cfg(feature = "embedded")]
+    async fn export(&self, document: &DocumentId) -> Result<Export, RegistryError> {
+        self.with(document, |state| state.export())
+    }
+
+    #[cfg(feature = "embedded")]
+    async fn restore(
+        &self,
+        export: Export,
+        existing: Existing,
+    ) -> Result<DocumentMeta, RegistryError> {
+        export.verify()?;
+        let (id, epoch) = (export.meta.id.clone(), export.meta.epoch);
+        let mut documents = self.lock()?;
+        match (documents.get(&id), existing) {
+            (Some(Slot::Deleted), Existing::Keep) => return Err(RegistryError::Deleted),
+            (Some(Slot::Live(_)), Existing::Keep) => {
+                return Err(RegistryError::Refused {
+                    what: "the document exists",
+                });
+            }
+            (Some(Slot::Live(state)), Existing::Replace) => state.refuse_epoch(epoch)?,
+            (Some(Slot::Deleted) | None, _) => {}
+        }
+        let state = DocumentState::of_export(export);
+        let meta = state.meta().clone();
+        documents.insert(id.clone(), Slot::Live(Box::new(state)));
+        self.tell(RegistryEvent::Replaced {
+            document: id,
+            epoch,
+        });
+        Ok(meta)
     }
 
     fn durability(&self) -> Durability {

@@ -234,6 +234,38 @@ pub trait ServerRegistry: Send + Sync + 'static {
         origins: &[OriginId],
     ) -> Result<Vec<Option<OriginEntry>>, RegistryError>;
 
+    /// Operator: everything that is kept of a document, as it is at one moment. By default refused.
+    ///
+    /// # Errors
+    /// [`Refused`](RegistryError::Refused) if this registry does not do that. [`NotFound`](RegistryError::NotFound),
+    /// [`Deleted`](RegistryError::Deleted).
+    #[cfg(feature = "embedded")]
+    async fn export(&self, document: &DocumentId) -> Result<Export, RegistryError> {
+        let _ = document;
+        Err(RegistryError::Refused {
+            what: "this registry does not export documents",
+        })
+    }
+
+    /// Operator: puts an exported document in the place of the one of its name, of its tombstone, or of nothing, in one
+    /// transaction, under the epoch and mode that it has (see [`Export::under`]). By default refused.
+    ///
+    /// # Errors
+    /// [`Refused`](RegistryError::Refused) if this registry does not do that, or if the document has this very epoch already.
+    /// With [`Existing::Keep`] also if there is a document of that name, and [`Deleted`](RegistryError::Deleted) if there
+    /// was. [`Damaged`](RegistryError::Damaged) if the export contradicts itself.
+    #[cfg(feature = "embedded")]
+    async fn restore(
+        &self,
+        export: Export,
+        existing: Existing,
+    ) -> Result<DocumentMeta, RegistryError> {
+        let _ = (export, existing);
+        Err(RegistryError::Refused {
+            what: "this registry does not import documents",
+        })
+    }
+
     /// What an `Ok` of [`append`](Self::append) means. The server refuses to start with less than its floor.
     fn durability(&self) -> Durability;
 
@@ -367,6 +399,20 @@ impl<R: ServerRegistry + ?Sized> ServerRegistry for Arc<R> {
         origins: &[OriginId],
     ) -> Result<Vec<Option<OriginEntry>>, RegistryError> {
         (**self).origins(document, origins).await
+    }
+
+    #[cfg(feature = "embedded")]
+    async fn export(&self, document: &DocumentId) -> Result<Export, RegistryError> {
+        (**self).export(document).await
+    }
+
+    #[cfg(feature = "embedded")]
+    async fn restore(
+        &self,
+        export: Export,
+        existing: Existing,
+    ) -> Result<DocumentMeta, RegistryError> {
+        (**self).restore(export, existing).await
     }
 
     fn durability(&self) -> Durability {

@@ -20,6 +20,24 @@ pub const ORIGINS_PER_USER_MAX: usize = 100;
 pub(super) struct OriginTable(HashMap<OriginId, OriginEntry>);
 
 impl OriginTable {
+    #[cfg(feature = "embedded")]
+    pub(super) fn of(entries: Vec<OriginEntry>) -> Self {
+        Self(
+            entries
+                .into_iter()
+                .map(|entry| (entry.origin, entry))
+                .collect(),
+        )
+    }
+
+    /// All of it, in the order of origins.
+    #[cfg(feature = "embedded")]
+    pub(super) fn entries(&self) -> Vec<OriginEntry> {
+        let mut entries: Vec<_> = self.0.values().cloned().collect();
+        entries.sort_unstable_by_key(|entry| entry.origin);
+        entries
+    }
+
     pub(super) fn get(&self, origin: OriginId) -> Option<&OriginEntry> {
         self.0.get(&origin)
     }

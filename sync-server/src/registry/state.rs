@@ -6,6 +6,8 @@ use bytes::Bytes;
 use sync_core::history::{Digest, Epoch, Seq};
 use sync_core::ids::{ChangeId, OriginId};
 
+#[cfg(feature = "embedded")]
+use super::Export;
 use super::origins::OriginTable;
 use super::rules::{self, Log, refuse_if};
 use super::{
@@ -63,6 +65,49 @@ impl DocumentState {
             state.commit(change);
         }
         Ok(state)
+    }
+
+    /// A document that was taken out of a registry, and has been verified.
+    #[cfg(feature = "embedded")]
+    pub(super) fn of_export(export: Export) -> Self {
+        let log: VecDeque<_> = export.rows().collect();
+        Self {
+            start_digest: export.start_digest,
+            by_id: log.iter().map(|row| (row.id, row.seq)).collect(),
+            log,
+            snapshot: export.snapshot,
+            origins: OriginTable::of(export.origins),
+            meta: export.meta,
+        }
+    }
+
+    /// As [`export`](super::ServerRegistry::export).
+    #[cfg(feature = "embedded")]
+    pub(super) fn export(&self) -> Result<Export, RegistryError> {
+        let change = |row: &StoredChange| {
+            let author = self.origins.get(row.id.origin);
+            let author = author.ok_or_else(|| RegistryError::Damaged {
+                what: "a row's origin is not known".into(),
+            })?;
+            Ok(NewChange::new(
+                row.id,
+                author.user.clone(),
+                row.bytes.clone(),
+            ))
+        };
+        let log: Result<_, RegistryError> = self.log.iter().map(change).collect();
+        Ok(Export {
+            meta: self.meta.clone(),
+            start_digest: self.start_digest,
+            snapshot: self.snapshot.clone(),
+            log: log?,
+            origins: self.origins.entries(),
+        })
+    }
+
+    /// A new history needs another epoch.
+    pub(super) fn refuse_epoch(&self, epoch: Epoch) -> Result<(), RegistryError> {
+        refuse_if(self.meta.epoch == epoch, "a new history needs a new epoch")
     }
 
     /// What is known of it.

@@ -10,6 +10,7 @@ mod fold;
 mod identify;
 mod listener;
 mod mailbox;
+mod operator;
 mod permission;
 mod rooms;
 mod statistics;
@@ -350,6 +351,16 @@ impl Server {
     #[cfg(feature = "http")]
     pub(crate) fn is_serving(&self) -> bool {
         *self.shared.phase.borrow() == Phase::Serving
+    }
+
+    /// Resolves when new connections are turned away.
+    #[cfg(feature = "http")]
+    pub(crate) fn draining(&self) -> impl Future<Output = ()> + Send + use<> + 'static {
+        let mut phase = self.shared.phase.subscribe();
+        async move {
+            // If nobody tells any more, there is no server either.
+            let _ = phase.wait_for(|phase| *phase > Phase::Serving).await;
+        }
     }
 
     /// Asks the registry something that costs it little.

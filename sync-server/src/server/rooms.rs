@@ -67,10 +67,6 @@ impl Rooms {
         (live.values().cloned().collect(), retired)
     }
 
-    pub(super) fn find(&self, document: &DocumentId) -> Option<Arc<RoomHandle>> {
-        lock(&self.live).get(document).cloned()
-    }
-
     /// Makes rooms that nobody is in end as soon as they have nothing under way.
     pub(super) fn wake_all(&self) {
         for room in lock(&self.live).values() {
@@ -224,6 +220,22 @@ impl RoomHandle {
             .map(|member| peer(member).unwrap_or_default());
         let peers = peers.collect();
         (members, peers)
+    }
+
+    /// Has the room ask the registry whether the document still is what was published.
+    pub(super) fn look_again(self: &Arc<Self>) {
+        self.turn(|state, now| state.room.handle_replaced(now));
+    }
+
+    /// Has the room end as soon as nobody is in it any more, and sees to it that nobody is.
+    pub(super) fn evict(self: &Arc<Self>, reason: &PeerError) {
+        self.turn(|state, now| state.room.handle_evict(now, reason));
+    }
+
+    /// Notes a fold that the room has not asked for.
+    pub(super) fn keep_fold(&self, fold: FoldStats) {
+        let kept = &mut lock(&self.state).kept;
+        (kept.last_fold, kept.fold_failure) = (Some(fold), None);
     }
 
     fn open(

@@ -98,7 +98,7 @@ impl Server {
     /// A live document and its sessions; `None` if it is not live, which says nothing about whether there is such a document.
     #[must_use]
     pub fn inspect(&self, document: &DocumentId) -> Option<DocumentDetails> {
-        let room = self.shared.rooms.find(document)?;
+        let room = self.shared.rooms.live(document)?;
         let (members, peers) = room.members();
         let sessions = members.into_iter().zip(peers);
         Some(DocumentDetails {

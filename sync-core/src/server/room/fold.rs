@@ -43,6 +43,20 @@ pub struct FoldedLog {
     pub row_bytes: Vec<usize>,
 }
 
+impl FoldRequest {
+    /// A fold of everything through a sequence, after the snapshot that stands at another one.
+    #[must_use]
+    pub const fn new(engine: EngineId, epoch: Epoch, after: Seq, through: Seq) -> Self {
+        Self {
+            engine,
+            epoch,
+            after,
+            through,
+            offered: None,
+        }
+    }
+}
+
 impl FoldedLog {
     /// A fold.
     #[must_use]
@@ -51,6 +65,12 @@ impl FoldedLog {
             snapshot,
             row_bytes,
         }
+    }
+
+    /// The rows after this sequence, up to the fold, have at most so many bytes together.
+    #[must_use]
+    pub fn keep_after(&self, bytes_max: usize) -> Seq {
+        newest(self.snapshot.seq, &self.row_bytes, bytes_max)
     }
 }
 
@@ -242,13 +262,7 @@ impl Room {
         else {
             return;
         };
-        let request = FoldRequest {
-            engine,
-            epoch,
-            after,
-            through,
-            offered: None,
-        };
+        let request = FoldRequest::new(engine, epoch, after, through);
         self.begin_fold(now, request, (changes, bytes));
     }
 
@@ -348,11 +362,10 @@ impl Room {
     /// also those younger than some age, so that "soon" is a time, and whatever a member has yet to be sent, so that also
     /// a slow one arrives.
     fn keep_after(&self, now: Time, folded: &FoldedLog) -> Seq {
-        let through = folded.snapshot.seq;
         let twice = folded.snapshot.bytes.len().saturating_mul(2);
         let pinned_bytes = self.config.pin_bytes_max.max(twice);
-        let kept = newest(through, &folded.row_bytes, self.config.keep_bytes);
-        let pinnable = newest(through, &folded.row_bytes, pinned_bytes);
+        let kept = folded.keep_after(self.config.keep_bytes);
+        let pinnable = folded.keep_after(pinned_bytes);
         let positions = self.members.values().filter_map(position);
         let old = self.folding.ages.older(now, self.keep_age());
         let needed = positions.fold(old, Seq::min);

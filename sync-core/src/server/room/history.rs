@@ -98,6 +98,17 @@ impl Room {
 
     /// The document is gone: so is everybody.
     pub(super) fn gone(&mut self, now: Time, error: &PeerError) {
+        // There is nothing to keep a room for.
+        self.is_evicted = true;
+        self.end_all(now, error);
+        if let Some(history) = &mut self.history {
+            history.is_stale = true;
+        }
+        self.forget_published(now);
+    }
+
+    /// Takes everybody out of the room.
+    pub(super) fn end_all(&mut self, now: Time, error: &PeerError) {
         let sessions: Vec<_> = self
             .members
             .iter()
@@ -107,9 +118,5 @@ impl Room {
         for session in sessions {
             self.end(now, session, error.clone());
         }
-        if let Some(history) = &mut self.history {
-            history.is_stale = true;
-        }
-        self.forget_published(now);
     }
 }

@@ -103,6 +103,8 @@ pub struct Room {
     size: Size,
     offers: Offers,
     counts: Counts,
+    /// To be unloaded once nobody is here.
+    is_evicted: bool,
     next_request: u64,
     outputs: VecDeque<RoomOutput>,
 }
@@ -179,6 +181,7 @@ impl Room {
             size: Size::default(),
             offers: Offers::default(),
             counts: Counts::default(),
+            is_evicted: false,
             next_request: 0,
             outputs: VecDeque::new(),
         }
@@ -228,6 +231,7 @@ impl Room {
         if self.phase == RoomPhase::Unloaded {
             return Err(RoomUnloaded);
         }
+        self.is_evicted = false;
         self.open(now, session, open);
         self.turn(now);
         Ok(())
@@ -266,6 +270,20 @@ impl Room {
             self.seen = self.seen.max(head);
             self.turn(now);
         }
+    }
+
+    /// Says that somebody gave the document another history, or deleted it: the registry is asked. Only a hint, too.
+    pub fn handle_replaced(&mut self, now: Time) {
+        let next = self.head().next();
+        self.handle_head(now, next);
+    }
+
+    /// Has the room end as soon as nothing is under way any more: tells every member to leave, for a reason after which it
+    /// may come back. If one does before, the room stays.
+    pub fn handle_evict(&mut self, now: Time, reason: &PeerError) {
+        self.is_evicted = true;
+        self.end_all(now, reason);
+        self.turn(now);
     }
 
     /// To be called when [`poll_timeout`](Self::poll_timeout) has passed. Early or repeated calls do nothing.
@@ -331,6 +349,7 @@ impl Room {
             && self.pending.is_empty();
         match (is_idle, &self.history, self.phase) {
             (true, None, _) => self.unload(),
+            (true, Some(_), _) if self.is_evicted => self.unload(),
             (true, Some(_), RoomPhase::Draining { .. }) => {}
             (true, Some(_), _) => {
                 self.phase = RoomPhase::Draining {

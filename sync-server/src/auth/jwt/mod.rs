@@ -116,8 +116,22 @@ impl Jwt {
         self
     }
 
+    /// Who a token names now, and whether it says that this is an admin.
+    #[cfg(feature = "http")]
+    pub(crate) fn admin(&self, token: &[u8]) -> Result<(User, bool), AuthError> {
+        let verified = self.verify(token)?;
+        Ok((verified.identity.user, verified.is_admin))
+    }
+
+    fn verify(&self, token: &[u8]) -> Result<Verified, AuthError> {
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_err(AuthError::unavailable)?;
+        self.check(token, now).map_err(AuthError::refused)
+    }
+
     /// Who a token names, at this time since 1970.
-    fn check(&self, token: &[u8], now: Duration) -> Result<Identity, &'static str> {
+    fn check(&self, token: &[u8], now: Duration) -> Result<Verified, &'static str> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err("the token is too long");
         }
@@ -144,7 +158,11 @@ impl Jwt {
         if !is_signed {
             return Err("the token's signature is wrong");
         }
-        self.check_claims(&decoded(claims)?, now.as_secs_f64())
+        let claims: Claims = decoded(claims)?;
+        Ok(Verified {
+            identity: self.check_claims(&claims, now.as_secs_f64())?,
+            is_admin: claims.admin == Some(serde_json::Value::Bool(true)),
+        })
     }
 
     fn check_claims(&self, claims: &Claims, now: f64) -> Result<Identity, &'static str> {
@@ -180,6 +198,16 @@ impl Jwt {
     }
 }
 
+/// A token that is good.
+struct Verified {
+    identity: Identity,
+    #[cfg_attr(
+        not(feature = "http"),
+        expect(dead_code, reason = "there is nothing to administer over HTTP")
+    )]
+    is_admin: bool,
+}
+
 const MALFORMED: &str = "the credentials are no token";
 
 #[derive(Deserialize)]
@@ -197,6 +225,8 @@ struct Claims {
     nbf: Option<f64>,
     iss: Option<String>,
     aud: Option<Audience>,
+    /// Of any type: others may use it for something else.
+    admin: Option<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
@@ -228,9 +258,6 @@ impl Authenticator for Jwt {
         let Some(token) = &request.credentials else {
             return Err(AuthError::refused("a token is needed"));
         };
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_err(AuthError::unavailable)?;
-        self.check(token, now).map_err(AuthError::refused)
+        Ok(self.verify(token)?.identity)
     }
 }

@@ -9,6 +9,7 @@ use sync_server::{
 };
 use tracing_subscriber::EnvFilter;
 
+use crate::admins::Admins;
 use crate::certificates::Certificates;
 use crate::output::Failure;
 use crate::settings::{Settings, SettingsError};
@@ -33,6 +34,10 @@ pub(crate) struct Config {
     token_cookie: Option<String>,
     token_in_query: bool,
     allowed_origins: Vec<String>,
+    health: bool,
+    metrics: bool,
+    metrics_documents: usize,
+    admins: Admins,
     engines: EnginesWhere,
     connections_max: usize,
     pub(crate) drain: Duration,
@@ -117,6 +122,7 @@ impl Config {
         if let Err(error) = EnvFilter::try_new(&log) {
             return Err(settings.invalid("log", error));
         }
+        let tokens = Tokens::new(settings)?;
         let config = Self {
             listen: address(settings, "listen")?.ok_or(SettingsError::Missing { key: "listen" })?,
             certificates: Certificates::new(settings)?,
@@ -126,10 +132,14 @@ impl Config {
             data: settings.get("data")?,
             anonymous: settings.get("anonymous")?,
             access: settings.get("access")?,
-            tokens: Tokens::new(settings)?,
+            admins: Admins::new(settings, tokens.as_ref())?,
+            tokens,
             token_cookie: settings.find("token-cookie")?,
             token_in_query: settings.get("token-in-query")?,
             allowed_origins: settings.many("allowed-origins"),
+            health: settings.get("health")?,
+            metrics: settings.get("metrics")?,
+            metrics_documents: settings.get("metrics-documents")?,
             engines: settings.get("engines")?,
             connections_max: settings.get("connections-max")?,
             drain: Duration::from_secs(settings.get("drain-seconds")?),
@@ -177,8 +187,17 @@ impl Config {
     }
 
     /// What is served over HTTP.
-    pub(crate) fn routes(&self, server: &Server) -> axum::Router {
-        let mut routes = http::routes(server.clone()).sync("/").health();
+    pub(crate) fn routes(&self, server: &Server) -> Result<axum::Router, Failure> {
+        let mut routes = http::routes(server.clone()).sync("/");
+        if self.health {
+            routes = routes.health();
+        }
+        if self.metrics {
+            routes = routes.metrics_by_document(self.metrics_documents);
+        }
+        if let Some(access) = self.admins()? {
+            routes = routes.admin(access);
+        }
         if let Some(cookie) = &self.token_cookie {
             routes = routes.cookie(cookie);
         }
@@ -190,7 +209,12 @@ impl Config {
             [any] if any == "any" => routes.any_origin(),
             origins => routes.allowed_origins(origins),
         };
-        routes.into_router()
+        Ok(routes.into_router())
+    }
+
+    /// Who may administer the server, if anybody may.
+    pub(crate) fn admins(&self) -> Result<Option<impl http::AdminAccess + use<>>, Failure> {
+        self.admins.access(self.tokens.as_ref())
     }
 
     pub(crate) fn engines(&self) -> Result<EngineHost, Failure> {

@@ -317,8 +317,10 @@ fn import(
     mode: Mode,
 ) -> Result<(), Failure> {
     let input = File::open(file).map_err(|error| Failure::file(file, &error))?;
-    let mut export = Export::read_from(BufReader::new(input))?;
-    export.meta.id = id;
+    let mut salt = [0; 16];
+    getrandom::fill(&mut salt)
+        .map_err(|error| Failure::Other(format!("no randomness: {error}")))?;
+    let export = Export::read_from(BufReader::new(input))?.renamed(id, u128::from_le_bytes(salt));
     let mode = match mode {
         Mode::Merge => EpochMode::Merge,
         Mode::Discard => EpochMode::Discard,

@@ -1,5 +1,7 @@
 //! The `sync-server` program. `docs/guide/operations.md` leads through serving, `docs/guide/storage.md` through `inspect`.
 
+mod admin;
+mod admins;
 mod certificates;
 mod config;
 mod events;
@@ -41,6 +43,8 @@ struct Cli {
 enum Command {
     /// Check what serving would do with these options, environment and file, and print all of it
     CheckConfig,
+    /// Administer a server that runs, over its admin API
+    Admin(admin::Arguments),
     /// Look into the directory of a registry; take documents out of it, or put them in
     Inspect(inspect::Arguments),
 }
@@ -62,12 +66,14 @@ fn run() -> Result<(), Failure> {
     let matches = command.get_matches();
     let cli = Cli::from_arg_matches(&matches).map_err(|error| Failure::Usage(error.to_string()))?;
     match cli.command {
+        Some(Command::Admin(arguments)) => admin::run(&arguments),
         Some(Command::Inspect(arguments)) => inspect::run(&arguments),
         Some(Command::CheckConfig) => {
             let options = matches.subcommand_matches("check-config");
             let settings = Settings::read(options.unwrap_or(&matches))?;
             let config = Config::new(&settings)?;
             config.auth()?;
+            config.admins()?;
             config.tls()?;
             output::line(settings.to_toml().trim_end())
         }

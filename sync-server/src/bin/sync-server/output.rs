@@ -18,7 +18,9 @@ Exit codes:
   6  a newer version wrote the directory or file
   7  what is stored, or the file, is damaged or something else
   8  it cannot listen at that address
-  9  a second signal ended it before everything was closed in order; nothing acknowledged is lost";
+  9  a second signal ended it before everything was closed in order; nothing acknowledged is lost
+  10  the server does not let in whoever has this token as an admin
+  11  the server does not answer, or cannot do it now: the same may succeed later";
 
 /// Why the program failed.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub(crate) enum Failure {
     Configuration(String),
     Address(String),
     Cut(String),
+    Denied(String),
+    Unreachable(String),
     Other(String),
     /// Nobody reads the output any more.
     Unread,
@@ -56,6 +60,8 @@ impl Failure {
             Self::Configuration(text) => (2, text),
             Self::Address(text) => (8, text),
             Self::Cut(text) => (9, text),
+            Self::Denied(text) => (10, text),
+            Self::Unreachable(text) => (11, text),
         };
         let _ = writeln!(io::stderr(), "error: {text}");
         ExitCode::from(code)

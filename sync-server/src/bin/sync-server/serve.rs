@@ -36,6 +36,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         .limits(config.limits())
         .build()
         .map_err(|error| Failure::Other(Failure::text(&error)))?;
+    let routes = config.routes(&server)?;
     tokio::spawn(events::log(server.events()));
     let listener = match TcpListener::bind(&config.listen).await {
         Ok(listener) => listener,
@@ -62,12 +63,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     if let (Some(certificates), Some(tls)) = (&config.certificates, &tls) {
         tokio::spawn(renew(certificates.clone(), tls.clone(), hangups()?));
     }
-    tokio::spawn(listen::serve(
-        listener,
-        tls,
-        config.routes(&server),
-        head_timeout,
-    ));
+    tokio::spawn(listen::serve(listener, tls, routes, head_timeout));
     let signal = signals.next().await;
     tracing::info!(signal, drain = ?config.drain, "shutting down");
     tokio::select! {

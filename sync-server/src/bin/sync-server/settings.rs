@@ -138,6 +138,36 @@ const KEYS: &[Key] = &[
         help: "Web pages that may connect, such as https://app.example.com, or `any`; default: those of this host",
     },
     Key {
+        name: "health",
+        shape: Shape::OneOr("YES", "true"),
+        default: Some("true"),
+        help: "Whether to serve /healthz and /readyz",
+    },
+    Key {
+        name: "metrics",
+        shape: Shape::OneOr("YES", "true"),
+        default: Some("true"),
+        help: "Whether to serve /metrics for Prometheus, to whoever asks: totals, without names",
+    },
+    Key {
+        name: "metrics-documents",
+        shape: Shape::One("NUMBER"),
+        default: Some("0"),
+        help: "Documents that are in the metrics by name: the busiest, at most so many",
+    },
+    Key {
+        name: "admin-token-file",
+        shape: Shape::One("FILE"),
+        default: None,
+        help: "Serve the admin API at /admin to whoever has this token; the variable SYNC_ADMIN_TOKEN may hold it instead",
+    },
+    Key {
+        name: "admin-jwt",
+        shape: Shape::OneOr("YES", "true"),
+        default: Some("false"),
+        help: "Serve the admin API to users whose token has the claim admin, and it is true",
+    },
+    Key {
         name: "engines",
         shape: Shape::One("WHERE"),
         default: Some(if cfg!(unix) { "workers" } else { "in-process" }),

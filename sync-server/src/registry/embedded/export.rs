@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 
 use sync_core::history::{Digest, Epoch, EpochMode, Seq};
-use sync_core::ids::OriginId;
+use sync_core::ids::{DocumentId, OriginId};
 
 use super::export_file;
 pub use super::export_file::ExportError;
@@ -96,6 +96,26 @@ impl Export {
         self
     }
 
+    /// The same content as another document: what a fork is made of, and an import under another name. Its changes get other
+    /// origins, named by `salt`, which has to be random: clients number their changes anew in each document, and those that
+    /// made these would use the same numbers again. Under the name that it has, it stays as it is.
+    #[must_use]
+    pub fn renamed(mut self, document: DocumentId, salt: u128) -> Self {
+        if document == self.meta.id {
+            return self;
+        }
+        self.meta.id = document;
+        let other = |origin: OriginId| OriginId(origin.0 ^ salt);
+        for change in &mut self.log {
+            change.id.origin = other(change.id.origin);
+        }
+        for entry in &mut self.origins {
+            entry.origin = other(entry.origin);
+        }
+        self.origins.sort_unstable_by_key(|entry| entry.origin);
+        self
+    }
+
     /// Whether everything fits together: sequences, digests, snapshot and origins.
     ///
     /// # Errors
@@ -160,6 +180,11 @@ impl Export {
                 entry.is_some_and(|entry| entry.user == row.user)
             });
         (!is_whole).then_some("the table of origins is not the log's")
+    }
+
+    /// The rows of the log, as they are committed.
+    pub(in crate::registry) fn rows(&self) -> impl Iterator<Item = StoredChange> {
+        self.entries().into_iter().map(|entry| entry.change)
     }
 
     /// The rows of the log, with the sequences and digests that follow from the start.

@@ -330,6 +330,18 @@ impl ServerRegistry for EmbeddedRegistry {
         self.registry.watch()
     }
 
+    async fn export(&self, document: &DocumentId) -> Result<Export, RegistryError> {
+        Self::export(self, document).await
+    }
+
+    async fn restore(
+        &self,
+        export: Export,
+        existing: Existing,
+    ) -> Result<DocumentMeta, RegistryError> {
+        self.put(export, existing).await
+    }
+
     /// Moves the journal's rows to their documents' places and copies the write-ahead log into the database, as far as
     /// the budget goes. Both happen without being asked once they are due.
     async fn maintain(&self, budget: Duration) -> Result<(), RegistryError> {
