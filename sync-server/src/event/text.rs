@@ -171,6 +171,14 @@ impl fmt::Display for ServerEvent {
                 f,
                 "the snapshot of {document} at {seq} was read, {bytes} bytes"
             ),
+            Self::DocumentNearLimit {
+                document,
+                bytes,
+                max,
+            } => write!(
+                f,
+                "{document} has {bytes} bytes of the {max} that it may have"
+            ),
             Self::Folded {
                 document,
                 seq,

@@ -39,6 +39,7 @@ use crate::server::Server;
 const STREAMS_MAX: usize = 32;
 
 /// Bytes of a document that is imported.
+#[cfg(feature = "embedded")]
 const IMPORT_BYTES_MAX: usize = 1 << 30;
 
 /// What the handlers share.
