@@ -78,3 +78,10 @@ hostile cases="5000" seed="1":
 # Kills real server and client processes, ROUNDS times, and looks for anything lost or doubled.
 crash rounds="100" seed="1":
     cargo run --release -p sync-examples --bin crash -- --rounds {{rounds}} --seed {{seed}}
+
+# Cuts CLIENTS connections at once, then drains the server under them: how long until all are back, and is anything lost?
+storm clients="5000" *arguments:
+    cargo build --release -p sync-server --features bin --bin sync-server
+    cargo build --release -p sync-examples --bin storm
+    "${CARGO_TARGET_DIR:-target}/release/storm" --clients {{ clients }} --edits 500 --drain 10 \
+        --program "${CARGO_TARGET_DIR:-target}/release/sync-server" {{ arguments }}

@@ -10,6 +10,8 @@ pub mod local;
 pub mod progress;
 pub mod random;
 pub mod replay;
+#[cfg(unix)]
+pub mod storm;
 
 /// The programs in the README and the guides, as doctests.
 #[cfg(doctest)]

@@ -103,6 +103,17 @@ impl Links {
         }
     }
 
+    /// Breaks all live connections at once: what is on its way is lost. Says how many.
+    pub fn cut_all(&self) -> usize {
+        let cut = std::mem::take(&mut *lock(&self.live));
+        self.n_live.send_replace(0);
+        for link in &cut {
+            link.is_cut.store(true, Ordering::Release);
+            link.reader.wake();
+        }
+        cut.len()
+    }
+
     fn add(&self, link: &Arc<Link>) {
         self.counters.connections.fetch_add(1, Ordering::Relaxed);
         let mut live = lock(&self.live);

@@ -2,11 +2,11 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use sync_core::transport::{PeerInfo, Transport, TransportError};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -111,10 +111,37 @@ impl<L: Listen> Incoming<L> {
     }
 }
 
-/// Listens at a TCP address; a host name is looked up on the calling thread.
-pub(super) async fn bind(address: impl std::net::ToSocketAddrs) -> io::Result<TcpListener> {
-    let addresses: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
-    TcpListener::bind(&addresses[..]).await
+/// A listener at a TCP address, for servers whose clients may all come back at once: as many of them as the system allows
+/// wait to be accepted. Port 0 takes a free port; a host name is looked up on the calling thread.
+///
+/// For acceptors of yours, and axum: `tokio::net::TcpListener::from_std` takes it. Ours do the same.
+///
+/// # Errors
+/// If the address cannot be found or bound.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn tcp_listener(address: impl ToSocketAddrs) -> io::Result<std::net::TcpListener> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    for address in address.to_socket_addrs()? {
+        match bind(address) {
+            Ok(listener) => return listener.into_std(),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // On Unix, connections of an earlier process are no reason to fail. On Windows this would take the port from others.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 async fn wait_until(time: Option<Instant>) {
@@ -136,5 +163,8 @@ pub(super) fn lost(error: io::Error) -> TransportError {
     TransportError::Lost(Some(error.into()))
 }
 
+/// Connections that the system keeps until they are accepted; it may take less. Who does not find a place when many come back at
+/// once tries again only after a second.
+pub(super) const BACKLOG: u32 = 65_535;
 /// Long enough not to spin, short enough that nobody in the backlog gives up.
 const PAUSE: Duration = Duration::from_millis(100);

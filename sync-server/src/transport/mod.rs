@@ -17,6 +17,8 @@ pub use sync_core::transport::{
     Acceptor, FramedTransport, PeerInfo, Transport, TransportError, memory,
 };
 
+#[cfg(any(feature = "websocket", feature = "tcp", all(feature = "unix", unix)))]
+pub use self::incoming::tcp_listener;
 #[cfg(feature = "tcp")]
 pub use self::tcp::TcpAcceptor;
 #[cfg(all(feature = "unix", unix))]

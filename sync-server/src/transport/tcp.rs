@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use sync_core::transport::{Acceptor, PeerInfo, Transport, TransportError};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::incoming::{Accepted, Incoming, bind, lost};
+use super::incoming::{Accepted, Incoming, lost, tcp_listener};
 use super::stream;
 
 /// Accepts TCP connections that carry frames with their lengths, without TLS or HTTP around them. Runs on tokio.
@@ -25,9 +25,13 @@ impl TcpAcceptor {
     ///
     /// # Errors
     /// If the address cannot be found or bound.
+    #[expect(
+        clippy::unused_async,
+        reason = "names may come to be looked up without blocking"
+    )]
     pub async fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
         Ok(Self {
-            incoming: Incoming::new(bind(address).await?),
+            incoming: Incoming::new(TcpListener::from_std(tcp_listener(address)?)?),
         })
     }
 

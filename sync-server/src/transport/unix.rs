@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use sync_core::transport::{Acceptor, PeerInfo, Transport, TransportError};
 use tokio::net::{UnixListener, UnixSocket};
 
-use super::incoming::Incoming;
+use super::incoming::{BACKLOG, Incoming};
 use super::stream;
 
 /// Accepts connections at a Unix socket. Runs on tokio.
@@ -127,6 +127,3 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Ok(_) => Err(in_use("somebody listens there")),
     }
 }
-
-/// Connections that the system keeps until they are accepted; as many as std and tokio ask for at TCP ports.
-const BACKLOG: u32 = 1024;

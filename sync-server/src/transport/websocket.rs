@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{Request, create_response
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Error, error::ProtocolError};
 
-use super::incoming::{Accepted, Incoming, bind, lost};
+use super::incoming::{Accepted, Incoming, lost, tcp_listener};
 use super::refuse::{TLS_HANDSHAKE, answer};
 
 /// Accepts WebSocket connections on a TCP port, at any path. Runs on tokio.
@@ -38,9 +38,13 @@ impl WebSocketAcceptor {
     ///
     /// # Errors
     /// If the address cannot be found or bound.
+    #[expect(
+        clippy::unused_async,
+        reason = "names may come to be looked up without blocking"
+    )]
     pub async fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
         Ok(Self {
-            incoming: Incoming::new(bind(address).await?),
+            incoming: Incoming::new(TcpListener::from_std(tcp_listener(address)?)?),
             #[cfg(feature = "tls")]
             tls: None,
         })

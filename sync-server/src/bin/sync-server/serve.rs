@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use sync_server::transport::tcp_listener;
 use sync_server::{EmbeddedRegistry, Listener, Server};
 #[cfg(unix)]
 use sync_server::{Tls, transport::UnixAcceptor};
@@ -20,8 +21,28 @@ use crate::{events, listen, logs};
 /// Serves until SIGTERM or SIGINT, and then until all clients have left, or the time to drain is over.
 pub(crate) fn run(config: &Config) -> Result<(), Failure> {
     logs::start(config);
+    #[cfg(unix)]
+    allow_many_connections();
     let runtime = Runtime::new().map_err(|error| Failure::Other(format!("no threads: {error}")))?;
     runtime.block_on(serve(config))
+}
+
+/// Takes as many file descriptors as the system lets this process have: the usual limit is for programs that wait for a few
+/// of them with `select`, and every connection is one.
+#[cfg(unix)]
+fn allow_many_connections() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = rustix::process::Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => tracing::debug!(file_descriptors = limit.maximum, "allowed"),
+        Err(error) => {
+            tracing::warn!(%error, file_descriptors = limit.current, "no more connections are allowed");
+        }
+    }
 }
 
 async fn serve(config: &Config) -> Result<(), Failure> {
@@ -38,7 +59,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         .map_err(|error| Failure::Other(Failure::text(&error)))?;
     let routes = config.routes(&server)?;
     tokio::spawn(events::log(server.events()));
-    let listener = match TcpListener::bind(&config.listen).await {
+    let listener = match tcp_listener(&config.listen).and_then(TcpListener::from_std) {
         Ok(listener) => listener,
         Err(error) => {
             server.shutdown(Duration::ZERO).await;
