@@ -16,6 +16,8 @@ use sync_core::wire::AccessLevel;
 
 pub use self::text::Severity;
 
+use crate::hooks::HookFailure;
+
 /// Something that happened on a server; each is told once, in order for each session and each document.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -128,6 +130,13 @@ pub enum ServerEvent {
         session: SessionId,
         /// How many.
         missed: u64,
+    },
+    /// A hook panicked, or took longer than it may. Whatever it was asked about is tried again by its client.
+    HookFailed {
+        /// The method.
+        call: &'static str,
+        /// How.
+        failure: HookFailure,
     },
     /// An engine panicked when it checked a change, which has been refused.
     ValidatorPanicked {

@@ -9,6 +9,7 @@ mod auth;
 mod client;
 mod engine_host;
 mod event;
+pub mod hooks;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "http")]
@@ -30,6 +31,7 @@ pub use engine_host::{EngineHost, InProcess};
 #[cfg(all(feature = "workers", unix))]
 pub use engine_host::{WorkerEngines, Workers, worker_main, worker_main_with};
 pub use event::{CloseReason, ServerEvent, Severity};
+pub use hooks::{ServerHooks, Verdict};
 #[cfg(feature = "embedded")]
 pub use registry::EmbeddedRegistry;
 pub use registry::{MemoryRegistry, ServerRegistry};

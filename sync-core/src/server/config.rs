@@ -118,6 +118,8 @@ pub struct RoomConfig {
     pub append_interval: Duration,
     /// Members from which on a room waits like that. Default 16; below it a change more in a frame saves little.
     pub append_interval_members_min: usize,
+    /// Whether somebody has a say in each change before it is appended: [`RoomOutput::Ask`](super::RoomOutput::Ask). Default no.
+    pub asks: bool,
     /// How long a client may reconcile before the next one gets its turn. Default 60 s.
     pub reconcile_timeout: Duration,
     /// How long a room without members stays. Default 30 s.
@@ -166,6 +168,7 @@ impl RoomConfig {
             append_bytes_max: 1024 * 1024,
             append_interval: Duration::from_millis(1),
             append_interval_members_min: 16,
+            asks: false,
             reconcile_timeout: Duration::from_secs(60),
             unload_after: Duration::from_secs(30),
             retry_delay_min: Duration::from_millis(50),

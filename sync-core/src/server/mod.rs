@@ -18,7 +18,7 @@ mod stats;
 pub use config::{Engines, RoomConfig, SessionConfig};
 pub use registry::{RegistryAnswer, RegistryRequest, RequestNumber};
 pub use room::{
-    Allowance, CheckRequest, FoldError, FoldRequest, FoldedLog, MemberOutput, Occupied,
+    Allowance, AskRequest, CheckRequest, FoldError, FoldRequest, FoldedLog, MemberOutput, Occupied,
     OpenRequest, Room, RoomEvent, RoomOutput, RoomPhase, RoomUnloaded, UncheckedChange, Verdict,
 };
 pub use session::{AuthenticateRequest, JoinRequest, ServerSession, SessionEvent, SessionOutput};

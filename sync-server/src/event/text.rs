@@ -34,6 +34,7 @@ impl ServerEvent {
             | Self::WorkerDied { .. }
             | Self::DocumentNearLimit { .. }
             | Self::FoldFailed { .. }
+            | Self::HookFailed { .. }
             | Self::Lagged { .. } => Severity::Warning,
             Self::SessionOpened { .. }
             | Self::SessionClosed { .. }
@@ -63,6 +64,7 @@ impl ServerEvent {
             | Self::ConnectionFailed { .. }
             | Self::ProtocolError { .. }
             | Self::MessageIgnored { .. }
+            | Self::HookFailed { .. }
             | Self::Lagged { .. } => None,
             Self::DocumentOpened { document, .. }
             | Self::DocumentClosed { document, .. }
@@ -151,6 +153,7 @@ impl fmt::Display for ServerEvent {
                 f,
                 "session {session} missed {missed} broadcasts of {document}"
             ),
+            Self::HookFailed { call, failure } => write!(f, "the hook {call} {failure}"),
             Self::ValidatorPanicked { document, change } => {
                 write!(f, "change {change} to {document} made its validator panic")
             }

@@ -9,9 +9,11 @@ use sync_core::registry::Durability;
 use sync_core::rng::Rng;
 use sync_core::server::{Engines, RoomConfig};
 
+use super::hooks::{HOOK_TIMEOUT, Hooks};
 use super::{Server, Shared};
 use crate::auth::Auth;
 use crate::engine_host::EngineHost;
+use crate::hooks::ServerHooks;
 use crate::registry::ServerRegistry;
 
 /// Settings of a [`Server`], made by [`Server::builder`].
@@ -20,6 +22,8 @@ pub struct ServerBuilder {
     registry: Arc<dyn ServerRegistry>,
     auth: Auth,
     engines: EngineHost,
+    hooks: Vec<Arc<dyn ServerHooks>>,
+    hook_timeout: Duration,
     rooms: RoomConfig,
     gzip: bool,
     durability_min: Durability,
@@ -58,6 +62,8 @@ impl ServerBuilder {
             registry: Arc::new(registry),
             auth,
             engines: EngineHost::default(),
+            hooks: Vec::new(),
+            hook_timeout: HOOK_TIMEOUT,
             rooms: RoomConfig::new(Limits::default(), Engines::new(), 0),
             gzip: true,
             durability_min: Durability::Memory,
@@ -75,6 +81,20 @@ impl ServerBuilder {
     /// the engines that this library has, in the server's own process.
     pub fn engines(mut self, host: impl Into<EngineHost>) -> Self {
         self.engines = host.into();
+        self
+    }
+
+    /// Adds code that has a say in what clients do, behind what was added before. Default none, and then nothing is asked at all.
+    pub fn hooks(mut self, hooks: impl ServerHooks) -> Self {
+        self.hooks.push(Arc::new(hooks));
+        self
+    }
+
+    /// How long one call of one hook may take. Default 5 s.
+    ///
+    /// Those of `connect` and `open` also end with the handshake time of the limits, or with the client's patience.
+    pub const fn hook_timeout(mut self, timeout: Duration) -> Self {
+        self.hook_timeout = timeout;
         self
     }
 
@@ -152,6 +172,7 @@ impl ServerBuilder {
             self.registry,
             self.auth,
             self.engines.build(),
+            Hooks::new(self.hooks, self.hook_timeout),
             self.rooms,
             self.gzip,
             Rng::new(seed),

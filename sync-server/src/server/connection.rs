@@ -1,5 +1,7 @@
 //! One connection: the task that owns its transport.
 
+mod hooked;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
@@ -23,6 +25,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Shared;
 use super::identify::cannot_tell;
+use super::line::Line;
 use super::mailbox::Mailbox;
 use super::rooms::RoomHandle;
 use super::statistics::SessionInfo;
@@ -64,6 +67,10 @@ pub(super) struct Connection<T: Transport> {
     held: BTreeMap<Channel, Arc<RoomHandle>>,
     polled: Vec<MemberOutput>,
     calls: FuturesUnordered<BoxFuture<'static, Answer>>,
+    /// What waits for hooks, if there are any.
+    line: Option<Box<Line>>,
+    /// Who it is, if somebody has found out and hooks have yet to be asked.
+    known: Option<Identity>,
     timer: Pin<Box<Sleep>>,
     is_flushed: bool,
     has_left: bool,
@@ -98,7 +105,15 @@ impl<T: Transport> Connection<T> {
     ) -> Self {
         let (mailbox, refusal) = server.admit(&peer);
         let now = server.clock.now();
-        let (user, valid_for) = known.map(|known| (known.user, known.valid_for)).unzip();
+        let line =
+            (!server.hooks.is_empty()).then(|| Box::new(Line::new(&server, mailbox.session())));
+        // With hooks, the session asks who it is in any case, since that takes time.
+        let (known, told) = if line.is_some() {
+            (known, None)
+        } else {
+            (None, known)
+        };
+        let (user, valid_for) = told.map(|known| (known.user, known.valid_for)).unzip();
         let mut session = ServerSession::new(now, server.session_config(user), mailbox.session());
         session.handle_validity(now, valid_for.flatten());
         if let Some(refusal) = refusal {
@@ -121,6 +136,8 @@ impl<T: Transport> Connection<T> {
             held: BTreeMap::new(),
             polled: Vec::new(),
             calls: FuturesUnordered::new(),
+            line,
+            known,
             is_flushed: true,
             has_left: false,
             closing: None,
@@ -153,6 +170,7 @@ impl<T: Transport> Connection<T> {
         for room in std::mem::take(&mut self.rooms).into_values() {
             room.close(session);
         }
+        let line = self.line.take();
         let client = self.client.take();
         self.server.events.send(if client.is_some() {
             ServerEvent::SessionClosed { session, reason }
@@ -162,6 +180,9 @@ impl<T: Transport> Connection<T> {
                 reason,
             }
         });
+        if let Some(line) = line {
+            line.finish();
+        }
         self.server.dismiss(session, &self.peer, client);
     }
 
@@ -173,6 +194,7 @@ impl<T: Transport> Connection<T> {
                 Err(end) => return Poll::Ready(end),
             };
             is_busy |= self.poll_calls(cx);
+            is_busy |= self.poll_line(cx);
             is_busy |= self.poll_timer(cx);
             self.carry_out();
             match self.write(cx) {
@@ -198,6 +220,13 @@ impl<T: Transport> Connection<T> {
         if let Some(within) = mail.go_away {
             self.session.handle_go_away(now, within);
         }
+        // One at a time, when the client has been sent what there was: what it does not read waits in the mailbox.
+        if self.answers.is_empty()
+            && let Some((kind, bytes)) = self.mailbox.next_extension()
+        {
+            self.session.handle_extend(kind, bytes);
+            self.carry_out();
+        }
         if let Some(reason) = mail.end {
             self.session.handle_end(now, reason);
         }
@@ -207,7 +236,8 @@ impl<T: Transport> Connection<T> {
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         for _ in 0..READS_MAX {
             // What a client sends after its session ended is not processed.
-            if self.session.is_closed() || self.answers_bytes > ANSWERS_BYTES_MAX {
+            let is_full = self.line.as_ref().is_some_and(|line| line.is_full());
+            if self.session.is_closed() || self.answers_bytes > ANSWERS_BYTES_MAX || is_full {
                 return Ok(false);
             }
             let frame = match self.transport.poll_receive(cx) {
@@ -241,6 +271,9 @@ impl<T: Transport> Connection<T> {
             let now = self.server.clock.now();
             match answer {
                 Answer::Authenticated(Ok(identity)) => {
+                    if let Some(line) = &mut self.line {
+                        line.connected(identity.user.clone());
+                    }
                     self.session.handle_authenticated(now, Ok(identity.user));
                     self.session.handle_validity(now, identity.valid_for);
                 }
@@ -310,16 +343,16 @@ impl<T: Transport> Connection<T> {
                 }
                 SessionOutput::Broadcast(broadcast) => {
                     if let Some(room) = self.rooms.get(&broadcast.channel) {
-                        room.broadcast(self.session.id(), broadcast);
+                        let room = Arc::clone(room);
+                        self.broadcast(&room, broadcast);
                     }
                 }
-                SessionOutput::Extension { .. } => {
-                    let session = self.session.id();
-                    let message = "Extension";
-                    self.server
-                        .events
-                        .send(ServerEvent::MessageIgnored { session, message });
-                }
+                SessionOutput::Extension {
+                    kind,
+                    channel,
+                    document,
+                    bytes,
+                } => self.extension(kind, channel, document, bytes),
                 SessionOutput::FoldOffer(offer) => {
                     if let Some(room) = self.rooms.get(&offer.channel) {
                         room.fold_offer(self.session.id(), offer);
@@ -327,6 +360,7 @@ impl<T: Transport> Connection<T> {
                 }
                 SessionOutput::Leave(channel) => {
                     if let Some(room) = self.rooms.remove(&channel) {
+                        self.closed(&room);
                         room.close(self.session.id());
                         self.ready.retain(|ready| !Arc::ptr_eq(ready, &room));
                         self.held.remove(&channel);
@@ -395,11 +429,11 @@ impl<T: Transport> Connection<T> {
         self.server.events.send(event);
     }
 
-    fn authenticate(&self, request: ConnectRequest) {
+    fn authenticate(&mut self, request: ConnectRequest) {
         let server = Arc::clone(&self.server);
         let call = if self.client.is_none() {
             // The session gives up by itself when this takes too long.
-            server.identify(request).map(Answer::Authenticated).boxed()
+            self.connect(request).map(Answer::Authenticated).boxed()
         } else {
             let asked = server.identify_in_time(request);
             asked.map(Answer::Authenticated).boxed()
@@ -412,21 +446,31 @@ impl<T: Transport> Connection<T> {
             return;
         };
         let may = Arc::clone(&self.server.auth.may);
+        let (server, session) = (Arc::clone(&self.server), self.session.id());
         let timeout = self.server.room_config.limits.handshake_timeout;
         let call = async move {
             let asked = AssertUnwindSafe(may.authorize(&user, &document)).catch_unwind();
-            let answer = match tokio::time::timeout(timeout, asked).await {
+            let mut answer = match tokio::time::timeout(timeout, asked).await {
                 Ok(Ok(Ok(access))) => Ok(access.level),
                 Ok(Ok(Err(error))) => Err(cannot_tell(&error)),
                 Ok(Err(_)) => Err(cannot_tell(&AuthError::unavailable("it panicked"))),
                 Err(elapsed) => Err(cannot_tell(&AuthError::unavailable(elapsed))),
             };
+            if let Ok(access) = answer
+                && access > AccessLevel::None
+                && let Err(error) = server.ask_open(&user, session, &document, access).await
+            {
+                answer = Err(error);
+            }
             Answer::Authorized(request, answer)
         };
         self.calls.push(call.boxed());
     }
 
     fn join(&mut self, join: &JoinRequest) {
+        if let Some(line) = &mut self.line {
+            line.opened(join.document.clone());
+        }
         let room = self.server.join(&join.document, &self.mailbox, &join.open);
         let now = self.server.clock.now();
         self.session
@@ -481,6 +525,7 @@ impl<T: Transport> Connection<T> {
                     let now = self.server.clock.now();
                     self.session.handle_left(now, room.channel());
                     self.rooms.remove(&room.channel());
+                    self.closed(&room);
                 }
                 _ => {}
             }

@@ -1,12 +1,15 @@
 //! What others leave for a session's task.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use sync_core::error::PeerError;
 use sync_core::ids::SessionId;
+use sync_core::limits::BROADCAST_CHARGE_MIN;
 
 use super::lock;
 use super::rooms::RoomHandle;
@@ -21,6 +24,8 @@ pub(super) struct Mailbox {
     pub(super) info: OnceLock<SessionInfo>,
     pub(super) traffic: Traffic,
     mail: Mutex<Mail>,
+    /// Extension messages of the server, oldest first, and their bytes.
+    extensions: Mutex<(VecDeque<(u8, Bytes)>, usize)>,
     waker: AtomicWaker,
 }
 
@@ -43,6 +48,7 @@ impl Mailbox {
             info: OnceLock::new(),
             traffic: Traffic::default(),
             mail: Mutex::default(),
+            extensions: Mutex::default(),
             waker: AtomicWaker::new(),
         }
     }
@@ -54,6 +60,30 @@ impl Mailbox {
     pub(super) fn ready(&self, room: &Arc<RoomHandle>) {
         lock(&self.mail).ready.push(Arc::clone(room));
         self.waker.wake();
+    }
+
+    /// Leaves an extension message, if no more than so many bytes of them wait then. Whether it did.
+    pub(super) fn extend(&self, kind: u8, message: Bytes, bytes_max: usize) -> bool {
+        let mut extensions = lock(&self.extensions);
+        let (waiting, bytes) = &mut *extensions;
+        let larger = bytes.saturating_add(message.len().max(BROADCAST_CHARGE_MIN));
+        if !waiting.is_empty() && larger > bytes_max {
+            return false;
+        }
+        *bytes = larger;
+        waiting.push_back((kind, message));
+        drop(extensions);
+        self.waker.wake();
+        true
+    }
+
+    /// Takes the oldest extension message.
+    pub(super) fn next_extension(&self) -> Option<(u8, Bytes)> {
+        let mut extensions = lock(&self.extensions);
+        let (waiting, bytes) = &mut *extensions;
+        let (kind, message) = waiting.pop_front()?;
+        *bytes = bytes.saturating_sub(message.len().max(BROADCAST_CHARGE_MIN));
+        Some((kind, message))
     }
 
     /// Not worth waking for: it matters when the client sends more.

@@ -7,7 +7,9 @@ mod committed;
 mod connection;
 mod ephemeral;
 mod fold;
+mod hooks;
 mod identify;
+mod line;
 mod listener;
 mod mailbox;
 mod operator;
@@ -37,6 +39,7 @@ use self::clock::Clock;
 use self::connection::Connection;
 pub use self::ephemeral::SendError;
 pub use self::fold::ReadError;
+use self::hooks::Hooks;
 pub use self::listener::{ListenError, Listener};
 use self::mailbox::Mailbox;
 use self::rooms::{Rooms, superseded};
@@ -95,6 +98,7 @@ struct Shared {
     /// Documents that checks may load at once.
     loads: Semaphore,
     host: Host,
+    hooks: Hooks,
     phase: watch::Sender<Phase>,
 }
 
@@ -147,15 +151,18 @@ impl Shared {
         registry: Arc<dyn ServerRegistry>,
         auth: Auth,
         host: Host,
+        hooks: Hooks,
         mut room_config: RoomConfig,
         gzip: bool,
         rng: Rng,
     ) -> Self {
         room_config.engines = host.engines();
+        room_config.asks = !hooks.is_empty();
         Self {
             registry,
             auth,
             host,
+            hooks,
             room_config,
             gzip,
             clock: Clock::start(),

@@ -16,9 +16,9 @@ use sync_core::history::{Epoch, Seq};
 use sync_core::ids::{Channel, DocumentId, SessionId};
 use sync_core::registry::RegistryError;
 use sync_core::server::{
-    Allowance, CheckRequest, FoldError, FoldRequest, FoldedLog, MemberOutput, MemberStats,
-    Occupied, OpenRequest, RegistryAnswer, RegistryRequest, RequestNumber, Room, RoomCounters,
-    RoomEvent, RoomOutput, RoomPhase, RoomStats, RoomUnloaded,
+    Allowance, AskRequest, CheckRequest, FoldError, FoldRequest, FoldedLog, MemberOutput,
+    MemberStats, Occupied, OpenRequest, RegistryAnswer, RegistryRequest, RequestNumber, Room,
+    RoomCounters, RoomEvent, RoomOutput, RoomPhase, RoomStats, RoomUnloaded,
 };
 use sync_core::time::Time;
 use sync_core::transport::PeerInfo;
@@ -91,6 +91,7 @@ pub(super) struct RoomHandle {
 enum Request {
     Registry(RequestNumber, RegistryRequest),
     Fold(FoldRequest),
+    Ask(RequestNumber, AskRequest),
     /// With what is kept of the document.
     Check(RequestNumber, CheckRequest, Option<Hot>),
 }
@@ -100,6 +101,8 @@ enum Request {
 enum Answer {
     Registry(RequestNumber, RegistryAnswer),
     Fold(Result<FoldedLog, FoldError>),
+    /// How many changes are accepted, and what is the matter with the next one.
+    Asked(RequestNumber, (usize, Option<PeerError>)),
     Check(RequestNumber, Epoch, Checks),
 }
 
@@ -313,6 +316,9 @@ impl RoomHandle {
                     state.requests.push(Request::Registry(number, request));
                 }
                 RoomOutput::Fold(request) => state.requests.push(Request::Fold(request)),
+                RoomOutput::Ask(number, request) => {
+                    state.requests.push(Request::Ask(number, request));
+                }
                 RoomOutput::Check(number, request) => {
                     let now = self.server.clock.now();
                     self.check(&mut state, now, number, request);
@@ -505,6 +511,7 @@ async fn run(room: Arc<RoomHandle>) {
             calls.push(match request {
                 Request::Registry(number, request) => call(&room, number, request),
                 Request::Fold(request) => fold(&room, request),
+                Request::Ask(number, request) => ask(&room, number, request),
                 Request::Check(number, request, hot) => check::check(&room, number, request, hot),
             });
         }
@@ -524,6 +531,9 @@ async fn run(room: Arc<RoomHandle>) {
                         state.room.handle_registry(now, number, answer);
                     }
                     Answer::Fold(result) => state.room.handle_folded(now, result),
+                    Answer::Asked(number, (accepted, error)) => {
+                        state.room.handle_asked(now, number, accepted, error);
+                    }
                     Answer::Check(number, epoch, checks) => {
                         room.checked(state, now, number, epoch, checks);
                     }
@@ -607,6 +617,16 @@ fn fold(room: &RoomHandle, request: FoldRequest) -> BoxFuture<'static, Answer> {
     let server = Arc::clone(&room.server);
     let document = room.document.clone();
     async move { Answer::Fold(server.fold(&document, request).await) }.boxed()
+}
+
+fn ask(
+    room: &RoomHandle,
+    number: RequestNumber,
+    request: AskRequest,
+) -> BoxFuture<'static, Answer> {
+    let server = Arc::clone(&room.server);
+    let document = room.document.clone();
+    async move { Answer::Asked(number, server.ask_changes(&document, &request).await) }.boxed()
 }
 
 pub(super) async fn caught<T>(

@@ -83,6 +83,7 @@ event_names! {
     refused: Refused,
     broadcast: Broadcast,
     broadcasts_missed: BroadcastsMissed,
+    hook_failed: HookFailed,
     validator_panicked: ValidatorPanicked,
     worker_died: WorkerDied,
     document_relayed: DocumentRelayed,

@@ -294,6 +294,7 @@ impl Room {
 
     /// Forgets what has not been checked, of one member or of all.
     pub(super) fn drop_unchecked(&mut self, key: Option<(SessionId, u32)>) {
+        self.drop_asked(key);
         let is_dropped = |item: &Item| key.is_none_or(|key| item.member == key);
         let running = self.checks.running.take_if(|_| key.is_none());
         let line = std::mem::take(&mut self.checks.line);

@@ -4,6 +4,7 @@
 
 mod ages;
 mod append;
+mod ask;
 mod broadcast;
 mod check;
 mod fold;
@@ -35,6 +36,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use self::append::InFlight;
+pub use self::ask::AskRequest;
+use self::ask::Asks;
 use self::check::Checks;
 pub use self::check::{CheckRequest, UncheckedChange, Verdict};
 use self::fold::Folding;
@@ -86,6 +89,7 @@ pub struct Room {
     /// What may be appended, in order.
     queue: VecDeque<Item>,
     checks: Checks,
+    asks: Asks,
     in_flight: Option<InFlight>,
     /// When the last append began.
     last_append: Option<Time>,
@@ -167,6 +171,7 @@ impl Room {
             n_epochs: 0,
             queue: VecDeque::new(),
             checks: Checks::default(),
+            asks: Asks::default(),
             in_flight: None,
             last_append: None,
             fill: Fill::Idle,
@@ -335,6 +340,7 @@ impl Room {
     /// What follows from anything that was handled: appends, reads, the phase.
     fn turn(&mut self, now: Time) {
         self.read_ahead();
+        self.start_asks();
         self.start_check(now);
         self.start_append(now);
         if self.phase == RoomPhase::Unloaded {
@@ -344,6 +350,7 @@ impl Room {
         let is_idle = self.members.is_empty()
             && self.queue.is_empty()
             && self.checks.is_idle()
+            && self.asks.is_empty()
             && self.in_flight.is_none()
             && !self.folding.is_running()
             && self.pending.is_empty();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::ask::AskRequest;
 use super::check::CheckRequest;
 use super::fold::{FoldError, FoldRequest};
 use crate::error::ErrorCode;
@@ -67,6 +68,10 @@ pub enum RoomOutput {
     /// meanwhile. Only for engines that [`Engines::check`](crate::server::Engines::check) names. Nothing of the room waits
     /// for the answer but the changes themselves, and those that come after them.
     Check(RequestNumber, CheckRequest),
+    /// Ask about changes of one session, and hand the answer to [`handle_asked`](super::Room::handle_asked): one request at a time for each
+    /// session. Only with [`RoomConfig::asks`](crate::server::RoomConfig::asks). Nothing waits for the answer but the changes
+    /// themselves, and what the session sends behind them.
+    Ask(RequestNumber, AskRequest),
     /// Something happened.
     Event(RoomEvent),
     /// The room is no more.

@@ -84,7 +84,7 @@ impl Room {
                     } else {
                         ItemKind::Error(error)
                     };
-                    self.line_up(Item {
+                    self.hand_in(Item {
                         member: key,
                         received: now,
                         kind,
@@ -98,7 +98,7 @@ impl Room {
             }
         }
         if reconciling {
-            self.line_up(Item {
+            self.hand_in(Item {
                 member: key,
                 received: now,
                 kind: ItemKind::Reconciled,
@@ -117,7 +117,7 @@ impl Room {
         }
         member.writing = Writing::Closed;
         let member = (session, member.generation);
-        self.line_up(Item {
+        self.hand_in(Item {
             member,
             kind: ItemKind::Error(error),
             charge: 0,
@@ -213,7 +213,7 @@ impl Room {
         } else {
             bytes
         };
-        self.line_up(Item {
+        self.hand_in(Item {
             member: key,
             received: now,
             kind: ItemKind::Change {

@@ -74,6 +74,7 @@ impl ServerSession {
         } else {
             return self.outputs.push_back(SessionOutput::Extension {
                 kind: extension.kind,
+                channel,
                 document,
                 bytes: extension.bytes,
             });

@@ -43,6 +43,8 @@ pub enum SessionOutput {
     Extension {
         /// 128 to 255.
         kind: u8,
+        /// For [`refuse_extension`](super::ServerSession::refuse_extension).
+        channel: Option<Channel>,
         /// The document, if it is about one.
         document: Option<DocumentId>,
         /// The payload.

@@ -403,7 +403,8 @@ fn extension(channel: Option<Channel>, bytes: usize) -> Message {
 /// What becomes of one message that is answered with an `Error` at most.
 fn answer(session: &mut ServerSession, now: Time, message: &Message) -> Result<(), ErrorMessage> {
     session.handle_frame(now, encode_frame(message, Compression::None));
-    let outputs = outputs(session);
+    let mut outputs = outputs(session);
+    outputs.retain(|output| !matches!(output, SessionOutput::Event(_)));
     match &outputs[..] {
         [SessionOutput::Broadcast(_) | SessionOutput::Extension { .. }] => Ok(()),
         [SessionOutput::Send(frame)] => match decode_frame(frame.clone(), 1 << 20).unwrap() {

@@ -2,6 +2,7 @@
 //! sent.
 
 mod appending;
+mod asking;
 mod broadcasts;
 mod checking;
 mod fold;

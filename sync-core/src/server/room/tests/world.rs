@@ -23,6 +23,8 @@ pub(super) struct World {
     /// Whether checks wait to be [answered](Self::release_checks).
     pub(super) holds_checks: bool,
     pub(super) held_checks: VecDeque<(RequestNumber, CheckRequest)>,
+    /// Asked and not answered.
+    pub(super) asks: VecDeque<(RequestNumber, AskRequest)>,
     pub(super) superseded: Vec<SessionId>,
     pub(super) events: Vec<RoomEvent>,
     pub(super) is_unloaded: bool,
@@ -65,6 +67,7 @@ impl World {
             replica: Replica::default(),
             holds_checks: false,
             held_checks: VecDeque::new(),
+            asks: VecDeque::new(),
             superseded: Vec::new(),
             events: Vec::new(),
             is_unloaded: false,
@@ -193,6 +196,7 @@ impl World {
                 }
                 RoomOutput::Superseded(session) => self.superseded.push(session),
                 RoomOutput::Event(event) => self.events.push(event),
+                RoomOutput::Ask(number, request) => self.asks.push_back((number, request)),
                 RoomOutput::Fold(request) => self.folds.push_back(request),
                 RoomOutput::Check(number, request) if self.holds_checks => {
                     self.held_checks.push_back((number, request));
