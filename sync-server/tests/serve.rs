@@ -22,7 +22,7 @@ use asking::ask;
 use e2e::{content, push, text, until, until_status, within};
 use embedded::Directory;
 use program::{Serving, fails, program, run};
-use sync_client::{CertificateProblem, Client, ClientEvent, EndReason, Status};
+use sync_client::{CertificateProblem, Client, ClientEvent, EndReason, FailedReason, Status};
 
 /// A directory, and the options to serve it to everybody.
 fn open_to_all(directory: &Directory) -> [String; 3] {
@@ -205,6 +205,20 @@ async fn one_port_says_how_it_is_and_refuses_what_is_too_large_or_from_elsewhere
             answer.starts_with(&format!("HTTP/1.1 {status} ")),
             "{answer}"
         );
+    }
+}
+
+/// Scenario 27: whoever dials the port in another way is told, and does not come again.
+#[tokio::test]
+async fn a_client_that_dials_the_port_as_something_else_fails_for_good() {
+    let directory = Directory::new();
+    let serving = within("it listens", Serving::start(&open_to_all(&directory))).await;
+    for url in [serving.secure_url(), format!("tcp://{}", serving.address)] {
+        let client = Client::builder(url).start().unwrap();
+        until_status(&client, "it fails", |status| {
+            matches!(status, Status::Failed(FailedReason::Refused(_)))
+        })
+        .await;
     }
 }
 

@@ -5,14 +5,6 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-/// Whether who sent these bytes first can be told something: HTTP begins with a method, and TLS takes an answer that is none
-/// for final.
-pub(super) fn takes_an_answer(first: &[u8]) -> bool {
-    first
-        .first()
-        .is_some_and(|first| first.is_ascii_uppercase() || *first == TLS_HANDSHAKE)
-}
-
 /// Sends an answer in HTTP that will not change, and closes.
 pub(super) async fn answer<S>(mut stream: S, status: &str, text: &str)
 where

@@ -5,7 +5,7 @@ use sync_core::transport::{Transport, TransportError};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::incoming::lost;
-use super::refuse::{answer, takes_an_answer};
+use super::refuse::{TLS_HANDSHAKE, answer};
 
 /// Finds out whether a peer speaks our protocol, and tells it that we do.
 pub(super) async fn handshake<S>(mut stream: S) -> Result<Box<dyn Transport>, TransportError>
@@ -27,6 +27,14 @@ where
             Err(TransportError::WrongProtocol(error.to_string()))
         }
     }
+}
+
+/// Whether who sent these bytes first can be told something: HTTP begins with a method, and TLS takes an answer that is none
+/// for final.
+fn takes_an_answer(first: &[u8]) -> bool {
+    first
+        .first()
+        .is_some_and(|first| first.is_ascii_uppercase() || *first == TLS_HANDSHAKE)
 }
 
 const TEXT: &str = "This port speaks the sync protocol, and not HTTP.\n";
