@@ -527,6 +527,141 @@ fn a_trim_keeps_the_history_that_it_is_told_to_keep() {
     }
 }
 
+/// A replica in the place of another, and the changes that the other made: the first of them is refused.
+fn refused(f: impl FnOnce(&mut LoroDocument)) -> (LoroDocument, LoroDocument, Vec<Bytes>) {
+    let (mut ours, mut theirs) = (replica(1), replica(2));
+    edit(&mut theirs, |doc| {
+        doc.get_text("text").push_str("hello world").unwrap();
+        doc.get_map("map").insert("key", "old").unwrap();
+    });
+    ours.import(&theirs.drain().local).unwrap();
+    f(&mut theirs);
+    let mut behind = theirs.drain().local;
+    behind.remove(0);
+    // The server has something that the author has not seen.
+    let mut somebody = replica(3);
+    somebody.import_snapshot(&ours.snapshot().unwrap()).unwrap();
+    edit(&mut somebody, |doc| doc.get_text("text").insert(0, "oh, ")).unwrap();
+    ours.import(&somebody.drain().local).unwrap();
+    (ours, theirs, behind)
+}
+
+/// Scenario 79.
+#[test]
+fn work_behind_a_refused_change_is_done_anew_without_it() {
+    let (mut ours, mut theirs, behind) = refused(|theirs| {
+        edit(theirs, |doc| {
+            doc.get_text("text").insert(5, " refused").unwrap();
+            doc.get_map("map").insert("key", "refused").unwrap();
+            doc.get_map("other").insert("key", "refused").unwrap();
+            doc.get_counter("counter").increment(5.0).unwrap();
+        });
+        edit(theirs, |doc| {
+            let text = doc.get_text("text");
+            text.push_str("!").unwrap();
+            text.insert(13, ",").unwrap();
+            doc.get_map("map").insert("key", "new").unwrap();
+            doc.get_counter("counter").increment(2.0).unwrap();
+        });
+        edit(theirs, |doc| {
+            let list = doc.get_map("map").insert_container("list", LoroList::new());
+            list.unwrap().push(1).unwrap();
+        });
+    });
+    let mut server = replica(4);
+    server.import_snapshot(&ours.snapshot().unwrap()).unwrap();
+    let anew = ours.rebase(&mut theirs, &behind).unwrap().unwrap();
+    assert_eq!(
+        Loro::new().validate(&anew, &ValidateLimits::default()),
+        Ok(())
+    );
+    assert!(!server.import(&[anew]).unwrap().pending);
+    for document in [&ours, &server] {
+        assert_eq!(text(document), "oh, hello, world!");
+        let read = |doc: &LoroDoc| {
+            let map = doc.get_map("map").get_deep_value();
+            (map, doc.get_counter("counter").get())
+        };
+        let (map, counter) = Loro::new().read(document, read).unwrap();
+        assert_eq!(counter, 2.0);
+        let map = map.into_map().unwrap();
+        assert_eq!(map.get("key"), Some(&LoroValue::from("new")));
+        assert_eq!(
+            map.get("list"),
+            Some(&LoroValue::from(vec![LoroValue::I64(1)]))
+        );
+    }
+    assert_eq!(ours.version(), server.version());
+    // And it goes on under an id of its own.
+    push(&mut ours, "!");
+    server.import(&ours.drain().local).unwrap();
+    assert_eq!(text(&server), "oh, hello, world!!");
+}
+
+#[test]
+fn work_that_depends_on_a_refused_change_is_not_done_anew() {
+    let cases: [fn(&mut LoroDocument); 4] = [
+        // In a container that it made.
+        |theirs| {
+            let list = edit(theirs, |doc| {
+                doc.get_map("map").insert_container("list", LoroList::new())
+            });
+            edit(theirs, |_| list.unwrap().push(1)).unwrap();
+        },
+        // In a text from which it deleted.
+        |theirs| {
+            edit(theirs, |doc| doc.get_text("text").delete(0, 5)).unwrap();
+            push(theirs, "!");
+        },
+        // In a list in which it moved.
+        |theirs| {
+            edit(theirs, |doc| doc.get_movable_list("moves").push(1)).unwrap();
+            edit(theirs, |doc| doc.get_movable_list("moves").push(2)).unwrap();
+        },
+        // A container in the place of what it wrote.
+        |theirs| {
+            edit(theirs, |doc| doc.get_map("map").insert("key", 1)).unwrap();
+            edit(theirs, |doc| {
+                doc.get_map("map").insert_container("key", LoroList::new())
+            })
+            .unwrap();
+        },
+    ];
+    for (index, case) in cases.into_iter().enumerate() {
+        let (mut ours, mut theirs, behind) = refused(case);
+        let version = ours.version();
+        let anew = ours.rebase(&mut theirs, &behind);
+        let unsupported = matches!(anew, Err(EngineError::Unsupported { .. }));
+        assert!(unsupported, "case {index}: {anew:?}");
+        assert_eq!(ours.version(), version, "case {index}");
+    }
+}
+
+#[test]
+fn pending_work_is_done_anew_on_a_trimmed_document_by_whoever_was_at_its_head() {
+    let (mut at_head, mut behind) = (replica(1), replica(2));
+    push(&mut at_head, "one ");
+    let mut log = at_head.drain().local;
+    behind.import(&log).unwrap();
+    push(&mut at_head, "two ");
+    log.extend(at_head.drain().local);
+    let trimmed = Loro::new().trim(None, &log, 0).unwrap();
+    for (mut author, expected) in [(at_head, Ok("one two three ")), (behind, Err(()))] {
+        push(&mut author, "three ");
+        let pending = author.drain().local;
+        let mut fresh = replica(3);
+        fresh.import_snapshot(&trimmed).unwrap();
+        let anew = fresh.rebase(&mut author, &pending);
+        match expected {
+            Ok(expected) => {
+                assert!(matches!(anew, Ok(Some(_))), "{anew:?}");
+                assert_eq!(text(&fresh), expected);
+            }
+            Err(()) => assert_eq!(anew, Err(EngineError::Trimmed)),
+        }
+    }
+}
+
 #[test]
 fn nothing_and_what_waits_are_not_trimmed() {
     let engine = Loro::new();

@@ -108,7 +108,7 @@ impl Words for Yrs {
 
 #[cfg(feature = "loro")]
 impl Words for sync_core::engine::loro::Loro {
-    const REPLAYS: bool = false;
+    const REPLAYS: bool = true;
 
     fn new() -> Self {
         Self::new()

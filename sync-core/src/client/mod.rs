@@ -20,6 +20,6 @@ pub use event::{
     ClientEvent, DocumentEvent, EndReason, FailedReason, RefusedChange, RefusedReason, Status,
     SyncPhase, SyncState,
 };
-pub use replica::{Job, JobOutcome, PendingWork, Replica, ReplicaDrained, Target};
+pub use replica::{Job, JobOutcome, PendingWork, Replayed, Replica, ReplicaDrained, Target};
 pub use state::{AttemptId, ClientState, Output};
 pub use store::{OutboxChange, StoreWrite, StoredDocument, StoredState};

@@ -89,8 +89,8 @@ pub enum JobOutcome {
     },
     /// The replica was replaced.
     Replaced {
-        /// Whether the pending work was replayed.
-        replayed: bool,
+        /// What became of the pending work.
+        replayed: Replayed,
         /// Whether the engine waits for changes that are not there.
         pending: bool,
         /// The main replica's state, if asked for.
@@ -100,6 +100,18 @@ pub enum JobOutcome {
     Poisoned,
     /// The main replica's state; `None` if the engine could not encode it, or if it did not read back.
     Snapshot(Option<Bytes>),
+}
+
+/// What became of pending work when a replica was replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Replayed {
+    /// There was none, or it could not be done again.
+    No,
+    /// The same changes have been made again.
+    AsItWas,
+    /// It has been done again as one new change; `None` if nothing was left to do.
+    Anew(Option<Bytes>),
 }
 
 /// What was pending when a replica is replaced, oldest first.
@@ -385,15 +397,23 @@ impl<E: Engine> Replica<E> {
     fn replace(&mut self, work: &PendingWork, keep: bool) -> Result<JobOutcome, EngineError> {
         let Some(mut shadow) = self.shadow.take() else {
             return Ok(JobOutcome::Replaced {
-                replayed: false,
+                replayed: Replayed::No,
                 pending: false,
                 snapshot: None,
             });
         };
         let pending = shadow.import_pending(&work.kept)?.pending;
-        let replayed = !work.replayed.is_empty()
-            && shadow.can_rebase()
-            && shadow.import_pending(&work.replayed).is_ok();
+        let replayed = if work.replayed.is_empty() {
+            Replayed::No
+        } else if shadow.can_rebase() {
+            match shadow.import_pending(&work.replayed) {
+                Ok(_) => Replayed::AsItWas,
+                Err(_) => Replayed::No,
+            }
+        } else {
+            let anew = shadow.rebase(&mut self.main, &work.replayed);
+            anew.map_or(Replayed::No, Replayed::Anew)
+        };
         // How the shadow came to be is no news: the application is told of the replacement.
         drop(shadow.drain());
         if let Some(wake) = &self.wake {

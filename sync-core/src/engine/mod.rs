@@ -337,6 +337,23 @@ pub trait Document: Send + 'static {
     /// Whether changes stay meaningful on a state that lacks an earlier change of the same author, so that work
     /// behind a refused change can be replayed (design 2.2).
     fn can_rebase(&self) -> bool;
+
+    /// Where they do not: does here what `changes` did in `other`, as one new change, which takes their place. They are the
+    /// last of everything in `other`; what is lacking here besides them, if anything, is a refused change right before them.
+    /// `None` if there is nothing left to do.
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`], which is the default, if the engine cannot, or not with these changes, and whatever the
+    /// engine fails with. Nothing has changed here.
+    fn rebase(&mut self, other: &mut Self, changes: &[Bytes]) -> Result<Option<Bytes>, EngineError>
+    where
+        Self: Sized,
+    {
+        let _ = (other, changes);
+        Err(EngineError::Unsupported {
+            what: "writing changes anew",
+        })
+    }
 }
 
 /// How to read a document's bytes. A value: it carries options, never content.

@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::{DocumentState, Effect, Fresh, Link, Turn};
 use crate::client::event::{DocumentEvent, RefusedChange, RefusedReason};
-use crate::client::replica::JobOutcome;
+use crate::client::outbox::Entry;
+use crate::client::replica::{JobOutcome, Replayed};
 use crate::history::Seq;
 use crate::ids::{Channel, OriginId};
 use crate::rng::Rng;
@@ -158,7 +159,7 @@ impl DocumentState {
 
     fn finish_replacement(
         &mut self,
-        replayed: bool,
+        replayed: Replayed,
         refused: bool,
         rng: &mut Rng,
         turn: &mut Turn,
@@ -167,12 +168,23 @@ impl DocumentState {
         drop(self.outbox.take_covered());
         let entries = std::mem::take(&mut self.replaying);
         self.outbox.restart(OriginId(rng.next_u128()));
-        if replayed {
+        if replayed != Replayed::No {
             self.replayed
                 .extend(entries.iter().map(|entry| entry.ordinal));
-            self.outbox.replay(entries);
-            self.keep_outbox();
-            return;
+        }
+        match replayed {
+            Replayed::No => {}
+            Replayed::AsItWas => {
+                self.outbox.replay(entries);
+                return self.keep_outbox();
+            }
+            Replayed::Anew(change) => {
+                // It stands for all: whoever waits for one of them waits for the first.
+                if let (Some(bytes), Some(first)) = (change, entries.into_iter().next()) {
+                    self.outbox.replay([Entry { bytes, ..first }]);
+                }
+                return self.keep_outbox();
+            }
         }
         let (reason, message): (_, Arc<str>) = if refused {
             (RefusedReason::Behind, "made after a refused change".into())

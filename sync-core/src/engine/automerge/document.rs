@@ -328,7 +328,9 @@ impl Document for AutomergeDocument {
         self.is_poisoned
     }
 
-    /// A change needs those that its author had seen.
+    /// A change names those that its author had seen by their hashes, the refused one among them; and automerge has no way
+    /// to take one change out beside others, or to apply a difference. So work behind a refused change is handed back, as is
+    /// what [`rebase`](Document::rebase) is asked for.
     fn can_rebase(&self) -> bool {
         false
     }

@@ -13,9 +13,9 @@ use twox_hash::XxHash3_64;
 
 use super::Loro;
 use super::observe::Queue;
-use super::trim;
 use super::validate;
 use super::version::{clamp, decode, encode, includes};
+use super::{rebase, trim};
 use crate::engine::{
     Document, Drained, Edited, EngineError, EngineEvent, Imported, ReplicaSeed, Source,
     ValidateLimits, Version, Wake,
@@ -142,7 +142,7 @@ impl LoroDocument {
         }
         self.check_not_trimmed(&theirs)?;
         self.guarded(|this| {
-            let doc = this.as_of(&theirs)?;
+            let doc = as_of(&this.engine, &this.doc, &theirs)?;
             // A version that no replica ever had may be in between.
             if doc.oplog_vv() != theirs {
                 return Err(EngineError::Incomplete);
@@ -173,15 +173,20 @@ impl LoroDocument {
         })
     }
 
-    /// Writes under a peer id that nobody else has.
-    fn take_fresh_peer(&mut self) -> Result<(), EngineError> {
+    /// A peer id that nobody else has.
+    fn next_peer(&mut self) -> u64 {
         let mut input = [0; 24];
         let (first, second) = input.split_at_mut(16);
         first.copy_from_slice(&self.seed.0.to_be_bytes());
         second.copy_from_slice(&self.n_peers.to_be_bytes());
-        // The largest number is loro's own.
-        self.peer = XxHash3_64::oneshot(&input).min(u64::MAX - 1);
         self.n_peers += 1;
+        // The largest number is loro's own.
+        XxHash3_64::oneshot(&input).min(u64::MAX - 1)
+    }
+
+    /// Writes under a peer id that nobody else has.
+    fn take_fresh_peer(&mut self) -> Result<(), EngineError> {
+        self.peer = self.next_peer();
         self.queue.lock().peers.insert(self.peer);
         self.doc
             .set_peer_id(self.peer)
@@ -242,28 +247,9 @@ impl LoroDocument {
         Ok(())
     }
 
-    /// The document as it was at a version that is here. Made from the history: loro's own `fork_at` takes the state of the
-    /// document itself there and back, through everything that has happened since, which for one large insertion takes
-    /// minutes.
-    fn as_of(&self, version: &VersionVector) -> Result<LoroDoc, EngineError> {
-        if self.doc.is_shallow() {
-            let frontiers = self.doc.vv_to_frontiers(version);
-            let doc = self.doc.fork_at(&frontiers);
-            return doc.map_err(|error| engine_error(&error));
-        }
-        let spans: Vec<IdSpan> = version
-            .iter()
-            .map(|(&peer, &counter)| IdSpan::new(peer, 0, counter))
-            .collect();
-        let history = export(&self.doc, ExportMode::updates_in_range(spans))?;
-        let doc = self.engine.fresh();
-        doc.import(&history).map_err(|error| engine_error(&error))?;
-        Ok(doc)
-    }
-
     /// Goes on with a new `LoroDoc` of an earlier version, and retires the present one.
     fn go_back(&mut self, version: &VersionVector) -> Result<(), EngineError> {
-        let doc = self.as_of(version)?;
+        let doc = as_of(&self.engine, &self.doc, version)?;
         if self.waiting_bytes > 0
             && let Some(waiting) = waiting(&self.doc)?
         {
@@ -533,9 +519,27 @@ impl Document for LoroDocument {
         self.is_poisoned
     }
 
-    /// A change needs those that its author had seen.
+    /// A change needs those that its author had seen: work is [written anew](Self::rebase).
     fn can_rebase(&self) -> bool {
         false
+    }
+
+    fn rebase(
+        &mut self,
+        other: &mut Self,
+        changes: &[Bytes],
+    ) -> Result<Option<Bytes>, EngineError> {
+        other.settle()?;
+        self.settle()?;
+        self.check_not_trimmed(&clamp(&other.settled, &self.settled))?;
+        let peer = self.next_peer();
+        let change = self.guarded(|this| {
+            rebase::rewritten(&this.engine, &this.doc, &other.doc, changes, peer)
+        })?;
+        if let Some(change) = &change {
+            self.import(std::slice::from_ref(change))?;
+        }
+        Ok(change)
     }
 }
 
@@ -553,8 +557,31 @@ pub(super) fn export(doc: &LoroDoc, mode: ExportMode<'_>) -> Result<Bytes, Engin
     doc.export(mode).map(Bytes::from).map_err(encode_error)
 }
 
+/// The document as it was at a version that is here. Made from the history: loro's own `fork_at` takes the state of the
+/// document itself there and back, through everything that has happened since, which for one large insertion takes
+/// minutes.
+pub(super) fn as_of(
+    engine: &Loro,
+    doc: &LoroDoc,
+    version: &VersionVector,
+) -> Result<LoroDoc, EngineError> {
+    if doc.is_shallow() {
+        let frontiers = doc.vv_to_frontiers(version);
+        let doc = doc.fork_at(&frontiers);
+        return doc.map_err(|error| engine_error(&error));
+    }
+    let spans: Vec<IdSpan> = version
+        .iter()
+        .map(|(&peer, &counter)| IdSpan::new(peer, 0, counter))
+        .collect();
+    let history = export(doc, ExportMode::updates_in_range(spans))?;
+    let doc = engine.fresh();
+    doc.import(&history).map_err(|error| engine_error(&error))?;
+    Ok(doc)
+}
+
 /// The imported changes that wait for others.
-fn waiting(doc: &LoroDoc) -> Result<Option<Vec<u8>>, EngineError> {
+pub(super) fn waiting(doc: &LoroDoc) -> Result<Option<Vec<u8>>, EngineError> {
     doc.export_pending_updates().map_err(encode_error)
 }
 

@@ -21,6 +21,7 @@ mod document;
 mod input;
 mod observe;
 mod operations;
+mod rebase;
 mod trim;
 mod validate;
 mod version;
