@@ -27,8 +27,8 @@ pub(super) struct SessionInfo {
 }
 
 impl Server {
-    /// How the server stands. Looks at every connection and every session of every live document, some 50 ns for each, and
-    /// holds up none of them for long: ask once a second, not for each change.
+    /// How the server stands. Looks at every connection and every session of every live document, at one document after the
+    /// other, and holds up none of them for longer than that takes: ask once a second, not for each change.
     #[must_use]
     pub fn stats(&self) -> ServerStats {
         let shared = &self.shared;

@@ -57,6 +57,89 @@ fn a_deleted_document_is_closed_for_everybody() {
     assert_eq!(world.room.n_members(), 0);
 }
 
+#[test]
+fn an_evicted_room_ends_when_what_was_pushed_is_committed_and_everybody_has_left() {
+    let mut world = World::new();
+    world.open(ADA);
+    world.holds_appends = true;
+    world.push(ADA, 1, &["a"]);
+    let reason = PeerError::new(ErrorCode::ShuttingDown, "unloading");
+    world.room.handle_evict(world.now, &reason);
+    world.run();
+    let closed = world.next(ADA);
+    assert!(
+        matches!(&closed, Some(Message::Closed(c)) if c.reason == Some(ErrorCode::ShuttingDown)),
+        "{closed:?}"
+    );
+    assert_eq!(world.next(ADA), None);
+    assert_eq!(world.room.n_members(), 0);
+    assert!(!world.is_unloaded, "an append is under way");
+    world.release_appends();
+    assert!(world.is_unloaded);
+    assert_eq!(world.logged(), ["a"]);
+}
+
+#[test]
+fn a_room_that_somebody_comes_back_to_stays() {
+    let mut world = World::new();
+    world.open(ADA);
+    world.open(BOB);
+    let reason = PeerError::new(ErrorCode::ShuttingDown, "unloading");
+    world.room.handle_evict(world.now, &reason);
+    world.open(BOB);
+    while world.next(ADA).is_some() {}
+    world.pass(Duration::from_secs(60));
+    assert!(!world.is_unloaded);
+    world.push(BOB, 1, &["a"]);
+    assert_eq!(world.logged(), ["a"]);
+}
+
+#[test]
+fn a_hint_that_the_document_was_replaced_is_looked_into_and_a_wrong_one_does_no_harm() {
+    let mut world = World::new();
+    world.open(ADA);
+    world.push(ADA, 1, &["a"]);
+    while world.next(ADA).is_some() {}
+    world.room.handle_replaced(world.now);
+    world.run();
+    assert_eq!(world.next(ADA), None);
+    world.push(ADA, 2, &["b"]);
+    assert_eq!(world.logged(), ["a", "b"]);
+    while world.next(ADA).is_some() {}
+    world.registry.meta.as_mut().unwrap().epoch = Epoch(8);
+    world.room.handle_replaced(world.now);
+    world.run();
+    assert_eq!(code_of(world.next(ADA)), ErrorCode::Fenced);
+}
+
+#[test]
+fn what_a_room_counts_is_what_happened() {
+    let mut world = World::new();
+    world.open(ADA);
+    world.open(BOB);
+    world.push(ADA, 1, &["hello", "!"]);
+    let bytes: usize = [ADA, BOB]
+        .into_iter()
+        .flat_map(|session| std::iter::from_fn(|| world.next_frame(session)).collect::<Vec<_>>())
+        .map(|frame| frame.len())
+        .sum();
+    let counters = world.room.counters();
+    assert_eq!((counters.changes, counters.bytes_in), (1, 6));
+    assert_eq!(counters.errors.get(&ErrorCode::InvalidChange), Some(&1));
+    assert_eq!((counters.commits.count(), counters.opens.count()), (1, 2));
+    let members: Vec<_> = world.room.member_stats().collect();
+    assert_eq!(members.len(), 2);
+    assert_eq!(members.iter().map(|member| member.bytes_in).sum::<u64>(), 6);
+    let out: u64 = members.iter().map(|member| member.bytes_out).sum();
+    assert_eq!(out, counters.bytes_out);
+    assert!(counters.bytes_out >= u64::try_from(bytes).unwrap());
+    assert!(
+        members
+            .iter()
+            .all(|member| member.sent == Seq(1) && member.lag == 0)
+    );
+}
+
 /// Scenario 72, the room's part.
 #[test]
 fn each_event_is_told_once() {
