@@ -8,6 +8,7 @@
     reason = "helpers of tests"
 )]
 
+mod certificates;
 mod e2e;
 mod embedded;
 mod program;
@@ -67,9 +68,10 @@ impl World {
     async fn admin(&self, arguments: &[&str]) -> Output {
         let mut command = program();
         command
-            .args(["admin", "--url", &self.url(), "--token-file"])
+            .args(["admin", "--token-file"])
             .arg(self.path("token"))
-            .args(arguments);
+            .args(arguments)
+            .env("SYNC_ADMIN_URL", self.url());
         let ran = tokio::task::spawn_blocking(move || command.output().unwrap());
         within("it ends", ran).await.unwrap()
     }
@@ -240,6 +242,28 @@ async fn what_goes_wrong_has_a_code_and_no_secret_in_it() {
     world.fails(&["import", "x", &file], 2).await;
     world.fails(&["read", "nothing"], 3).await;
     world.fails(&["list", "--after", ""], 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_behind_tls_is_spoken_to_if_its_certificate_holds() {
+    let file = |name: &str| certificates::path(name).to_str().unwrap().to_owned();
+    let (chain, key) = (file("loopback.pem"), file("loopback.key"));
+    let world = World::new(&["--tls-cert", &chain, "--tls-key", &key]).await;
+    let url = format!("https://{}", world.serving.address);
+    let (roots, other) = (file("authority.pem"), file("elsewhere.pem"));
+    for (roots, code) in [
+        (Some(&roots), 0),
+        (None, 11),
+        (Some(&other), 11),
+        (Some(&key), 2),
+    ] {
+        let mut arguments = vec!["--url", &url, "stats"];
+        if let Some(roots) = roots {
+            arguments.extend(["--roots-file", roots]);
+        }
+        let output = world.admin(&arguments).await;
+        assert_eq!(output.status.code(), Some(code), "{roots:?}: {output:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use ureq::http::Response;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
 use crate::output::Failure;
@@ -27,8 +27,12 @@ pub(super) struct Client {
 
 impl Client {
     /// # Errors
-    /// There is no token, or it cannot be read.
-    pub(super) fn new(url: Option<&str>, token_file: Option<&Path>) -> Result<Self, Failure> {
+    /// There is no token, or something cannot be read.
+    pub(super) fn new(
+        url: Option<&str>,
+        token_file: Option<&Path>,
+        roots_file: Option<&Path>,
+    ) -> Result<Self, Failure> {
         let from_environment =
             |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let url = url
@@ -51,7 +55,7 @@ impl Client {
             .max_redirects(0)
             .timeout_connect(Some(Duration::from_secs(10)))
             .timeout_recv_response(Some(Duration::from_secs(300)))
-            .tls_config(tls());
+            .tls_config(tls(roots_file)?);
         Ok(Self {
             agent: config.build().into(),
             base: format!("{}/admin/api/v1", url.trim_end_matches('/')),
@@ -151,17 +155,37 @@ fn encode(text: &str, url: &mut String) {
     }
 }
 
-/// The roots that the system trusts.
-fn tls() -> TlsConfig {
-    let found = rustls_native_certs::load_native_certs().certs;
-    let roots = found
-        .iter()
-        .map(|root| Certificate::from_der(root.as_ref()).to_owned());
+/// Trusts these roots, or those that the system trusts.
+fn tls(roots_file: Option<&Path>) -> Result<TlsConfig, Failure> {
+    let roots = match roots_file {
+        Some(path) => roots(path)?,
+        None => rustls_native_certs::load_native_certs()
+            .certs
+            .iter()
+            .map(|root| Certificate::from_der(root.as_ref()).to_owned())
+            .collect(),
+    };
     let provider = rustls::crypto::ring::default_provider();
-    TlsConfig::builder()
-        .root_certs(RootCerts::Specific(Arc::new(roots.collect())))
+    Ok(TlsConfig::builder()
+        .root_certs(RootCerts::Specific(Arc::new(roots)))
         .unversioned_rustls_crypto_provider(Arc::new(provider))
-        .build()
+        .build())
+}
+
+fn roots(path: &Path) -> Result<Vec<Certificate<'static>>, Failure> {
+    let pem = std::fs::read(path).map_err(|error| Failure::file(path, &error))?;
+    let roots = parse_pem(&pem).filter_map(|item| match item {
+        Ok(PemItem::Certificate(root)) => Some(root),
+        _ => None,
+    });
+    let roots: Vec<_> = roots.collect();
+    if roots.is_empty() {
+        let path = path.display();
+        return Err(Failure::Configuration(format!(
+            "{path}: there is no certificate in it"
+        )));
+    }
+    Ok(roots)
 }
 
 fn answered(sent: Result<Response<Body>, ureq::Error>) -> Result<Response<Body>, Failure> {

@@ -21,6 +21,9 @@ pub(crate) struct Arguments {
     /// File with the token, or JWT, of an admin; the variable SYNC_ADMIN_TOKEN may hold the token itself
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// File with the certificates, in PEM, that the server's has to come from; by default those that the system trusts
+    #[arg(long, global = true, value_name = "FILE")]
+    roots_file: Option<PathBuf>,
     /// Print JSON as the server answers it
     #[arg(long, global = true)]
     json: bool,
@@ -135,7 +138,11 @@ enum Mode {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let client = Client::new(arguments.url.as_deref(), arguments.token_file.as_deref())?;
+    let client = Client::new(
+        arguments.url.as_deref(),
+        arguments.token_file.as_deref(),
+        arguments.roots_file.as_deref(),
+    )?;
     let as_json = arguments.json;
     let print = |answer: &Value, table: fn(&Value) -> Result<(), Failure>| {
         if as_json { line(answer) } else { table(answer) }
