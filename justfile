@@ -52,6 +52,10 @@ advisories:
 install-deny:
     env -u CARGO_TARGET_DIR cargo install cargo-deny --version {{ deny_version }} --locked --debug
 
+# Have ten thousand sockets connect and say nothing. Takes 20,000 file descriptors: `ulimit -Hn` says how many there may be.
+half-open n="10000":
+    HALF_OPEN={{ n }} cargo test -p sync-server --all-features --test half_open -- --nocapture thousands
+
 # Measure durable appends next to a plain file. The directory should be on the disk in question.
 bench-store *arguments:
     cargo bench -p sync-server --bench store -- {{ arguments }}

@@ -166,6 +166,13 @@ limits! {
     /// Bytes of the log in memory for one session that is behind, beyond what several of a document's sessions share and the
     /// first 16 KiB for each document. Default 1 MiB; what is read at once, and one larger change, may always be there alone.
     catch_up_bytes_max: usize = MIB;
+    /// Bytes that all sessions of one user are sent, on this server. Default 64 MiB each second, 1 GiB at once. Beyond that
+    /// the user's sessions wait, and nobody else's. Users without a name are told apart by address.
+    user_bytes: Rate = Rate::new(64 * 1024 * 1024, 1024 * 1024 * 1024);
+    /// Microseconds that engines spend on the changes of one user, on this server: checking them, and their share of folds.
+    /// Default half of the time, and a minute at once. Beyond that the user's changes wait up to ten seconds; what would
+    /// have to wait longer is told [`QuotaExceeded`](crate::error::ErrorCode::QuotaExceeded).
+    user_engine_micros: Rate = Rate::new(500_000, 60_000_000);
     /// Documents open on one session. Default 1,000.
     documents_per_session_max: usize = 1_000;
     /// Bytes of one broadcast, without its topic. Default 64 KiB.

@@ -48,6 +48,7 @@ pub use sync_core::events::Events;
 pub use sync_core::history::{Epoch, Seq};
 pub use sync_core::ids::{ChangeId, DocumentId, EngineId, OriginId, SessionId, User};
 pub use sync_core::limits::Limits;
+pub use sync_core::rate::Rate;
 pub use sync_core::server::FoldError;
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError};

@@ -10,12 +10,14 @@
 mod e2e;
 mod registries;
 
+use std::time::Duration;
+
 use e2e::{Over, World, append, content, get, map, push, set, text, until, until_status, within};
 use sync_client::yrs::{Text, Transact};
 use sync_client::{
     ChangeId, EditError, ErrorCode, RefusedChange, RefusedReason, SaveError, Status, SyncPhase,
 };
-use sync_server::Limits;
+use sync_server::{Anonymous, Limits, Rate, Server, ServerEvent};
 
 const DOC: &str = "doc";
 const TOO_LARGE: RefusedReason = RefusedReason::Code(ErrorCode::TooLarge);
@@ -192,6 +194,73 @@ async fn an_outbox_that_is_full_refuses_edits_before_they_are_made() {
     push(&a, "x");
     within("saved", a.saved()).await.unwrap();
     assert_eq!(content(&a).len(), 4);
+}
+
+/// Scenarios 47 and 83.
+#[tokio::test(start_paused = true)]
+async fn edits_of_a_document_that_is_full_are_kept_and_saved_when_there_is_room() {
+    let mut world = world_with(|limits| limits.document_bytes_max = 10_000).await;
+    let mut events = world.server.events();
+    let ann = world.client();
+    let (a, other) = (text(&ann, DOC).await, text(&ann, "other").await);
+    push(&a, &"x".repeat(8_500));
+    within("saved", a.saved()).await.unwrap();
+    let near = async {
+        loop {
+            if let Some(ServerEvent::DocumentNearLimit {
+                document,
+                bytes,
+                max: 10_000,
+            }) = events.next().await
+            {
+                return (document, bytes);
+            }
+        }
+    };
+    let (document, bytes) = within("it is said", near).await;
+    assert_eq!(document.as_str(), DOC);
+    assert!((8_500..9_000).contains(&bytes), "{bytes}");
+    push(&a, &"y".repeat(2_000));
+    let saved = a.saved();
+    push(&other, "z");
+    within("another document is saved", other.saved())
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let state = a.sync_state().get();
+    assert_eq!((state.unsaved, state.refused), (1, 0));
+    assert_eq!(content(&a).len(), 10_500);
+
+    // The operator makes room.
+    world.server.shutdown(Duration::ZERO).await;
+    world.server = Server::builder(world.registry.clone(), Anonymous::read_write())
+        .build()
+        .unwrap();
+    world.listen().await;
+    within("saved", saved).await.unwrap();
+}
+
+/// Scenario 47: offline edits of a whole day come at once.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_faster_than_the_rate_is_saved_in_the_end() {
+    let world = world_with(|limits| {
+        limits.push_changes = Rate::new(50, 10);
+        limits.push_bytes = Rate::new(10_000, 1_000);
+        limits.push_window_bytes = 2_000;
+    })
+    .await;
+    world.network.set_online(false);
+    let ann = world.client();
+    let a = text(&ann, DOC).await;
+    for _ in 0..500 {
+        push(&a, "x");
+    }
+    world.network.set_online(true);
+    ann.on_network_change();
+    a.saved().await.unwrap();
+    assert_eq!(a.refused(), []);
+    let b = text(&world.client(), DOC).await;
+    until(&b, "bob has it", |b, _| content(b).len() == 500).await;
 }
 
 /// Scenario 47.

@@ -17,12 +17,17 @@ mod tokens;
 
 use std::fs;
 use std::net::TcpListener;
+use std::time::Duration;
 
 use asking::ask;
 use e2e::{content, push, text, until, until_status, within};
 use embedded::Directory;
 use program::{Serving, fails, program, run};
 use sync_client::{CertificateProblem, Client, ClientEvent, EndReason, FailedReason, Status};
+use sync_core::limits::LimitValue;
+use sync_server::Limits;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// A directory, and the options to serve it to everybody.
 fn open_to_all(directory: &Directory) -> [String; 3] {
@@ -322,6 +327,21 @@ fn a_file_that_makes_no_sense_is_refused_by_the_name_of_what_is_wrong() {
         ),
         ("data = \"d\"\nanonymous = true\nlog = \"a=b=c\"", "`a=b=c`"),
         ("listen-tcp = \"localhost\"", "listen-tcp"),
+        ("limits = 1", "`limits`"),
+        ("[limits]\nno-such = 1", "`limits.no-such`"),
+        (
+            "[limits]\nchange-bytes-max = -1",
+            "limits.change-bytes-max is -1, not a number",
+        ),
+        (
+            "[limits]\nidle-timeout-seconds = \"1\"",
+            "limits.idle-timeout-seconds",
+        ),
+        ("[limits]\npush-changes = 7", "limits.push-changes is 7"),
+        (
+            "[limits]\npush-changes = { per-second = 1 }",
+            "{ per-second = NUMBER, burst = NUMBER }",
+        ),
         ("unix-mode = 999", "unix-mode"),
     ] {
         let (output, error) = check(file);
@@ -330,6 +350,96 @@ fn a_file_that_makes_no_sense_is_refused_by_the_name_of_what_is_wrong() {
     }
     let error = fails(&["check-config", "--config", "/nowhere/sync.toml"], 2);
     assert!(error.contains("/nowhere/sync.toml"), "{error}");
+}
+
+/// Scenario 47: none of them can be forgotten, for they are those of the struct.
+#[test]
+fn every_limit_can_be_set_in_the_file_and_is_printed() {
+    let mut file = "data = \"d\"\nanonymous = true\n[limits]\n".to_owned();
+    let mut lines = Vec::new();
+    for name in Limits::NAMES {
+        let key = name.replace('_', "-");
+        let line = match Limits::default().get(name).unwrap() {
+            LimitValue::Number(_) => format!("{key} = 12345"),
+            LimitValue::Time(_) => format!("{key}-seconds = 1.5"),
+            LimitValue::Rate(_) => format!("{key} = {{ per-second = 12, burst = 345 }}"),
+        };
+        file.push_str(&line);
+        file.push('\n');
+        lines.push(line);
+    }
+    let (output, error) = check(&file);
+    assert_eq!(output.status.code(), Some(0), "{error}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    for line in lines {
+        // This one is a setting of its own as well.
+        let line = line.replace("connections-max = 12345", "connections-max = \"12345\"");
+        assert!(
+            printed.lines().any(|found| found.starts_with(&line)),
+            "{line} is not in {printed}"
+        );
+    }
+}
+
+/// Peers that take their time, or send too much, before they say what they want.
+#[tokio::test]
+async fn who_does_not_get_to_the_point_is_cut_off_or_told_why() {
+    let directory = Directory::new();
+    let file = directory.path().join("sync.toml");
+    fs::write(&file, "[limits]\nhandshake-timeout-seconds = 1\n").unwrap();
+    let mut options = open_to_all(&directory).to_vec();
+    options.extend(["--config".to_owned(), file.display().to_string()]);
+    let serving = within("it listens", Serving::start(&options)).await;
+    let connect = || async { TcpStream::connect(serving.socket()).await.unwrap() };
+    let read_all = async |mut socket: TcpStream| {
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer).await;
+        String::from_utf8(answer).unwrap()
+    };
+
+    let silent = connect().await;
+    let mut started = connect().await;
+    started
+        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n")
+        .await
+        .unwrap();
+    for socket in [silent, started] {
+        let answer = within("it is cut off", read_all(socket)).await;
+        assert!(!answer.contains(" 101 "), "{answer}");
+    }
+    // Byte by byte does not help: at a pace at which 32 KiB would take longer than the test may.
+    let mut slow = connect().await;
+    let trickle = async {
+        while slow.write_all(b"G").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within("it is cut off", trickle).await;
+
+    let long = |n: usize| "c".repeat(n);
+    let many: String = (0..200).map(|n| format!("x-{n}: 1\r\n")).collect();
+    for (head, status) in [
+        (
+            format!("GET / HTTP/1.1\r\nCookie: {}\r\n\r\n", long(100_000)),
+            " 431 ",
+        ),
+        (format!("GET / HTTP/1.1\r\n{many}\r\n"), " 431 "),
+        (format!("GET /{} HTTP/1.1\r\n\r\n", long(100_000)), " 4"),
+        ("\u{16}\u{3}\u{1}".to_owned() + &long(100), " 400 "),
+    ] {
+        let mut socket = connect().await;
+        // It may be cut off before all of it is sent.
+        let _ = socket.write_all(head.as_bytes()).await;
+        let answer = within("it is answered", read_all(socket)).await;
+        assert!(
+            answer.is_empty() || answer.lines().next().unwrap().contains(status),
+            "{status}: {answer}"
+        );
+    }
+    let ada = client(&serving);
+    let notes = text(&ada, "notes").await;
+    push(&notes, "served");
+    within("saved", notes.saved()).await.unwrap();
 }
 
 #[test]

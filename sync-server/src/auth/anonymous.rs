@@ -40,7 +40,7 @@ impl Anonymous {
 #[async_trait]
 impl Authenticator for Anonymous {
     async fn authenticate(&self, _request: &ConnectRequest) -> Result<Identity, AuthError> {
-        Ok(User::new("anonymous").into())
+        Ok(Identity::new(User::new("anonymous")).anonymous())
     }
 }
 

@@ -13,6 +13,9 @@ pub struct Identity {
     /// How long that is to be believed, from now on. The client is asked for fresh credentials in time, and the session ends if
     /// none come. `None`: as long as the connection lives.
     pub valid_for: Option<Duration>,
+    /// Whether this is nobody in particular, and many people may have the same name: what they cost is then told apart by
+    /// where they come from.
+    pub is_anonymous: bool,
 }
 
 impl Identity {
@@ -22,7 +25,15 @@ impl Identity {
         Self {
             user,
             valid_for: None,
+            is_anonymous: false,
         }
+    }
+
+    /// The same as nobody in particular.
+    #[must_use]
+    pub const fn anonymous(mut self) -> Self {
+        self.is_anonymous = true;
+        self
     }
 
     /// The same for so long.

@@ -12,6 +12,7 @@ use sync_core::server::{CheckRequest, Engines, Verdict};
 use super::check::{self, not_now};
 use super::guard::{caught, on_large_stack};
 use super::local;
+use super::meter::Meter;
 #[cfg(all(feature = "workers", unix))]
 use super::workers::Reading;
 
@@ -76,6 +77,8 @@ pub(crate) struct CheckJob {
     pub(crate) request: CheckRequest,
     pub(crate) hot: Option<Hot>,
     pub(crate) load: Box<Load>,
+    /// Counts what engines take for it.
+    pub(crate) meter: Meter,
 }
 
 /// What became of it.

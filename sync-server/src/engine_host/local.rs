@@ -37,7 +37,11 @@ enum Step {
 /// Checks a batch, on a blocking thread.
 pub(super) async fn check(validator: Arc<dyn Validator>, job: CheckJob) -> Checks {
     let CheckJob {
-        request, hot, load, ..
+        request,
+        hot,
+        load,
+        meter,
+        ..
     } = job;
     let request = Arc::new(request);
     let n = request.changes.len();
@@ -59,15 +63,10 @@ pub(super) async fn check(validator: Arc<dyn Validator>, job: CheckJob) -> Check
             Arc::clone(&request),
             content.clone(),
         );
-        let taken = ledger.take();
+        let (taken, meter) = (ledger.take(), meter.clone());
         let step = tokio::task::spawn_blocking(move || {
-            let step = step(
-                &validator,
-                taken,
-                content.as_deref(),
-                &request,
-                &mut progress,
-            );
+            let content = content.as_deref();
+            let step = meter.count(|| step(&validator, taken, content, &request, &mut progress));
             (step, progress)
         });
         let Ok((step, so_far)) = step.await else {

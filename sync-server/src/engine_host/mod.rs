@@ -4,6 +4,7 @@ mod check;
 mod guard;
 mod host;
 mod local;
+mod meter;
 #[cfg(all(feature = "workers", unix))]
 mod workers;
 
@@ -25,6 +26,7 @@ use self::guard::Guarded;
 #[cfg(any(feature = "loro", feature = "automerge"))]
 use self::guard::Outside;
 pub(crate) use self::host::{CheckJob, Checks, Content, Host, HostError, Hot};
+pub(crate) use self::meter::{Meter, timed};
 
 #[cfg(all(feature = "workers", unix))]
 pub use self::workers::{WorkerEngines, Workers, worker_main, worker_main_with};

@@ -14,7 +14,7 @@ pub(super) struct Addresses {
 }
 
 /// What connections are counted by: who has one address of an IPv6 network has 2^64 of them.
-fn network(peer: &PeerInfo) -> Option<IpAddr> {
+pub(super) fn network(peer: &PeerInfo) -> Option<IpAddr> {
     let address = peer.address?.ip().to_canonical();
     // A proxy on this machine, or one of its own programs.
     if address.is_loopback() {

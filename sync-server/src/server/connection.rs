@@ -19,11 +19,14 @@ use sync_core::ids::{Channel, DocumentId, OriginId, RequestId, User};
 use sync_core::server::{
     Allowance, JoinRequest, MemberOutput, Occupied, ServerSession, SessionEvent, SessionOutput,
 };
+use sync_core::time::Time;
 use sync_core::transport::{PeerInfo, Transport, TransportError};
 use sync_core::wire::AccessLevel;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Shared;
+use super::admission::network;
+use super::budget::Payer;
 use super::identify::cannot_tell;
 use super::line::Line;
 use super::mailbox::Mailbox;
@@ -52,6 +55,11 @@ pub(super) struct Connection<T: Transport> {
     peer: PeerInfo,
     /// Who it is, once welcomed.
     client: Option<(OriginId, User)>,
+    is_anonymous: bool,
+    /// Until when the session has been told to hold changes back.
+    held_until: Time,
+    /// When rooms are asked again for what they have; set while the user's budget is used up.
+    paced_until: Option<Time>,
     /// The session's own frames, which go ahead of those of rooms.
     answers: VecDeque<Bytes>,
     answers_bytes: usize,
@@ -105,6 +113,7 @@ impl<T: Transport> Connection<T> {
     ) -> Self {
         let (mailbox, refusal) = server.admit(&peer);
         let now = server.clock.now();
+        let is_anonymous = known.as_ref().is_some_and(|known| known.is_anonymous);
         let line =
             (!server.hooks.is_empty()).then(|| Box::new(Line::new(&server, mailbox.session())));
         // With hooks, the session asks who it is in any case, since that takes time.
@@ -127,6 +136,9 @@ impl<T: Transport> Connection<T> {
             mailbox,
             peer,
             client: None,
+            is_anonymous,
+            held_until: Time::ZERO,
+            paced_until: None,
             answers: VecDeque::new(),
             answers_bytes: 0,
             rooms: BTreeMap::new(),
@@ -189,6 +201,7 @@ impl<T: Transport> Connection<T> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         for _ in 0..ROUNDS_MAX {
             self.take_mail(cx);
+            self.hold_changes();
             let mut is_busy = match self.read(cx) {
                 Ok(is_busy) => is_busy,
                 Err(end) => return Poll::Ready(end),
@@ -232,6 +245,26 @@ impl<T: Transport> Connection<T> {
         }
     }
 
+    /// Has the session hold changes back while its user's budget is used up.
+    fn hold_changes(&mut self) {
+        if let Some(budget) = self.mailbox.budget() {
+            let until = budget.checks_at();
+            if until != self.held_until {
+                self.held_until = until;
+                self.session.handle_hold(self.server.clock.now(), until);
+            }
+        }
+    }
+
+    /// Whether rooms are asked for what they have; not while the user's budget is used up.
+    fn may_serve(&self, now: Time) -> bool {
+        self.closing.is_none()
+            && self
+                .mailbox
+                .budget()
+                .is_none_or(|budget| budget.serves_at() <= now)
+    }
+
     /// Reads some frames; true if there may be more.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         for _ in 0..READS_MAX {
@@ -271,6 +304,7 @@ impl<T: Transport> Connection<T> {
             let now = self.server.clock.now();
             match answer {
                 Answer::Authenticated(Ok(identity)) => {
+                    self.is_anonymous = identity.is_anonymous;
                     if let Some(line) = &mut self.line {
                         line.connected(identity.user.clone());
                     }
@@ -294,7 +328,8 @@ impl<T: Transport> Connection<T> {
             .poll_timeout()
             .map(|time| self.server.clock.instant(time));
         let closing = self.closing.as_ref().map(|closing| closing.deadline);
-        let Some(deadline) = timeout.into_iter().chain(closing).min() else {
+        let paced = self.paced_until.map(|time| self.server.clock.instant(time));
+        let Some(deadline) = timeout.into_iter().chain(closing).chain(paced).min() else {
             return false;
         };
         // Most deadlines only move away. The timer is left where it is then, and set again when it has fired.
@@ -303,6 +338,7 @@ impl<T: Transport> Connection<T> {
         }
         while self.timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= deadline {
+                self.paced_until = None;
                 let was_closed = self.session.is_closed();
                 self.session.handle_timeout(self.server.clock.now());
                 return !was_closed;
@@ -406,6 +442,8 @@ impl<T: Transport> Connection<T> {
                     peer: self.peer.clone(),
                     since: self.server.clock.now(),
                 });
+                let (now, payer) = (self.server.clock.now(), self.payer(&user));
+                self.mailbox.set_budget(self.server.budgets.of(now, payer));
                 self.server.take_over(session, client, connection);
                 ServerEvent::SessionOpened {
                     session,
@@ -427,6 +465,13 @@ impl<T: Transport> Connection<T> {
             _ => return,
         };
         self.server.events.send(event);
+    }
+
+    fn payer(&self, user: &User) -> Payer {
+        if !self.is_anonymous {
+            return Payer::User(user.clone());
+        }
+        network(&self.peer).map_or(Payer::Session(self.session.id()), Payer::Address)
     }
 
     fn authenticate(&mut self, request: ConnectRequest) {
@@ -481,7 +526,8 @@ impl<T: Transport> Connection<T> {
     /// Hands frames to the transport while it takes them; true if any were.
     fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, TransportError> {
         let mut wrote = false;
-        while !self.answers.is_empty() || (!self.ready.is_empty() && self.closing.is_none()) {
+        let now = self.server.clock.now();
+        while !self.answers.is_empty() || (!self.ready.is_empty() && self.may_serve(now)) {
             if self.transport.poll_ready(cx)?.is_pending() {
                 return Ok(wrote);
             }
@@ -494,17 +540,31 @@ impl<T: Transport> Connection<T> {
                 self.send(frame)?;
             }
             if bytes < WRITE_BYTES
-                && self.closing.is_none()
+                && self.may_serve(now)
                 && let Some(room) = self.ready.pop_front()
             {
                 self.write_room(room, WRITE_BYTES - bytes)?;
             }
             wrote = true;
         }
+        let paced = self.paced(now);
+        if paced != self.paced_until {
+            self.paced_until = paced;
+            // Once more, for the timer.
+            wrote |= paced.is_some();
+        }
         if !self.is_flushed && self.transport.poll_flush(cx)?.is_ready() {
             self.is_flushed = true;
         }
         Ok(wrote)
+    }
+
+    /// When something may be served again that may not be now.
+    fn paced(&self, now: Time) -> Option<Time> {
+        if self.ready.is_empty() || self.closing.is_some() || self.may_serve(now) {
+            return None;
+        }
+        self.mailbox.budget().map(|budget| budget.serves_at())
     }
 
     /// Hands some frames of one room to the transport, and puts the room at the end of the line if it has more.
@@ -517,9 +577,13 @@ impl<T: Transport> Connection<T> {
         let channel = room.channel();
         let allowance = self.allowance(channel);
         let (has_more, occupied) = room.poll(self.session.id(), bytes_max, allowance, &mut polled);
+        let mut bytes = 0;
         for output in polled.drain(..) {
             match output {
-                MemberOutput::Frame(frame) => self.send(frame)?,
+                MemberOutput::Frame(frame) => {
+                    bytes += frame.len();
+                    self.send(frame)?;
+                }
                 MemberOutput::Settled(charge) => self.session.handle_settled(charge),
                 MemberOutput::Left => {
                     let now = self.server.clock.now();
@@ -531,6 +595,9 @@ impl<T: Transport> Connection<T> {
             }
         }
         self.polled = polled;
+        if let Some(budget) = self.mailbox.budget().filter(|_| bytes > 0) {
+            budget.serve(self.server.clock.now(), bytes);
+        }
         self.note(channel, Some(occupied));
         if has_more {
             self.ready.push_back(room);

@@ -11,7 +11,7 @@ use sync_core::server::{FoldError, FoldRequest, FoldedLog};
 use super::committed::Wanted;
 use super::rooms::caught;
 use super::{Server, Shared};
-use crate::engine_host::{Content, HostError};
+use crate::engine_host::{Content, HostError, Meter};
 
 /// Folds and reads that go on at once, on the whole server: each holds a document's log in memory, and a thread.
 pub(super) const FOLDS_MAX: usize = 2;
@@ -104,6 +104,7 @@ impl Shared {
         &self,
         document: &DocumentId,
         request: FoldRequest,
+        meter: &Meter,
     ) -> Result<FoldedLog, FoldError> {
         // Never closed; and should it be, nothing depends on it.
         let _turn = self.folds.acquire().await;
@@ -120,7 +121,8 @@ impl Shared {
             Some(bytes) => bytes,
             None => {
                 let content = committed.content(|_| None);
-                self.host.fold(&request.engine, content).await?
+                let folded = self.host.fold(&request.engine, content);
+                meter.wait(folded).await?
             }
         };
         Ok(FoldedLog::new(Snapshot::new(seq, digest, bytes), row_bytes))

@@ -11,6 +11,7 @@ use sync_core::error::PeerError;
 use sync_core::ids::SessionId;
 use sync_core::limits::BROADCAST_CHARGE_MIN;
 
+use super::budget::Budget;
 use super::lock;
 use super::rooms::RoomHandle;
 use super::statistics::SessionInfo;
@@ -27,6 +28,8 @@ pub(super) struct Mailbox {
     /// Extension messages of the server, oldest first, and their bytes.
     extensions: Mutex<(VecDeque<(u8, Bytes)>, usize)>,
     waker: AtomicWaker,
+    /// Who pays for the session, once that is known.
+    budget: OnceLock<Arc<Budget>>,
 }
 
 #[derive(Debug, Default)]
@@ -50,11 +53,21 @@ impl Mailbox {
             mail: Mutex::default(),
             extensions: Mutex::default(),
             waker: AtomicWaker::new(),
+            budget: OnceLock::new(),
         }
     }
 
     pub(super) const fn session(&self) -> SessionId {
         self.session
+    }
+
+    pub(super) fn set_budget(&self, budget: Arc<Budget>) {
+        // A session has one user.
+        let _ = self.budget.set(budget);
+    }
+
+    pub(super) fn budget(&self) -> Option<&Arc<Budget>> {
+        self.budget.get()
     }
 
     pub(super) fn ready(&self, room: &Arc<RoomHandle>) {

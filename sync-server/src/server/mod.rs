@@ -1,6 +1,7 @@
 //! The server: its settings, its sessions, its rooms, and how it ends.
 
 mod admission;
+mod budget;
 mod builder;
 mod clock;
 mod committed;
@@ -34,6 +35,7 @@ use sync_core::transport::{PeerInfo, Transport};
 use tokio::sync::{Notify, Semaphore, watch};
 
 use self::admission::Addresses;
+use self::budget::Budgets;
 pub use self::builder::{BuildError, ServerBuilder};
 use self::clock::Clock;
 use self::connection::Connection;
@@ -93,6 +95,7 @@ struct Shared {
     /// Told whenever a session ends.
     session_ended: Notify,
     rooms: Rooms,
+    budgets: Budgets,
     /// Folds that may go on at once.
     folds: Semaphore,
     /// Documents that checks may load at once.
@@ -158,6 +161,7 @@ impl Shared {
     ) -> Self {
         room_config.engines = host.engines();
         room_config.asks = !hooks.is_empty();
+        let budgets = Budgets::new(&room_config.limits);
         Self {
             registry,
             auth,
@@ -173,6 +177,7 @@ impl Shared {
             sessions: Mutex::default(),
             session_ended: Notify::new(),
             rooms: Rooms::new(),
+            budgets,
             folds: Semaphore::new(fold::FOLDS_MAX),
             loads: Semaphore::new(fold::LOADS_MAX),
             phase: watch::Sender::new(Phase::Serving),

@@ -11,6 +11,7 @@ use sync_core::server::{FoldError, FoldRequest};
 use super::rooms::caught;
 use super::statistics::count;
 use super::{Server, Shared};
+use crate::engine_host::Meter;
 use crate::event::ServerEvent;
 use crate::registry::ServerRegistry;
 use crate::stats::FoldStats;
@@ -85,7 +86,10 @@ impl Server {
             });
         }
         let request = FoldRequest::new(meta.engine, meta.epoch, meta.snapshot_seq, meta.head);
-        let folded = shared.fold(document, request).await?;
+        let folded = shared
+            // An operator does not pay.
+            .fold(document, request, &Meter::default())
+            .await?;
         let keep_after = folded.keep_after(shared.room_config.keep_bytes);
         let (seq, bytes) = (folded.snapshot.seq, folded.snapshot.bytes.len());
         let compacted = shared

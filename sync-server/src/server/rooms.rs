@@ -14,6 +14,7 @@ use futures_util::{FutureExt, StreamExt};
 use sync_core::error::{ErrorCode, PeerError};
 use sync_core::history::{Epoch, Seq};
 use sync_core::ids::{Channel, DocumentId, SessionId};
+use sync_core::limits::push_charge;
 use sync_core::registry::RegistryError;
 use sync_core::server::{
     Allowance, AskRequest, CheckRequest, FoldError, FoldRequest, FoldedLog, MemberOutput,
@@ -25,10 +26,11 @@ use sync_core::transport::PeerInfo;
 use sync_core::wire::{FoldOffer, Push};
 use tokio::sync::Notify;
 
+use super::budget::Shares;
 use super::mailbox::Mailbox;
 use super::statistics::{count, millis};
 use super::{Shared, lock};
-use crate::engine_host::{Checks, Hot};
+use crate::engine_host::{Checks, Hot, Meter};
 use crate::event::ServerEvent;
 use crate::registry::ServerRegistry;
 use crate::stats::FoldStats;
@@ -90,10 +92,11 @@ pub(super) struct RoomHandle {
 #[derive(Debug)]
 enum Request {
     Registry(RequestNumber, RegistryRequest),
-    Fold(FoldRequest),
+    /// With who pays for it.
+    Fold(FoldRequest, Shares),
     Ask(RequestNumber, AskRequest),
-    /// With what is kept of the document.
-    Check(RequestNumber, CheckRequest, Option<Hot>),
+    /// With what is kept of the document, and who pays for it.
+    Check(RequestNumber, CheckRequest, Option<Hot>, Shares),
 }
 
 /// What became of a [`Request`].
@@ -112,6 +115,8 @@ struct RoomState {
     members: BTreeMap<SessionId, Arc<Mailbox>>,
     /// What the task has not picked up yet.
     requests: Vec<Request>,
+    /// Whose changes the next fold takes.
+    wrote: Shares,
     /// What checks keep of the document, while none is under way; with the history that it is of.
     hot: Option<(Epoch, Hot)>,
     /// When the task wakes by itself.
@@ -165,6 +170,7 @@ impl Shared {
                 room: Room::new(document.clone(), channel, config),
                 members: BTreeMap::new(),
                 requests: Vec::new(),
+                wrote: Shares::default(),
                 hot: None,
                 timeout: None,
                 kept: Kept::default(),
@@ -254,7 +260,12 @@ impl RoomHandle {
     }
 
     pub(super) fn push(self: &Arc<Self>, session: SessionId, push: Push) {
-        self.turn(|state, now| state.room.handle_push(now, session, push));
+        self.turn(|state, now| {
+            if let Some(budget) = state.members.get(&session).and_then(|found| found.budget()) {
+                state.wrote.add(budget, push_charge(&push.changes));
+            }
+            state.room.handle_push(now, session, push);
+        });
     }
 
     pub(super) fn stop_push(self: &Arc<Self>, session: SessionId, error: PeerError) {
@@ -315,7 +326,10 @@ impl RoomHandle {
                 RoomOutput::Registry(number, request) => {
                     state.requests.push(Request::Registry(number, request));
                 }
-                RoomOutput::Fold(request) => state.requests.push(Request::Fold(request)),
+                RoomOutput::Fold(request) => {
+                    let wrote = std::mem::take(&mut state.wrote);
+                    state.requests.push(Request::Fold(request, wrote));
+                }
                 RoomOutput::Ask(number, request) => {
                     state.requests.push(Request::Ask(number, request));
                 }
@@ -510,9 +524,11 @@ async fn run(room: Arc<RoomHandle>) {
         for request in requests {
             calls.push(match request {
                 Request::Registry(number, request) => call(&room, number, request),
-                Request::Fold(request) => fold(&room, request),
+                Request::Fold(request, payers) => fold(&room, request, payers),
                 Request::Ask(number, request) => ask(&room, number, request),
-                Request::Check(number, request, hot) => check::check(&room, number, request, hot),
+                Request::Check(number, request, hot, payers) => {
+                    check::check(&room, number, request, hot, payers)
+                }
             });
         }
         let is_over = match phase {
@@ -613,10 +629,16 @@ fn call(
     .boxed()
 }
 
-fn fold(room: &RoomHandle, request: FoldRequest) -> BoxFuture<'static, Answer> {
+fn fold(room: &RoomHandle, request: FoldRequest, payers: Shares) -> BoxFuture<'static, Answer> {
     let server = Arc::clone(&room.server);
     let document = room.document.clone();
-    async move { Answer::Fold(server.fold(&document, request).await) }.boxed()
+    async move {
+        let meter = Meter::default();
+        let folded = server.fold(&document, request, &meter).await;
+        payers.spend(server.clock.now(), meter.spent());
+        Answer::Fold(folded)
+    }
+    .boxed()
 }
 
 fn ask(

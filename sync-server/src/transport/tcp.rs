@@ -50,7 +50,8 @@ impl TcpAcceptor {
         self
     }
 
-    /// Opening handshakes at once, at least one. Default 1,024; more let more silent peers hold a socket.
+    /// Opening handshakes at once, at least one. Default 1,024; more let more silent peers hold a socket. Who comes then has the
+    /// place of the oldest.
     #[must_use]
     pub fn handshakes_max(mut self, value: usize) -> Self {
         self.incoming.handshakes_max = value.max(1);

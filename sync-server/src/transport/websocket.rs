@@ -73,7 +73,8 @@ impl WebSocketAcceptor {
         self
     }
 
-    /// Opening handshakes at once, at least one. Default 1,024; more let more silent peers hold a socket.
+    /// Opening handshakes at once, at least one. Default 1,024; more let more silent peers hold a socket. Who comes then has the
+    /// place of the oldest.
     #[must_use]
     pub fn handshakes_max(mut self, value: usize) -> Self {
         self.incoming.handshakes_max = value.max(1);
@@ -87,7 +88,9 @@ impl Acceptor for WebSocketAcceptor {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             let tls = tls.clone();
-            let accepted = self.incoming.accept(|stream| secure(tls.clone(), stream));
+            let accepted = self
+                .incoming
+                .accept(move |stream| secure(tls.clone(), stream));
             return Some(accepted.await);
         }
         Some(self.incoming.accept(plain).await)

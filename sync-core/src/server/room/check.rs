@@ -40,6 +40,8 @@ pub struct UncheckedChange {
     pub id: ChangeId,
     /// Whose.
     pub user: User,
+    /// The session that it came from, which may have ended.
+    pub session: SessionId,
     /// Its bytes.
     pub bytes: Bytes,
     /// Whether it says what the server's state lacks, on behalf of anybody.
@@ -190,6 +192,7 @@ impl Room {
                     } => Some(UncheckedChange {
                         id: change.id,
                         user: change.user.clone(),
+                        session: item.member.0,
                         bytes: change.bytes.clone(),
                         reconciling: *reconciling,
                         writer,

@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::admins::Admins;
 use crate::certificates::Certificates;
+use crate::limits::CONNECTIONS_MAX;
 use crate::output::Failure;
 use crate::settings::{Settings, SettingsError};
 use crate::tokens::Tokens;
@@ -39,7 +40,7 @@ pub(crate) struct Config {
     metrics_documents: usize,
     admins: Admins,
     engines: EnginesWhere,
-    connections_max: usize,
+    limits: Limits,
     pub(crate) drain: Duration,
     /// Parses as an [`EnvFilter`], which cannot be cloned.
     pub(crate) log: String,
@@ -141,7 +142,11 @@ impl Config {
             metrics: settings.get("metrics")?,
             metrics_documents: settings.get("metrics-documents")?,
             engines: settings.get("engines")?,
-            connections_max: settings.get("connections-max")?,
+            limits: {
+                let mut limits = settings.limits().clone();
+                limits.connections_max = settings.get(CONNECTIONS_MAX)?;
+                limits
+            },
             drain: Duration::from_secs(settings.get("drain-seconds")?),
             log,
             log_format: settings.get("log-format")?,
@@ -229,9 +234,7 @@ impl Config {
     }
 
     pub(crate) fn limits(&self) -> Limits {
-        let mut limits = Limits::default();
-        limits.connections_max = self.connections_max;
-        limits
+        self.limits.clone()
     }
 }
 

@@ -6,6 +6,7 @@ mod certificates;
 mod config;
 mod events;
 mod inspect;
+mod limits;
 mod listen;
 mod logs;
 mod output;

@@ -8,6 +8,9 @@ use std::str::FromStr;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use sync_server::Limits;
+
+use crate::limits::{self, CONNECTIONS_MAX};
 use crate::output::Failure;
 
 /// One setting. All its names follow from the one that it has as an option and in the file.
@@ -261,6 +264,7 @@ impl Display for Source {
 #[derive(Debug)]
 pub(crate) struct Settings {
     values: BTreeMap<&'static str, (String, Source)>,
+    limits: Limits,
 }
 
 /// The environment variable of a setting.
@@ -303,8 +307,9 @@ impl Settings {
             |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let file = options.get_one::<PathBuf>(FILE).cloned();
         let file = file.or_else(|| from_environment(&variable(FILE)).map(PathBuf::from));
+        let mut limits = Limits::default();
         let mut from_file = match &file {
-            Some(path) => read_file(path)?,
+            Some(path) => read_file(path, &mut limits)?,
             None => BTreeMap::new(),
         };
         let mut values = BTreeMap::new();
@@ -326,9 +331,19 @@ impl Settings {
             };
             values.extend(found.map(|found| (key.name, found)));
         }
-        match from_file.into_keys().next().zip(file) {
+        match from_file.into_keys().next().zip(file.clone()) {
             Some((key, path)) => Err(SettingsError::Unknown { path, key }),
-            None => Ok(Self { values }),
+            None => {
+                let connections_max = values.get(CONNECTIONS_MAX);
+                if let Some((value, Source::Default)) = connections_max
+                    && let Some(path) = file
+                    && *value != limits.connections_max.to_string()
+                {
+                    let value = limits.connections_max.to_string();
+                    values.insert(CONNECTIONS_MAX, (value, Source::File(path)));
+                }
+                Ok(Self { values, limits })
+            }
         }
     }
 
@@ -378,6 +393,11 @@ impl Settings {
         }
     }
 
+    /// The limits as the file has them.
+    pub(crate) const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// All of it as a file, with where each came from.
     pub(crate) fn to_toml(&self) -> String {
         let mut text = String::new();
@@ -385,19 +405,23 @@ impl Settings {
             let value = toml::Value::String(value.clone());
             let _ = writeln!(text, "{key} = {value}  # {source}");
         }
-        text
+        text + &limits::to_toml(&self.limits)
     }
 }
 
-fn read_file(path: &Path) -> Result<BTreeMap<String, String>, SettingsError> {
+fn read_file(path: &Path, limits: &mut Limits) -> Result<BTreeMap<String, String>, SettingsError> {
     let failed = |reason: String| SettingsError::File {
         path: path.to_owned(),
         reason,
     };
     let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-    let table: toml::Table = text
+    let mut table: toml::Table = text
         .parse()
         .map_err(|error: toml::de::Error| failed(error.to_string().trim_end().to_owned()))?;
+    if let Some(found) = table.get("limits").and_then(toml::Value::as_table) {
+        limits::read(path, found.clone(), limits)?;
+        table.remove("limits");
+    }
     let values = table.into_iter().map(|(key, value)| {
         let many = KEYS
             .iter()

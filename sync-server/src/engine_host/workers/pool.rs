@@ -18,6 +18,7 @@ use super::search::{Isolated, KILLS_MAX, Search};
 use super::slot::Slot;
 use crate::engine_host::check::not_now;
 use crate::engine_host::host::{CheckJob, Checks, Content, HostError, Hot};
+use crate::engine_host::meter::Meter;
 
 /// Replicas loaded for one batch, in a worker that others share.
 const LOADS_MAX: u32 = 4;
@@ -71,6 +72,7 @@ impl Pool {
             request,
             hot,
             load,
+            meter,
         } = job;
         let job = Job {
             room,
@@ -86,7 +88,9 @@ impl Pool {
         };
         let mut result = Ok(());
         if isolated.is_none() {
-            result = self.check_shared(&job, &mut batch, &mut content).await;
+            result = self
+                .check_shared(&job, &mut batch, &mut content, &meter)
+                .await;
             if let Err(Stop::Death(death)) = &result {
                 deaths.push(death.what().to_owned());
                 isolated = Some(Isolated::new());
@@ -107,7 +111,10 @@ impl Pool {
             };
             let turn = tokio::time::timeout(self.patience, self.searches.acquire()).await;
             result = match turn {
-                Ok(_) => search.run(&mut batch, &mut content, isolated).await,
+                Ok(_) => {
+                    let search = search.run(&mut batch, &mut content, isolated);
+                    meter.wait(search).await
+                }
                 Err(_) => Err(Stop::NotNow),
             };
         }
@@ -145,6 +152,7 @@ impl Pool {
         job: &Job,
         batch: &mut Batch,
         content: &mut Option<Arc<Content>>,
+        meter: &Meter,
     ) -> Result<(), Stop> {
         let (room, name) = (job.room, job.request.replica);
         // Again, when a refused change has left traces in the replica. Whatever is left then is told to come again.
@@ -155,7 +163,8 @@ impl Pool {
             }
             let mut slot = self.slot(room).await?;
             slot.ready(&self.settings, self.requests_max).await?;
-            let result = slot.check(job, batch, content.as_deref()).await;
+            let checked = slot.check(job, batch, content.as_deref());
+            let result = meter.wait(checked).await;
             if let Ok(()) = result {
                 slot.make_room(room, self.replica_bytes_max).await?;
             }

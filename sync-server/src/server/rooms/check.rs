@@ -8,9 +8,10 @@ use sync_core::history::Epoch;
 use sync_core::server::{CheckRequest, RequestNumber, RoomEvent};
 use sync_core::time::Time;
 
+use super::super::budget::{Payer, Shares};
 use super::super::committed::Wanted;
 use super::{Answer, Request, RoomHandle, RoomState};
-use crate::engine_host::{CheckJob, Checks, Hot};
+use crate::engine_host::{CheckJob, Checks, Hot, Meter, timed};
 use crate::event::ServerEvent;
 
 impl RoomHandle {
@@ -26,11 +27,27 @@ impl RoomHandle {
         let mut hot = kept
             .filter(|(epoch, _)| *epoch == request.epoch)
             .map(|(_, hot)| hot);
-        if let Some(verdicts) = self.server.host.check_now(&mut hot, &request) {
+        let mut payers = Shares::default();
+        for change in &request.changes {
+            let member = state.members.get(&change.session);
+            match member.and_then(|member| member.budget()) {
+                Some(budget) => payers.add(budget, change.bytes.len()),
+                // Who has left by now pays all the same.
+                None => {
+                    let payer = Payer::User(change.user.clone());
+                    payers.add(&self.server.budgets.of(now, payer), change.bytes.len());
+                }
+            }
+        }
+        let (checked, took) = timed(|| self.server.host.check_now(&mut hot, &request));
+        if let Some(verdicts) = checked {
+            payers.spend(now, took);
             state.hot = hot.map(|hot| (request.epoch, hot));
             state.room.handle_checked(now, number, verdicts);
         } else {
-            state.requests.push(Request::Check(number, request, hot));
+            state
+                .requests
+                .push(Request::Check(number, request, hot, payers));
         }
     }
 
@@ -71,10 +88,12 @@ pub(super) fn check(
     number: RequestNumber,
     request: CheckRequest,
     hot: Option<Hot>,
+    payers: Shares,
 ) -> BoxFuture<'static, Answer> {
     let server = Arc::clone(&room.server);
     let (loader, document) = (Arc::clone(&room.server), room.document.clone());
     let epoch = request.epoch;
+    let meter = Meter::default();
     let wanted = Wanted {
         epoch,
         through: request.at,
@@ -91,6 +110,12 @@ pub(super) fn check(
         request,
         hot,
         load,
+        meter: meter.clone(),
     };
-    async move { Answer::Check(number, epoch, server.host.check(job).await) }.boxed()
+    async move {
+        let checks = server.host.check(job).await;
+        payers.spend(server.clock.now(), meter.spent());
+        Answer::Check(number, epoch, checks)
+    }
+    .boxed()
 }
