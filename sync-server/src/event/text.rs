@@ -142,7 +142,7 @@ impl fmt::Display for ServerEvent {
                 let by = sender.map_or_else(|| "the server".to_owned(), |s| format!("session {s}"));
                 write!(
                     f,
-                    "{by} sent {bytes} bytes to {n_recipients} sessions with {document}"
+                    "{by} broadcast {bytes} bytes to {n_recipients} sessions of {document}"
                 )
             }
             Self::BroadcastsMissed {

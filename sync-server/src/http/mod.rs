@@ -18,6 +18,7 @@
 
 mod admin;
 mod credentials;
+mod dashboard;
 mod origins;
 mod socket;
 
@@ -65,6 +66,7 @@ pub fn routes(server: Server) -> Routes {
         health: false,
         metrics: None,
         admin: None,
+        dashboard: false,
         origins: Origins::default(),
         credentials: Credentials::default(),
     }
@@ -79,6 +81,7 @@ pub struct Routes {
     /// How many documents are named in them.
     metrics: Option<usize>,
     admin: Option<Arc<dyn AdminAccess>>,
+    dashboard: bool,
     origins: Origins,
     credentials: Credentials,
 }
@@ -90,6 +93,7 @@ impl fmt::Debug for Routes {
             .field("health", &self.health)
             .field("metrics", &self.metrics)
             .field("admin", &self.admin.is_some())
+            .field("dashboard", &self.dashboard)
             .finish_non_exhaustive()
     }
 }
@@ -130,6 +134,13 @@ impl Routes {
     /// Who is not let in gets 401 or 403, whatever is asked for.
     pub fn admin(mut self, access: impl AdminAccess) -> Self {
         self.admin = Some(Arc::new(access));
+        self
+    }
+
+    /// `/dashboard`: a page that shows documents, sessions, users and events as they come. It asks for the credentials of an
+    /// admin, and shows what the [admin API](Self::admin) tells it; without that it shows nothing.
+    pub fn dashboard(mut self) -> Self {
+        self.dashboard = true;
         self
     }
 
@@ -181,6 +192,9 @@ impl Routes {
         if let Some(access) = &self.admin {
             let admin = admin::router(self.server.clone(), Arc::clone(access));
             router = router.nest("/admin", admin);
+        }
+        if self.dashboard {
+            router = router.merge(dashboard::page());
         }
         router.with_state(Arc::new(self))
     }

@@ -201,7 +201,7 @@ impl Config {
             routes = routes.metrics_by_document(self.metrics_documents);
         }
         if let Some(access) = self.admins()? {
-            routes = routes.admin(access);
+            routes = routes.admin(access).dashboard();
         }
         if let Some(cookie) = &self.token_cookie {
             routes = routes.cookie(cookie);

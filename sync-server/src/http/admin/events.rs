@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Shared;
-use super::error::{Answer, ApiError, Code, ErrorBody};
+use super::error::{Answer, ErrorBody};
 use crate::event::{CloseReason, ServerEvent, Severity};
 
 /// Silence after which something is sent, so that proxies do not take the stream for dead.
@@ -22,7 +22,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(super) struct EventReport {
     /// Its kind, which is also the name of the server-sent event.
     #[schema(value_type = String)]
-    event: &'static str,
+    pub(super) event: &'static str,
     /// How much it matters.
     severity: Severity,
     /// What happened, in a line.
@@ -56,16 +56,13 @@ pub(super) struct EventReport {
     )
 )]
 pub(super) async fn events(State(api): Shared) -> Answer<Response> {
-    let place = api
-        .streams
-        .clone()
-        .try_acquire_owned()
-        .map_err(|_| ApiError::new(Code::Unavailable, "too many streams of events are open"))?;
+    let place = api.stream()?;
     let events = api.server.events();
     let told = events.map(move |event| {
         // Held as long as the stream is.
         let _ = &place;
-        sent(&event)
+        let report = report(&event);
+        Ok(message(report.event, &report))
     });
     // Otherwise whoever waits for connections to end would wait for ever.
     let ended = api.server.draining();
@@ -75,19 +72,23 @@ pub(super) async fn events(State(api): Shared) -> Answer<Response> {
     Ok(stream_of(begun.chain(told)))
 }
 
-fn stream_of(events: impl Stream<Item = Result<Event, Infallible>> + Send + 'static) -> Response {
+/// A stream of server-sent events.
+pub(super) fn stream_of(
+    events: impl Stream<Item = Result<Event, Infallible>> + Send + 'static,
+) -> Response {
     Sse::new(events)
         .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
         .into_response()
 }
 
-fn sent(event: &ServerEvent) -> Result<Event, Infallible> {
-    let report = report(event);
-    let data = serde_json::to_string(&report).unwrap_or_default();
-    Ok(Event::default().event(report.event).data(data))
+/// One server-sent event.
+pub(super) fn message(name: &str, data: &impl Serialize) -> Event {
+    // Nothing here has keys that are no texts.
+    let data = serde_json::to_string(data).unwrap_or_default();
+    Event::default().event(name).data(data)
 }
 
-fn report(event: &ServerEvent) -> EventReport {
+pub(super) fn report(event: &ServerEvent) -> EventReport {
     let mut report = EventReport {
         event: event.name(),
         severity: event.severity(),

@@ -7,6 +7,8 @@ mod actions;
 mod documents;
 mod error;
 mod events;
+#[allow(unused_qualifications, reason = "made by a macro")]
+mod live;
 mod respond;
 #[allow(unused_qualifications, reason = "made by a macro")]
 mod server;
@@ -22,7 +24,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Components, InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement};
 use utoipa_axum::router::OpenApiRouter;
@@ -47,6 +49,14 @@ pub(super) struct Api {
     server: Server,
     access: Arc<dyn AdminAccess>,
     streams: Arc<Semaphore>,
+}
+
+impl Api {
+    /// Leave to stream events, for as long as it is held.
+    fn stream(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let place = Arc::clone(&self.streams).try_acquire_owned();
+        place.map_err(|_| ApiError::new(Code::Unavailable, "too many streams of events are open"))
+    }
 }
 
 type Shared = State<Arc<Api>>;
@@ -96,6 +106,7 @@ fn v1() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(server::sessions))
         .routes(routes!(server::disconnect))
         .routes(routes!(events::events))
+        .routes(routes!(live::live))
         .routes(routes!(documents::list))
         .routes(routes!(documents::inspect, actions::delete))
         .routes(routes!(documents::read_json))
