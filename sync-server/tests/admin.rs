@@ -81,6 +81,7 @@ async fn without_the_permission_nothing_is_answered_not_even_which_routes_there_
     for first in [
         "GET /admin/api/v1/stats",
         "GET /admin/api/v1/events",
+        "GET /admin/api/v1/live",
         "GET /admin/api/v1/documents/notes",
         "DELETE /admin/api/v1/documents/notes",
         "GET /admin/openapi.json",
