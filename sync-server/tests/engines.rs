@@ -13,12 +13,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use registries::Registry;
+use sync_core::client::RefusedReason;
 use sync_core::engine::suite::{Probe, TypedProbe};
-use sync_core::engine::{Document, Engine, ReplicaSeed};
-use sync_core::history::Epoch;
+use sync_core::engine::{Document, Engine, EngineError, Folder, ReplicaSeed};
+use sync_core::history::{Epoch, EpochMode};
 use sync_core::ids::{ChangeId, OriginId, User};
-use sync_core::registry::{NewChange, NewDocument};
+use sync_core::registry::{NewChange, NewDocument, Snapshot};
 use sync_core::rng::Rng;
+use sync_core::wire::Message;
 use sync_server::registry::ServerRegistry;
 use world::{CALM, ROUGH, Weather, World, id, wait};
 
@@ -66,6 +68,14 @@ engines! {
     a_backup_that_was_overtaken_is_noticed_and_both_histories_are_kept => overtaken_backup;
     /// Scenario 23.
     an_orphan_is_read_again_once => orphan;
+    /// Scenario 24: rewritten under a live room and live sessions.
+    another_epoch_is_adopted_as_it_says_and_in_few_round_trips => another_epoch;
+    /// Scenarios 64 and 66: by an old client and a fresh one.
+    removals_after_a_fold_take_effect_everywhere => removals;
+    /// Scenario 65.
+    edits_older_than_the_snapshot_come_in => older_edits;
+    /// Trimmed history: who was at its head goes on, also with work that is pending.
+    a_trimmed_document_is_adopted => trimmed;
     /// Scenario 76.
     an_undo_reaches_everybody_and_undoes_nobody_else => undo;
 }
@@ -167,12 +177,9 @@ fn backup<E: Engine>(world: &World<E>, engine: &E, n: usize) -> Registry {
     let new = NewDocument::new(id(DOC), Engine::id(engine), epoch);
     wait(registry.create(new)).unwrap();
     let log = &world.log(DOC)[..n];
-    let rows = log.iter().map(|change| {
-        let origins = [change.id.origin];
-        let entries = wait(world.registry.origins(&id(DOC), &origins)).unwrap();
-        let user = entries[0].as_ref().unwrap().user.clone();
-        NewChange::new(change.id, user, change.bytes.clone())
-    });
+    let rows = log
+        .iter()
+        .map(|change| NewChange::new(change.id, author(world, change.id), change.bytes.clone()));
     append(&registry, epoch, rows.collect());
     registry
 }
@@ -206,6 +213,180 @@ fn overtaken_backup<P: Probe>(seeds: u64) {
         world.run_for(Duration::from_secs(120));
         assert_all::<P>(&mut world, (0..=8).chain(100..100 + 3 * seed));
     }
+}
+
+/// Gives the document another history while the server runs.
+fn rewrite<E: Engine>(world: &World<E>, engine: &E, mode: EpochMode, epoch: u64, n: usize) {
+    let mut new = NewDocument::new(id(DOC), Engine::id(engine), Epoch(epoch));
+    new.mode = mode;
+    let log = &world.log(DOC)[..n];
+    let rows = log
+        .iter()
+        .map(|change| NewChange::new(change.id, author(world, change.id), change.bytes.clone()));
+    wait(world.registry.replace(new, rows.collect())).unwrap();
+}
+
+fn author<E: Engine>(world: &World<E>, id: ChangeId) -> User {
+    let document = crate::id(DOC);
+    let entries = wait(world.registry.origins(&document, &[id.origin])).unwrap();
+    entries[0].as_ref().unwrap().user.clone()
+}
+
+fn another_epoch<P: Probe>(_: u64) {
+    epochs::<P>();
+    registries::with_disk(epochs::<P>);
+}
+
+fn epochs<P: Probe>() {
+    for mode in [EpochMode::Merge, EpochMode::Rebase, EpochMode::Discard] {
+        let mut world = world::<P>(5, 3, CALM);
+        for n in 0..6 {
+            add::<P>(&mut world, usize::try_from(n % 3).unwrap(), n);
+            world.run_for(Duration::from_millis(100));
+        }
+        world.settle(DOC);
+        world.set_online(0, false);
+        add::<P>(&mut world, 0, 100);
+        rewrite(&world, &P::engine(), mode, 77, 2);
+        for traffic in &mut world.traffic {
+            traffic.down.clear();
+        }
+        // Whoever appends finds out first; the others at their next open.
+        add::<P>(&mut world, 1, 101);
+        world.run_for(Duration::from_secs(5));
+        world.set_online(0, true);
+        world.run_for(Duration::from_secs(30));
+        (0..3).for_each(|client| world.cut(client));
+        world.settle(DOC);
+        world.assert_converged(DOC);
+        assert_eq!(world.meta(DOC).epoch, Epoch(77));
+
+        let back: Vec<_> = (0..2)
+            .flat_map(|client| world.refused(client, DOC))
+            .map(|change| change.reason)
+            .collect();
+        let kept = if mode == EpochMode::Merge { 6 } else { 2 };
+        for n in 0..6 {
+            assert_eq!(has::<P>(&world, 0, n), n < kept, "{mode:?}: {n}");
+        }
+        // What was pending is there, or handed back.
+        let pending = [100, 101].into_iter();
+        let replayed = pending.filter(|&n| has::<P>(&world, 0, n)).count();
+        assert_eq!(
+            back,
+            vec![RefusedReason::HistoryReset; 2 - replayed],
+            "{mode:?}"
+        );
+        match mode {
+            EpochMode::Merge => assert_eq!(replayed, 2),
+            EpochMode::Discard => assert_eq!(replayed, 0),
+            _ => {}
+        }
+        for client in 0..3 {
+            let down = world.traffic[client].down.iter();
+            let told = down.filter(|message| matches!(message, Message::Opened(_)));
+            assert!(told.count() <= 5, "{mode:?}, client {client}");
+        }
+        // And life goes on.
+        add::<P>(&mut world, 2, 200);
+        world.settle(DOC);
+        world.assert_converged(DOC);
+        assert!(has::<P>(&world, 0, 200), "{mode:?}");
+    }
+}
+
+/// A world with one client, in which the server folds every four changes and keeps none of them.
+fn folding<P: Probe>(seed: u64) -> World<P::Engine> {
+    let mut world = world::<P>(seed, 0, CALM);
+    world.folding = Some((4, 0));
+    world.add_client();
+    world.open(0, DOC);
+    world
+}
+
+fn add_all<P: Probe>(world: &mut World<P::Engine>, numbers: std::ops::Range<u64>) {
+    for n in numbers {
+        add::<P>(world, 0, n);
+        world.run_for(Duration::from_secs(1));
+    }
+    world.settle(DOC);
+}
+
+fn removals<P: Probe>(_: u64) {
+    let mut world = folding::<P>(9);
+    add_all::<P>(&mut world, 0..8);
+    let folded = world.meta(DOC).snapshot_seq;
+    assert!(folded.0 > 0);
+    let fresh = world.add_client();
+    world.open(fresh, DOC);
+    world.settle(DOC);
+    for (client, number) in [(0, 1), (fresh, 6)] {
+        let mut removed = false;
+        world.edit(client, DOC, |edit| removed = P::remove(edit, number));
+        assert!(removed);
+    }
+    world.settle(DOC);
+    add_all::<P>(&mut world, 10..18);
+    assert!(world.meta(DOC).snapshot_seq > folded);
+    let late = world.add_client();
+    world.open(late, DOC);
+    assert_all::<P>(&mut world, (2..6).chain(10..18));
+    for client in [0, fresh, late] {
+        assert!(![1, 6].iter().any(|&n| has::<P>(&world, client, n)));
+    }
+}
+
+fn older_edits<P: Probe>(_: u64) {
+    let mut world = folding::<P>(10);
+    add_all::<P>(&mut world, 0..2);
+    let stale = world.add_client();
+    world.open(stale, DOC);
+    world.settle(DOC);
+    world.set_online(stale, false);
+    add::<P>(&mut world, stale, 100);
+    // Newer values stay: this one is written by both.
+    add::<P>(&mut world, stale, 5);
+    world.run_for(Duration::from_secs(60));
+    add_all::<P>(&mut world, 2..10);
+    assert!(world.meta(DOC).snapshot_seq.0 >= 4);
+    world.set_online(stale, true);
+    let late = world.add_client();
+    world.open(late, DOC);
+    assert_all::<P>(&mut world, (0..10).chain([100]));
+}
+
+fn trimmed<P: Probe>(_: u64) {
+    let mut world = world::<P>(11, 3, CALM);
+    for n in 0..6 {
+        add::<P>(&mut world, usize::try_from(n % 3).unwrap(), n);
+        world.run_for(Duration::from_millis(100));
+    }
+    world.settle(DOC);
+    let log: Vec<Bytes> = world.log(DOC).into_iter().map(|row| row.bytes).collect();
+    let bytes = match P::engine().trim(None, &log, 0) {
+        Err(error) => {
+            assert!(
+                matches!(error, EngineError::Unsupported { .. }),
+                "{error:?}"
+            );
+            return;
+        }
+        Ok(bytes) => bytes,
+    };
+    world.set_online(0, false);
+    add::<P>(&mut world, 0, 100);
+    let before = world.meta(DOC);
+    let mut new = NewDocument::new(id(DOC), Engine::id(&P::engine()), Epoch(77));
+    new.mode = EpochMode::Rebase;
+    new.snapshot = Some(Snapshot::new(before.head, before.digest, bytes));
+    wait(world.registry.replace(new, Vec::new())).unwrap();
+    (0..3).for_each(|client| world.cut(client));
+    world.set_online(0, true);
+    world.run_for(Duration::from_secs(30));
+    add::<P>(&mut world, 1, 101);
+    let late = world.add_client();
+    world.open(late, DOC);
+    assert_all::<P>(&mut world, (0..6).chain(100..=101));
 }
 
 /// A change, and one that builds on it.
@@ -247,7 +428,7 @@ fn orphan<P: Probe>(_: u64) {
     world.run_for(Duration::from_secs(600));
     for client in 0..2 {
         let down = world.traffic[client].down.iter();
-        let opened = down.filter(|message| matches!(message, sync_core::wire::Message::Opened(_)));
+        let opened = down.filter(|message| matches!(message, Message::Opened(_)));
         assert_eq!(opened.count(), usize::from(waits), "client {client}");
         assert_eq!(world.sync_state(client, DOC).is_caught_up(), !waits);
         assert_eq!(has::<P>(&world, client, 902), !waits);

@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use registries::Registry;
-use sync_core::client::RefusedReason;
 use sync_core::engine::yrs::Yrs;
 use sync_core::engine::{Document, Engine, ReplicaSeed};
 use sync_core::history::{Epoch, EpochMode};
@@ -313,59 +312,6 @@ fn folded(world: &mut Texts) -> Registry {
     let registry = Registry::of_this_test();
     wait(registry.create(new)).unwrap();
     registry
-}
-
-registries! {
-    in_a_world
-    /// Scenario 24: rewritten under a live room and live sessions.
-    another_epoch_is_adopted_as_it_says_and_in_few_round_trips => another_epoch
-}
-
-fn another_epoch() {
-    for mode in [EpochMode::Merge, EpochMode::Rebase, EpochMode::Discard] {
-        let mut world = texts(5, 3, CALM);
-        for n in 0..6 {
-            write(&mut world, n % 3, &format!("<{n}>"));
-            world.run_for(Duration::from_millis(100));
-        }
-        world.settle(DOC);
-        world.set_online(0, false);
-        write(&mut world, 0, "<pending>");
-        let kept = rows(&world, &world.log(DOC)[..2]);
-        rewrite(&world, mode, 77, kept);
-        forget_traffic(&mut world);
-        // Whoever appends finds out first; the others at their next open.
-        write(&mut world, 1, "<fenced>");
-        world.run_for(Duration::from_secs(5));
-        world.set_online(0, true);
-        world.run_for(Duration::from_secs(30));
-        (0..3).for_each(|client| world.cut(client));
-        world.settle(DOC);
-        world.assert_converged(DOC);
-        assert_eq!(world.meta(DOC).epoch, Epoch(77));
-
-        let seen = words(&world, 0);
-        let first_two = set_of(["<0>", "<1>"]);
-        let back: Vec<_> = (0..2)
-            .flat_map(|client| world.refused(client, DOC))
-            .map(|change| change.reason)
-            .collect();
-        if mode == EpochMode::Merge {
-            assert_eq!((seen.len(), back.len()), (8, 0), "{mode:?}: {seen:?}");
-        } else {
-            assert_eq!(seen, first_two, "{mode:?}");
-            assert_eq!(back, [RefusedReason::HistoryReset; 2], "{mode:?}");
-        }
-        for client in 0..3 {
-            let told = continuations(&mut world, client);
-            assert!(told.len() <= 5, "{mode:?}, client {client}: {told:?}");
-        }
-        // And life goes on.
-        write(&mut world, 2, "<after>");
-        world.settle(DOC);
-        world.assert_converged(DOC);
-        assert!(words(&world, 0).contains("<after>"));
-    }
 }
 
 /// A change, and one that builds on it.

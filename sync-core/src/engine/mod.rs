@@ -6,6 +6,8 @@
 #[cfg(feature = "automerge")]
 pub mod automerge;
 pub(crate) mod fold;
+#[cfg(any(feature = "yrs", feature = "loro", feature = "automerge"))]
+mod foreign;
 mod ledger;
 #[cfg(feature = "loro")]
 pub mod loro;

@@ -12,13 +12,11 @@ use bytes::Bytes;
 use twox_hash::XxHash3_128;
 
 use super::{chunk, malformed};
+use crate::engine::foreign::{Guarded, check_waiting, identity};
 use crate::engine::{
     Document, Drained, Edited, EngineError, EngineEvent, Imported, ReplicaSeed, Source,
     ValidateLimits, Version, Wake,
 };
-
-/// Changes that wait take at most this many bytes. Honest changes do not wait: the log is causally closed.
-const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 const HASH_BYTES: usize = 32;
 
@@ -113,32 +111,9 @@ impl AutomergeDocument {
         self.guarded(|this| this.doc.fork_at(&heads).map_err(engine_error))
     }
 
-    const fn usable(&self) -> Result<(), EngineError> {
-        if self.is_poisoned {
-            Err(EngineError::Poisoned)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Runs engine code. After a panic of the engine nothing else is run.
-    fn guarded<R>(
-        &mut self,
-        f: impl FnOnce(&mut Self) -> Result<R, EngineError>,
-    ) -> Result<R, EngineError> {
-        self.usable()?;
-        catch_unwind(AssertUnwindSafe(|| f(self))).unwrap_or_else(|_| {
-            self.is_poisoned = true;
-            Err(EngineError::Poisoned)
-        })
-    }
-
     /// Goes on with another document, under an actor id that nobody else has.
     fn adopt(&mut self, doc: AutoCommit) {
-        let mut input = [0; 24];
-        let (first, second) = input.split_at_mut(16);
-        first.copy_from_slice(&self.seed.0.to_be_bytes());
-        second.copy_from_slice(&self.n_actors.to_be_bytes());
+        let input = identity(self.seed, self.n_actors);
         self.n_actors += 1;
         self.actor = ActorId::from(&XxHash3_128::oneshot(&input).to_be_bytes()[..]);
         self.doc = doc.with_actor(self.actor.clone());
@@ -225,15 +200,9 @@ impl AutomergeDocument {
                 .iter()
                 .map(|change| change.raw_bytes().len())
                 .sum();
-            if bytes > WAITING_BYTES_MAX {
-                this.is_poisoned = true;
-                return Err(EngineError::LimitExceeded {
-                    what: "size of changes that wait for others",
-                    value: u64::try_from(bytes).unwrap_or(u64::MAX),
-                    max: u64::try_from(WAITING_BYTES_MAX).unwrap_or(u64::MAX),
-                });
-            }
-            Ok(())
+            let checked = check_waiting(bytes);
+            this.is_poisoned |= checked.is_err();
+            checked
         })
     }
 
@@ -243,6 +212,16 @@ impl AutomergeDocument {
                 .map(|chunk| Change::try_from(chunk?).map_err(|_| malformed("change")))
                 .collect()
         })
+    }
+}
+
+impl Guarded for AutomergeDocument {
+    fn has_panicked(&self) -> bool {
+        self.is_poisoned
+    }
+
+    fn note_panic(&mut self) {
+        self.is_poisoned = true;
     }
 }
 

@@ -16,13 +16,11 @@ use super::observe::Queue;
 use super::validate;
 use super::version::{clamp, decode, encode, includes};
 use super::{rebase, trim};
+use crate::engine::foreign::{Guarded, check_waiting, identity, waits_too_much};
 use crate::engine::{
     Document, Drained, Edited, EngineError, EngineEvent, Imported, ReplicaSeed, Source,
     ValidateLimits, Version, Wake,
 };
-
-/// Changes that wait take at most this many bytes. Honest changes do not wait: the log is causally closed.
-const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What stands before the snapshot of a replica that holds changes which wait: the length of the snapshot proper follows in
 /// 8 bytes, big endian, then both.
@@ -153,32 +151,9 @@ impl LoroDocument {
         })
     }
 
-    const fn usable(&self) -> Result<(), EngineError> {
-        if self.is_poisoned {
-            Err(EngineError::Poisoned)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Runs engine code. After a panic of the engine nothing else is run.
-    fn guarded<R>(
-        &mut self,
-        f: impl FnOnce(&mut Self) -> Result<R, EngineError>,
-    ) -> Result<R, EngineError> {
-        self.usable()?;
-        catch_unwind(AssertUnwindSafe(|| f(self))).unwrap_or_else(|_| {
-            self.is_poisoned = true;
-            Err(EngineError::Poisoned)
-        })
-    }
-
     /// A peer id that nobody else has.
     fn next_peer(&mut self) -> u64 {
-        let mut input = [0; 24];
-        let (first, second) = input.split_at_mut(16);
-        first.copy_from_slice(&self.seed.0.to_be_bytes());
-        second.copy_from_slice(&self.n_peers.to_be_bytes());
+        let input = identity(self.seed, self.n_peers);
         self.n_peers += 1;
         // The largest number is loro's own.
         XxHash3_64::oneshot(&input).min(u64::MAX - 1)
@@ -311,21 +286,15 @@ impl LoroDocument {
         self.guarded(|this| {
             // Costs as much as there is. If nothing came in, all that is new waits, or was here before.
             let mut count = this.waiting_bytes.saturating_add(bytes);
-            if changed || this.waiting_bytes == 0 || count > WAITING_BYTES_MAX {
+            if changed || this.waiting_bytes == 0 || waits_too_much(count) {
                 count = waiting(&this.doc)?.map_or(0, |waiting| waiting.len());
             }
             this.waiting_bytes = count;
             Ok(())
         })?;
-        if self.waiting_bytes > WAITING_BYTES_MAX {
-            self.is_poisoned = true;
-            return Err(EngineError::LimitExceeded {
-                what: "size of changes that wait for others",
-                value: u64::try_from(self.waiting_bytes).unwrap_or(u64::MAX),
-                max: u64::try_from(WAITING_BYTES_MAX).unwrap_or(u64::MAX),
-            });
-        }
-        Ok(())
+        let checked = check_waiting(self.waiting_bytes);
+        self.is_poisoned |= checked.is_err();
+        checked
     }
 
     /// Undoes or makes again one step.
@@ -355,6 +324,16 @@ impl LoroDocument {
         })?;
         self.settle_as_one(n_events)?;
         Ok(done)
+    }
+}
+
+impl Guarded for LoroDocument {
+    fn has_panicked(&self) -> bool {
+        self.is_poisoned
+    }
+
+    fn note_panic(&mut self) {
+        self.is_poisoned = true;
     }
 }
 

@@ -2,17 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use ::loro::event::DiffEvent;
 use ::loro::{ContainerID, EventTriggerKind, LoroDoc, Subscription};
 use bytes::Bytes;
 
+use crate::engine::foreign::Shared;
 use crate::engine::{EngineEvent, Source, Wake};
 
 /// Where subscriptions leave what they saw. Cloning shares it. It holds no document, so subscriptions make no cycle.
-#[derive(Clone, Default)]
-pub(super) struct Queue(Arc<Mutex<Inner>>);
+pub(super) type Queue = Shared<Inner>;
 
 #[derive(Default)]
 pub(super) struct Inner {
@@ -55,11 +55,6 @@ impl fmt::Debug for Queue {
 }
 
 impl Queue {
-    /// Never held while loro or a wake runs.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Watches a document for as long as the result lives.
     pub(super) fn watch(&self, doc: &LoroDoc, generation: u64) -> [Subscription; 3] {
         let (changes, events, peers) = (self.clone(), self.clone(), self.clone());

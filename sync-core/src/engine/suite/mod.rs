@@ -74,6 +74,12 @@ pub trait Probe: 'static {
     /// Adds this number to the content. Adding what is there need not change anything. The number is at most 999.
     fn add(edit: &mut <Self::Engine as Engine>::Edit<'_>, number: u64);
 
+    /// Takes this number away, if the engine can. Whether it could.
+    fn remove(edit: &mut <Self::Engine as Engine>::Edit<'_>, number: u64) -> bool {
+        let _ = (edit, number);
+        false
+    }
+
     /// Whether this number was [added](Self::add), and nothing took it away.
     fn has(read: &<Self::Engine as Engine>::Read<'_>, number: u64) -> bool;
 

@@ -37,6 +37,10 @@ impl Probe for TypedProbe {
         let _ = map.insert(1_000 + number, number);
     }
 
+    fn remove(map: &mut LwwMap<u64, u64>, number: u64) -> bool {
+        map.remove(&(1_000 + number)).is_ok()
+    }
+
     fn has(map: &LwwMap<u64, u64>, number: u64) -> bool {
         map.get(&(1_000 + number)).is_some()
     }
@@ -167,6 +171,11 @@ mod yrs {
             map.insert(txn, number.to_string(), true);
         }
 
+        fn remove(txn: &mut TransactionMut<'_>, number: u64) -> bool {
+            let map = txn.get_or_insert_map("numbers");
+            map.remove(txn, &number.to_string()).is_some()
+        }
+
         fn has(txn: &Transaction<'_>, number: u64) -> bool {
             txn.get_map("numbers")
                 .is_some_and(|map| map.contains_key(txn, &number.to_string()))
@@ -268,6 +277,10 @@ mod loro {
             let _ = doc.get_map("numbers").insert(&number.to_string(), true);
         }
 
+        fn remove(doc: &mut LoroDoc, number: u64) -> bool {
+            doc.get_map("numbers").delete(&number.to_string()).is_ok()
+        }
+
         fn has(doc: &LoroDoc, number: u64) -> bool {
             doc.get_map("numbers").get(&number.to_string()).is_some()
         }
@@ -367,6 +380,10 @@ mod automerge {
 
         fn add(doc: &mut AutoCommit, number: u64) {
             let _ = doc.put(ROOT, number.to_string(), true);
+        }
+
+        fn remove(doc: &mut AutoCommit, number: u64) -> bool {
+            doc.delete(ROOT, number.to_string()).is_ok()
         }
 
         fn has(doc: &AutoCommit, number: u64) -> bool {

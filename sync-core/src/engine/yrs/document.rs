@@ -17,6 +17,7 @@ use super::pairs;
 use super::rewrite::state_before;
 use super::validate::{Ignore, scan};
 use super::version::{state_vector, version_of};
+use crate::engine::foreign::identity;
 use crate::engine::{
     Document, Drained, Edited, EngineError, EngineEvent, Imported, ReplicaSeed, Source,
     ValidateLimits, Version, Wake,
@@ -383,10 +384,7 @@ impl Document for YrsDocument {
 
 /// A client id that nobody else has: two documents that go on from one state must not share one.
 fn client_id(seed: ReplicaSeed, generation: u64) -> ClientID {
-    let mut input = [0; 24];
-    let (first, second) = input.split_at_mut(16);
-    first.copy_from_slice(&seed.0.to_be_bytes());
-    second.copy_from_slice(&generation.to_be_bytes());
+    let input = identity(seed, generation);
     ClientID::new(XxHash3_64::oneshot(&input) & CLIENT_MAX)
 }
 

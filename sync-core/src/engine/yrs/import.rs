@@ -19,6 +19,7 @@ use super::observe::Queue;
 use super::pairs::{self, Pairs};
 use super::rewrite::without_holes;
 use super::validate::{Block, Id, Visitor, scan};
+use crate::engine::foreign::check_waiting;
 use crate::engine::{EngineError, ValidateLimits};
 
 /// What imports are held to, whatever was checked before: protocol constants, but no limit on the size of a state.
@@ -26,9 +27,6 @@ pub(super) const LIMITS: ValidateLimits = ValidateLimits {
     bytes_max: usize::MAX,
     depth_max: 64,
 };
-
-/// Updates that wait take at most this much memory. Honest changes do not wait: the log is causally closed.
-const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Updates with more clients than this are given to yrs in parts: it recurses once for each.
 const RUNS_MAX: usize = 256;
@@ -228,13 +226,7 @@ impl Importer {
             return Ok(());
         }
         let bytes = self.waiting().map(Bytes::len).sum::<usize>() + update.bytes.len();
-        if bytes > WAITING_BYTES_MAX {
-            return Err(EngineError::LimitExceeded {
-                what: "size of changes that wait for others",
-                value: u64::try_from(bytes).unwrap_or(u64::MAX),
-                max: u64::try_from(WAITING_BYTES_MAX).unwrap_or(u64::MAX),
-            });
-        }
+        check_waiting(bytes)?;
         self.waiting.push(Waiting { update, on });
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What happens to a `yrs::Doc` behind our back: its observers put it into a queue that the document drains.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use ::yrs::block::ClientID;
 use ::yrs::{BranchID, Out, ReadTxn, StateVector, TransactionMut, UpdateEvent};
@@ -11,6 +11,7 @@ use super::history::Steps;
 use super::import::LIMITS;
 use super::pairs::{self, Pairs};
 use super::validate::{Block, Id, Visitor, scan};
+use crate::engine::foreign::Shared;
 use crate::engine::{EngineEvent, Source, Wake};
 
 /// The key of our observer, and the origin of our imports.
@@ -21,8 +22,7 @@ pub(super) const OURS: &str = "\0sync-core";
 const UNTYPED_ROOTS_MAX: usize = 64;
 
 /// Where observers leave what they saw. Cloning shares it. It holds no document, so observers make no cycle.
-#[derive(Clone, Default)]
-pub(super) struct Queue(Arc<Mutex<Inner>>);
+pub(super) type Queue = Shared<Inner>;
 
 #[derive(Default)]
 pub(super) struct Inner {
@@ -71,11 +71,6 @@ impl fmt::Debug for Queue {
 }
 
 impl Queue {
-    /// Never held while yrs or a wake runs.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Watches the transaction's document from this commit on. Watching twice is watching once.
     pub(super) fn watch(&self, txn: &mut TransactionMut<'_>, generation: u64) {
         let queue = self.clone();
