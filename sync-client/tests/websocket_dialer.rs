@@ -37,7 +37,7 @@ async fn dial_one_that_answers(answer: &str, path: &str) -> (String, Result<(), 
 async fn an_answer_that_will_not_change_is_refused_for_good() {
     for answer in [
         "HTTP/1.1 400 Bad Request\r\n\r\n",
-        "HTTP/1.1 401 Unauthorized\r\n\r\n",
+        "HTTP/1.1 403 Forbidden\r\n\r\n",
         "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 426 Upgrade Required\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nConnection: upgrade\r\n\r\n",
@@ -50,6 +50,24 @@ async fn an_answer_that_will_not_change_is_refused_for_good() {
             "{answer:?} gave {dialed:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_asks_for_other_credentials_says_so() {
+    let answer = "HTTP/1.1 401 Unauthorized\r\n\r\n";
+    let (_, dialed) = dial_one_that_answers(answer, "/").await;
+    assert!(
+        matches!(dialed, Err(DialError::Unauthenticated(_))),
+        "{dialed:?}"
+    );
+}
+
+#[test]
+fn what_may_be_secret_is_not_printed() {
+    let dialer = WebSocketDialer::new("ws://example.com/sync?token=secret-1").unwrap();
+    let dialer = dialer.header("Authorization", "Bearer secret-2").unwrap();
+    let printed = format!("{dialer:?}");
+    assert!(!printed.contains("secret"), "{printed}");
 }
 
 #[tokio::test]

@@ -140,7 +140,7 @@ error_table! {
 
     /// The document id is empty or too long.
     InvalidDocumentId = 200, false, Stop;
-    /// There is no such document, and the open did not ask for one to be created.
+    /// There is no such document, and none is created: the open did not ask for it, or the user may not.
     NotFound = 201, false, Stop;
     /// The document has been deleted.
     Deleted = 202, false, Stop;
@@ -202,7 +202,7 @@ error_table! {
     ExtensionTooFast = 412, true, Retry;
     /// A hook of the server could not say yes or no. Never a no.
     HookUnavailable = 413, true, Retry;
-    /// A hook of the server could not say whether the broadcast may be sent: it was dropped. The document goes on.
+    /// It could not be told whether the broadcast may be sent: it was dropped. The document goes on.
     BroadcastUnavailable = 414, true, Retry;
 }
 

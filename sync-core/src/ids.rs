@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+pub use crate::user::User;
+
 /// Longest document id, in bytes of UTF-8.
 pub const DOCUMENT_ID_BYTES_MAX: usize = 255;
 
@@ -193,22 +195,6 @@ pub(crate) struct Hidden;
 impl fmt::Debug for Hidden {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("..")
-    }
-}
-
-/// An authenticated user.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub struct User {
-    /// Unique name of the user, as the authenticator knows it.
-    pub id: Arc<str>,
-}
-
-impl User {
-    /// A user of this name.
-    #[must_use]
-    pub fn new(id: impl Into<Arc<str>>) -> Self {
-        Self { id: id.into() }
     }
 }
 

@@ -17,6 +17,7 @@ pub mod rng;
 pub mod server;
 pub mod time;
 pub mod transport;
+mod user;
 pub mod watch;
 pub mod wire;
 

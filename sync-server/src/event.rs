@@ -68,6 +68,15 @@ pub enum ServerEvent {
         /// What it may do.
         access: AccessLevel,
     },
+    /// What a session may do with a document that it has open has changed.
+    AccessChanged {
+        /// The session.
+        session: SessionId,
+        /// The document.
+        document: DocumentId,
+        /// What it may do now. `None`: it is taken out.
+        access: AccessLevel,
+    },
     /// A session that had opened a document has closed it, or ended.
     DocumentClosed {
         /// The session.

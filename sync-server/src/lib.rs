@@ -26,7 +26,7 @@ pub use auth::{
     ConnectRequest, CredentialsSource, Identity, authorize_fn,
 };
 #[cfg(feature = "jwt")]
-pub use auth::{Jwt, JwtError};
+pub use auth::{Jwt, JwtClaims, JwtError};
 pub use engine_host::{EngineHost, InProcess};
 #[cfg(all(feature = "workers", unix))]
 pub use engine_host::{WorkerEngines, Workers, worker_main, worker_main_with};

@@ -23,7 +23,10 @@ use asking::ask;
 use e2e::{content, push, text, until, until_status, within};
 use embedded::Directory;
 use program::{Serving, fails, program, run};
-use sync_client::{CertificateProblem, Client, ClientEvent, EndReason, FailedReason, Status};
+use sync_client::{
+    AccessLevel, CertificateProblem, Client, ClientEvent, EndReason, ErrorCode, FailedReason,
+    Status, SyncPhase,
+};
 use sync_core::limits::LimitValue;
 use sync_server::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -500,4 +503,117 @@ async fn a_directory_that_another_server_has_open_is_left_alone() {
     let notes = text(&ada, "notes").await;
     push(&notes, "here");
     within("saved", notes.saved()).await.unwrap();
+}
+
+/// Scenarios 25 and 55, without a program of one's own.
+#[tokio::test]
+async fn rules_of_the_file_say_who_may_do_what_with_which_documents() {
+    let directory = Directory::new();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (config, secret) = (path("sync.toml"), path("secret"));
+    fs::write(&secret, tokens::SECRET).unwrap();
+    let rules = r#"
+        access = "off"
+        [[rules]]
+        documents = "home/{user}/*"
+        access = "read-write"
+        [[rules]]
+        documents = "team/{value}/*"
+        claim = "teams"
+        access = "read-write"
+        create = false
+        [[rules]]
+        documents = "team/*"
+        claim = "role"
+        value = "auditor"
+        access = "read-only"
+    "#;
+    fs::write(&config, rules).unwrap();
+    let data = path("data");
+    let options = [
+        "--config",
+        &config,
+        "--data",
+        &data,
+        "--jwt-secret-file",
+        &secret,
+    ];
+    let printed = run(&[&["check-config"], &options[..]].concat());
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    assert!(printed.contains("value = \"auditor\""), "{printed}");
+
+    let serving = within("it listens", Serving::start(&options)).await;
+    let client = |claims: serde_json::Value| {
+        let token = tokens::hs256(&claims);
+        Client::builder(serving.url()).token(token).start().unwrap()
+    };
+    let exp = tokens::from_now(3_600);
+    let ada = client(serde_json::json!({ "sub": "ada", "exp": exp, "teams": ["red", "blue"] }));
+    let eve =
+        client(serde_json::json!({ "sub": "eve", "exp": exp, "role": "auditor", "teams": "*" }));
+    let phase = async |client: &Client, id: &str| {
+        let document = text(client, id).await;
+        let mut state = document.sync_state();
+        let decided = |state: &sync_client::SyncState| {
+            matches!(state.phase, SyncPhase::Live | SyncPhase::Refused(_))
+        };
+        let state = within("decided", state.wait_for(decided)).await.unwrap();
+        (state.phase, state.access)
+    };
+    let refused = |code| (SyncPhase::Refused(code), AccessLevel::None);
+    let live = |access| (SyncPhase::Live, access);
+    assert_eq!(phase(&ada, "home/ada/x").await, live(AccessLevel::Write));
+    assert_eq!(
+        phase(&eve, "home/ada/x").await,
+        refused(ErrorCode::AccessDenied)
+    );
+    assert_eq!(
+        phase(&ada, "elsewhere").await,
+        refused(ErrorCode::AccessDenied)
+    );
+    let missing = phase(&ada, "team/red/x").await.0;
+    assert_eq!(missing, SyncPhase::Refused(ErrorCode::NotFound));
+    assert_eq!(
+        phase(&ada, "team/green/x").await,
+        refused(ErrorCode::AccessDenied)
+    );
+    let missing = phase(&eve, "team/red/x").await.0;
+    assert_eq!(missing, SyncPhase::Refused(ErrorCode::NotFound));
+
+    for (rule, why) in [
+        (
+            "documents = \"{team}/*\"\naccess = \"off\"",
+            "rule 1: documents is `{team}/*`",
+        ),
+        (
+            "documents = \"*\"\naccess = \"all\"",
+            "rule 1: access is `all`",
+        ),
+        (
+            "documents = \"*\"\naccess = \"off\"\nvalue = \"x\"",
+            "rule 1: a value needs",
+        ),
+        (
+            "documents = \"*\"\naccess = \"off\"\nlevel = 1",
+            "unknown field `level`",
+        ),
+        ("access = \"off\"", "missing field `documents`"),
+    ] {
+        fs::write(&config, format!("[[rules]]\n{rule}\n")).unwrap();
+        let error = fails(&[&["check-config"], &options[..]].concat(), 2);
+        assert!(error.contains(why), "{rule}: {error}");
+    }
+    fs::write(&config, "[[rules]]\ndocuments = \"*\"\naccess = \"off\"\n").unwrap();
+    let error = fails(
+        &[
+            "check-config",
+            "--config",
+            &config,
+            "--data",
+            &data,
+            "--anonymous",
+        ],
+        2,
+    );
+    assert!(error.contains("no key for tokens"), "{error}");
 }

@@ -182,7 +182,9 @@ fn dial_error(error: Error) -> DialError {
                 );
             let said = format!("the server answered {status}");
             // A captive portal answers 200 or 302, a proxy without its server 502: neither is the server.
-            if is_final {
+            if status == StatusCode::UNAUTHORIZED {
+                DialError::Unauthenticated(said)
+            } else if is_final {
                 DialError::Refused(said)
             } else {
                 unreachable(said)

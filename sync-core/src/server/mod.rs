@@ -10,12 +10,14 @@
 //! Neither reads a clock or waits for anything, so both run the same in a server and in a simulation.
 
 mod config;
+mod grant;
 mod registry;
 mod room;
 mod session;
 mod stats;
 
 pub use config::{Engines, RoomConfig, SessionConfig};
+pub use grant::Grant;
 pub use registry::{RegistryAnswer, RegistryRequest, RequestNumber};
 pub use room::{
     Allowance, AskRequest, CheckRequest, FoldError, FoldRequest, FoldedLog, MemberOutput, Occupied,

@@ -124,6 +124,9 @@ pub enum DialError {
     /// a login page answers for others, certificates are renewed, and clocks are set.
     #[error("the server is not trusted: {0}")]
     Untrusted(CertificateProblem),
+    /// Whoever answered wants other credentials: try again with fresh ones, if there are any.
+    #[error("not authenticated: {0}")]
+    Unauthenticated(String),
     /// Whoever answered does not speak this protocol, or refuses for good: do not try again.
     #[error("refused: {0}")]
     Refused(String),

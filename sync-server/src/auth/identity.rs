@@ -8,7 +8,7 @@ use sync_core::ids::User;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Identity {
-    /// Who it is.
+    /// Who it is, with what the authorizer is to know beyond the name ([`User::with_claims`]).
     pub user: User,
     /// How long that is to be believed, from now on. The client is asked for fresh credentials in time, and the session ends if
     /// none come. `None`: as long as the connection lives.

@@ -19,7 +19,7 @@ pub use self::access::{Access, AccessLevel, AuthorizeFn, authorize_fn};
 pub use self::anonymous::Anonymous;
 pub use self::identity::Identity;
 #[cfg(feature = "jwt")]
-pub use self::jwt::{Jwt, JwtError};
+pub use self::jwt::{Jwt, JwtClaims, JwtError};
 pub use self::request::{ConnectRequest, CredentialsSource};
 
 /// Who clients are, and what they may do. A server has no default for it: an open one says so by name, with
@@ -64,14 +64,17 @@ pub trait Authenticator: Send + Sync + 'static {
 /// Decides what users may do. [`authorize_fn`] makes one of a closure.
 #[async_trait]
 pub trait Authorizer: Send + Sync + 'static {
-    /// What a user may do with a document; asked for each open. [`Access::none`] is the explicit no.
+    /// What a user may do with a document: asked for each open, again and again while the document is open
+    /// ([`Access::valid_for`]), and when the application says so ([`Server::revoke`](crate::Server::revoke)).
+    /// [`Access::none`] is the explicit no.
     ///
     /// # Errors
-    /// Any error, [`AuthError::Refused`] included, means "not now": the client tries again, and nothing that waits
-    /// to be sent is refused.
+    /// Any error, [`AuthError::Refused`] included, means "not now": nothing that waits to be sent is refused. A client that opens
+    /// the document tries again; of one that has it open, what was said last stays so for its time, and then edits and what is
+    /// published wait for an answer.
     ///
     /// # Cancellation
-    /// The future is dropped when the connection ends, or after the handshake time.
+    /// The future is dropped when the connection ends that opens, or after the handshake time.
     async fn authorize(&self, user: &User, document: &DocumentId) -> Result<Access, AuthError>;
 }
 

@@ -41,6 +41,7 @@ impl ServerEvent {
             | Self::ConnectionFailed { .. }
             | Self::MessageIgnored { .. }
             | Self::DocumentOpened { .. }
+            | Self::AccessChanged { .. }
             | Self::DocumentClosed { .. }
             | Self::RoomLoaded { .. }
             | Self::RoomUnloaded { .. }
@@ -67,6 +68,7 @@ impl ServerEvent {
             | Self::HookFailed { .. }
             | Self::Lagged { .. } => None,
             Self::DocumentOpened { document, .. }
+            | Self::AccessChanged { document, .. }
             | Self::DocumentClosed { document, .. }
             | Self::RoomLoaded { document, .. }
             | Self::RoomUnloaded { document }
@@ -111,6 +113,14 @@ impl fmt::Display for ServerEvent {
             Self::DocumentOpened {
                 session, document, ..
             } => write!(f, "session {session} opened {document}"),
+            Self::AccessChanged {
+                session,
+                document,
+                access,
+            } => write!(
+                f,
+                "session {session} has {access:?} access to {document} now"
+            ),
             Self::DocumentClosed { session, document } => {
                 write!(f, "session {session} closed {document}")
             }

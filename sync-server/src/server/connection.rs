@@ -4,7 +4,6 @@ mod hooked;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,7 +16,8 @@ use futures_util::{FutureExt, StreamExt};
 use sync_core::error::{ErrorCode, PeerError};
 use sync_core::ids::{Channel, DocumentId, OriginId, RequestId, User};
 use sync_core::server::{
-    Allowance, JoinRequest, MemberOutput, Occupied, ServerSession, SessionEvent, SessionOutput,
+    Allowance, Grant, JoinRequest, MemberOutput, Occupied, ServerSession, SessionEvent,
+    SessionOutput,
 };
 use sync_core::time::Time;
 use sync_core::transport::{PeerInfo, Transport, TransportError};
@@ -27,12 +27,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::Shared;
 use super::admission::network;
 use super::budget::Payer;
-use super::identify::cannot_tell;
 use super::line::Line;
 use super::mailbox::Mailbox;
 use super::rooms::RoomHandle;
 use super::statistics::SessionInfo;
-use crate::auth::{AuthError, ConnectRequest, Identity};
+use crate::auth::{ConnectRequest, Identity};
 use crate::event::{CloseReason, ServerEvent};
 
 /// Frames read before anything is written, so that reading does not starve writing.
@@ -74,6 +73,8 @@ pub(super) struct Connection<T: Transport> {
     /// Rooms that may be waiting for leave to do either.
     held: BTreeMap<Channel, Arc<RoomHandle>>,
     polled: Vec<MemberOutput>,
+    /// When the last answer was asked for that an open waited for.
+    asked_at: u64,
     calls: FuturesUnordered<BoxFuture<'static, Answer>>,
     /// What waits for hooks, if there are any.
     line: Option<Box<Line>>,
@@ -88,7 +89,8 @@ pub(super) struct Connection<T: Transport> {
 /// Of the user's own code.
 enum Answer {
     Authenticated(Result<Identity, PeerError>),
-    Authorized(RequestId, Result<AccessLevel, PeerError>),
+    /// With what [`Doubts`](super::permission::Doubts) said when it was asked.
+    Authorized(RequestId, u64, Result<Grant, PeerError>),
 }
 
 struct Closing {
@@ -147,6 +149,7 @@ impl<T: Transport> Connection<T> {
             catching_up: BTreeSet::new(),
             held: BTreeMap::new(),
             polled: Vec::new(),
+            asked_at: 0,
             calls: FuturesUnordered::new(),
             line,
             known,
@@ -314,8 +317,10 @@ impl<T: Transport> Connection<T> {
                 Answer::Authenticated(Err(error)) => {
                     self.session.handle_authenticated(now, Err(error));
                 }
-                Answer::Authorized(request, access) => {
+                Answer::Authorized(request, asked_at, access) => {
+                    self.asked_at = asked_at;
                     self.session.handle_authorized(now, request, access);
+                    self.carry_out();
                 }
             }
         }
@@ -401,6 +406,14 @@ impl<T: Transport> Connection<T> {
                         self.ready.retain(|ready| !Arc::ptr_eq(ready, &room));
                         self.held.remove(&channel);
                         self.note(channel, None);
+                    }
+                }
+                SessionOutput::Refreshed(user) => {
+                    for room in self.rooms.values() {
+                        room.user(self.session.id(), user.clone());
+                    }
+                    if let Some((_, theirs)) = &mut self.client {
+                        *theirs = user;
                     }
                 }
                 SessionOutput::Heads { nonce } => {
@@ -490,24 +503,20 @@ impl<T: Transport> Connection<T> {
         let Some((_, user)) = self.client.clone() else {
             return;
         };
-        let may = Arc::clone(&self.server.auth.may);
+        let asked_at = self.server.doubts.count();
         let (server, session) = (Arc::clone(&self.server), self.session.id());
-        let timeout = self.server.room_config.limits.handshake_timeout;
         let call = async move {
-            let asked = AssertUnwindSafe(may.authorize(&user, &document)).catch_unwind();
-            let mut answer = match tokio::time::timeout(timeout, asked).await {
-                Ok(Ok(Ok(access))) => Ok(access.level),
-                Ok(Ok(Err(error))) => Err(cannot_tell(&error)),
-                Ok(Err(_)) => Err(cannot_tell(&AuthError::unavailable("it panicked"))),
-                Err(elapsed) => Err(cannot_tell(&AuthError::unavailable(elapsed))),
-            };
-            if let Ok(access) = answer
-                && access > AccessLevel::None
-                && let Err(error) = server.ask_open(&user, session, &document, access).await
+            let asked = Arc::clone(&server).ask_access(user.clone(), document.clone());
+            let mut answer = asked.await;
+            if let Ok(grant) = answer
+                && grant.level > AccessLevel::None
+                && let Err(error) = server
+                    .ask_open(&user, session, &document, grant.level)
+                    .await
             {
                 answer = Err(error);
             }
-            Answer::Authorized(request, answer)
+            Answer::Authorized(request, asked_at, answer)
         };
         self.calls.push(call.boxed());
     }
@@ -516,7 +525,8 @@ impl<T: Transport> Connection<T> {
         if let Some(line) = &mut self.line {
             line.opened(join.document.clone());
         }
-        let room = self.server.join(&join.document, &self.mailbox, &join.open);
+        let server = &self.server;
+        let room = server.join(&join.document, &self.mailbox, &join.open, self.asked_at);
         let now = self.server.clock.now();
         self.session
             .handle_joined(now, join.document.clone(), room.channel());

@@ -1,10 +1,12 @@
-//! Asking who somebody is.
+//! Asking who somebody is, and what somebody may do.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use sync_core::error::{ErrorCode, PeerError};
+use sync_core::ids::{DocumentId, User};
+use sync_core::server::Grant;
 
 use super::Shared;
 use crate::auth::{AuthError, ConnectRequest, Identity};
@@ -38,8 +40,26 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Asks what a user may do with a document, for as long as a handshake may take.
+    pub(super) async fn ask_access(
+        self: Arc<Self>,
+        user: User,
+        document: DocumentId,
+    ) -> Result<Grant, PeerError> {
+        let within = self.room_config.limits.handshake_timeout;
+        let asked = AssertUnwindSafe(self.auth.may.authorize(&user, &document)).catch_unwind();
+        match tokio::time::timeout(within, asked).await {
+            Ok(Ok(Ok(access))) => Ok(access.into()),
+            Ok(Ok(Err(error))) => Err(cannot_tell(&error)),
+            Ok(Err(_)) => Err(cannot_tell(&AuthError::unavailable("it panicked"))),
+            Err(elapsed) => Err(cannot_tell(&AuthError::unavailable(elapsed))),
+        }
+    }
+}
+
 /// What a client is told when somebody else's fault keeps it waiting; what exactly that was is in the log.
-pub(super) fn cannot_tell(error: &AuthError) -> PeerError {
+fn cannot_tell(error: &AuthError) -> PeerError {
     let source: &dyn std::error::Error = error;
     tracing::warn!(error = source, "cannot tell who may do what");
     let told = PeerError::new(

@@ -44,6 +44,7 @@ pub use self::fold::ReadError;
 use self::hooks::Hooks;
 pub use self::listener::{ListenError, Listener};
 use self::mailbox::Mailbox;
+use self::permission::Doubts;
 use self::rooms::{Rooms, superseded};
 #[cfg(feature = "http")]
 use crate::auth::ConnectRequest;
@@ -96,6 +97,7 @@ struct Shared {
     session_ended: Notify,
     rooms: Rooms,
     budgets: Budgets,
+    doubts: Doubts,
     /// Folds that may go on at once.
     folds: Semaphore,
     /// Documents that checks may load at once.
@@ -178,6 +180,7 @@ impl Shared {
             session_ended: Notify::new(),
             rooms: Rooms::new(),
             budgets,
+            doubts: Doubts::default(),
             folds: Semaphore::new(fold::FOLDS_MAX),
             loads: Semaphore::new(fold::LOADS_MAX),
             phase: watch::Sender::new(Phase::Serving),

@@ -13,11 +13,11 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use sync_core::error::{ErrorCode, PeerError};
 use sync_core::history::{Epoch, Seq};
-use sync_core::ids::{Channel, DocumentId, SessionId};
+use sync_core::ids::{Channel, DocumentId, SessionId, User};
 use sync_core::limits::push_charge;
 use sync_core::registry::RegistryError;
 use sync_core::server::{
-    Allowance, AskRequest, CheckRequest, FoldError, FoldRequest, FoldedLog, MemberOutput,
+    Allowance, AskRequest, CheckRequest, FoldError, FoldRequest, FoldedLog, Grant, MemberOutput,
     MemberStats, Occupied, OpenRequest, RegistryAnswer, RegistryRequest, RequestNumber, Room,
     RoomCounters, RoomEvent, RoomOutput, RoomPhase, RoomStats, RoomUnloaded,
 };
@@ -58,6 +58,10 @@ impl Rooms {
         }
     }
 
+    pub(super) fn all(&self) -> Vec<Arc<RoomHandle>> {
+        lock(&self.live).values().cloned().collect()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         lock(&self.live).is_empty()
     }
@@ -95,6 +99,7 @@ enum Request {
     /// With who pays for it.
     Fold(FoldRequest, Shares),
     Ask(RequestNumber, AskRequest),
+    Authorize(RequestNumber, User),
     /// With what is kept of the document, and who pays for it.
     Check(RequestNumber, CheckRequest, Option<Hot>, Shares),
 }
@@ -107,6 +112,7 @@ enum Answer {
     /// How many changes are accepted, and what is the matter with the next one.
     Asked(RequestNumber, (usize, Option<PeerError>)),
     Check(RequestNumber, Epoch, Checks),
+    Authorized(RequestNumber, Result<Grant, PeerError>),
 }
 
 #[derive(Debug)]
@@ -142,10 +148,11 @@ impl Shared {
         document: &DocumentId,
         mailbox: &Arc<Mailbox>,
         open: &OpenRequest,
+        asked_at: u64,
     ) -> Arc<RoomHandle> {
         loop {
             let room = self.room(document);
-            if room.open(mailbox, open.clone()).is_ok() {
+            if room.open(mailbox, open.clone(), asked_at).is_ok() {
                 return room;
             }
             // It unloaded in between: it has nothing under way any more, so that another may begin.
@@ -250,9 +257,15 @@ impl RoomHandle {
     fn open(
         self: &Arc<Self>,
         mailbox: &Arc<Mailbox>,
-        open: OpenRequest,
+        mut open: OpenRequest,
+        asked_at: u64,
     ) -> Result<(), RoomUnloaded> {
         self.turn(|state, now| {
+            let doubts = &self.server.doubts;
+            if doubts.concern(asked_at, &open.user, &self.document) {
+                // What was said may not be so any more: the room asks again before it goes by that.
+                open.valid_until = Some(now);
+            }
             state.room.handle_open(now, mailbox.session(), open)?;
             state.members.insert(mailbox.session(), Arc::clone(mailbox));
             Ok(())
@@ -270,6 +283,15 @@ impl RoomHandle {
 
     pub(super) fn stop_push(self: &Arc<Self>, session: SessionId, error: PeerError) {
         self.turn(|state, now| state.room.handle_stop_push(now, session, error));
+    }
+
+    pub(super) fn user(self: &Arc<Self>, session: SessionId, user: User) {
+        self.turn(|state, now| state.room.handle_user(now, session, user));
+    }
+
+    /// Goes by nothing that was said of this user, or of anybody, before it is asked anew.
+    pub(super) fn reauthorize(self: &Arc<Self>, user: Option<&User>) {
+        self.turn(|state, now| state.room.handle_reauthorize(now, user));
     }
 
     pub(super) fn fold_offer(self: &Arc<Self>, session: SessionId, offer: FoldOffer) {
@@ -325,6 +347,9 @@ impl RoomHandle {
             match output {
                 RoomOutput::Registry(number, request) => {
                     state.requests.push(Request::Registry(number, request));
+                }
+                RoomOutput::Authorize(number, user) => {
+                    state.requests.push(Request::Authorize(number, user));
                 }
                 RoomOutput::Fold(request) => {
                     let wrote = std::mem::take(&mut state.wrote);
@@ -411,6 +436,11 @@ impl RoomHandle {
         self.server.events.send(match event {
             RoomEvent::Loaded { head } => ServerEvent::RoomLoaded { document, head },
             RoomEvent::Opened { session, access } => ServerEvent::DocumentOpened {
+                session,
+                document,
+                access,
+            },
+            RoomEvent::AccessChanged { session, access } => ServerEvent::AccessChanged {
                 session,
                 document,
                 access,
@@ -526,6 +556,12 @@ async fn run(room: Arc<RoomHandle>) {
                 Request::Registry(number, request) => call(&room, number, request),
                 Request::Fold(request, payers) => fold(&room, request, payers),
                 Request::Ask(number, request) => ask(&room, number, request),
+                Request::Authorize(number, user) => {
+                    let asked = Arc::clone(&room.server).ask_access(user, room.document.clone());
+                    asked
+                        .map(move |answer| Answer::Authorized(number, answer))
+                        .boxed()
+                }
                 Request::Check(number, request, hot, payers) => {
                     check::check(&room, number, request, hot, payers)
                 }
@@ -549,6 +585,9 @@ async fn run(room: Arc<RoomHandle>) {
                     Answer::Fold(result) => state.room.handle_folded(now, result),
                     Answer::Asked(number, (accepted, error)) => {
                         state.room.handle_asked(now, number, accepted, error);
+                    }
+                    Answer::Authorized(number, answer) => {
+                        state.room.handle_authorized(now, number, answer);
                     }
                     Answer::Check(number, epoch, checks) => {
                         room.checked(state, now, number, epoch, checks);

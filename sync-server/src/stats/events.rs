@@ -76,6 +76,7 @@ event_names! {
     protocol_error: ProtocolError,
     message_ignored: MessageIgnored,
     document_opened: DocumentOpened,
+    access_changed: AccessChanged,
     document_closed: DocumentClosed,
     room_loaded: RoomLoaded,
     room_unloaded: RoomUnloaded,

@@ -11,7 +11,7 @@ use sync_core::ids::{Channel, OriginId, SessionId, User};
 use sync_core::server::{ServerSession, SessionConfig, SessionEvent, SessionOutput};
 use sync_core::time::Time;
 use sync_core::transport::DialError;
-use sync_core::wire::{AccessLevel, decode_frame};
+use sync_core::wire::decode_frame;
 
 use super::{Link, Target, World};
 
@@ -121,13 +121,10 @@ impl<E: Engine + Validator> World<E> {
                 SessionOutput::Send(frame) => self.send_down(session, frame),
                 SessionOutput::Authenticate(_) => panic!("the user is given"),
                 SessionOutput::Authorize { request, .. } => {
-                    let level = if self.is_relayed() {
-                        AccessLevel::Maintain
-                    } else {
-                        AccessLevel::Write
-                    };
+                    let user = self.clients[self.links[&session].client].user.clone();
+                    let answer = self.answer_question(&user);
                     let link = self.links.get_mut(&session).unwrap();
-                    link.session.handle_authorized(self.now, request, Ok(level));
+                    link.session.handle_authorized(self.now, request, answer);
                 }
                 SessionOutput::Join(join) => {
                     let document = join.document.clone();
@@ -259,9 +256,9 @@ impl<E: Engine + Validator> World<E> {
         if !here {
             return;
         }
-        self.traffic[client]
-            .down
-            .push(decode_frame(frame.clone(), usize::MAX - 1).unwrap());
+        let message = decode_frame(frame.clone(), usize::MAX - 1).unwrap();
+        self.check_sent(client, &message);
+        self.traffic[client].down.push(message);
         let at = self.arrival(last.map(|last| last + self.trickle));
         if let Some(link) = self.links.get_mut(&session) {
             link.down.push_back((at, frame));

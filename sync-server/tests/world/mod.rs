@@ -21,6 +21,7 @@ mod checks;
 mod clients;
 mod links;
 pub mod maps;
+mod permits;
 mod server;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -32,10 +33,13 @@ use sync_core::client::{
     AttemptId, ClientState, DocumentEvent, Replica, StoreWrite, StoredDocument,
 };
 use sync_core::engine::{Engine, Validator};
+use sync_core::error::PeerError;
 use sync_core::ids::{Channel, DocumentId, OriginId, SessionId, User};
 use sync_core::limits::{Limits, SNAPSHOT_PIECE_BYTES};
 use sync_core::rng::Rng;
-use sync_core::server::{RegistryAnswer, RegistryRequest, RequestNumber, Room, ServerSession};
+use sync_core::server::{
+    Grant, RegistryAnswer, RegistryRequest, RequestNumber, Room, ServerSession,
+};
 use sync_core::time::Time;
 use sync_core::wire::Message;
 use tokio::runtime::{Builder, Runtime};
@@ -125,6 +129,8 @@ pub struct World<E: Engine + Validator> {
     pub piece_bytes: usize,
     /// Each frame from the server arrives so much later than the one before it: cuts then hit among them.
     pub trickle: Duration,
+    /// What users may do.
+    pub permits: permits::Permits,
     engine: E,
     links: BTreeMap<SessionId, Link>,
     rooms: BTreeMap<DocumentId, Room>,
@@ -187,6 +193,9 @@ struct Call {
 enum Step {
     Execute(RegistryRequest),
     Answer(RegistryAnswer),
+    /// What a user may do: asked, and said.
+    Ask(User),
+    Said(Result<Grant, PeerError>),
 }
 
 impl<E: Engine + Validator> World<E> {
@@ -204,6 +213,7 @@ impl<E: Engine + Validator> World<E> {
             folding: None,
             piece_bytes: SNAPSHOT_PIECE_BYTES,
             trickle: Duration::ZERO,
+            permits: permits::Permits::default(),
             engine,
             links: BTreeMap::new(),
             rooms: BTreeMap::new(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sync_core::engine::{Engine, Validator};
 use sync_core::history::Seq;
 use sync_core::ids::{Channel, DocumentId, EngineId, SessionId};
-use sync_core::registry::{DocumentMeta, Snapshot, StoredChange, Tail};
+use sync_core::registry::{DocumentMeta, Outcome, Snapshot, StoredChange, Tail};
 use sync_core::server::{
     Engines, FoldError, FoldRequest, FoldedLog, MemberOutput, RegistryAnswer, RegistryRequest,
     Room, RoomConfig, RoomOutput,
@@ -109,7 +109,17 @@ impl<E: Engine + Validator> World<E> {
     pub(super) fn perform_room(&mut self, document: &DocumentId) {
         while let Some(output) = self.rooms.get_mut(document).and_then(Room::poll_output) {
             match output {
+                RoomOutput::Authorize(number, user) => {
+                    self.call(Call {
+                        document: document.clone(),
+                        number,
+                        step: Step::Ask(user),
+                    });
+                }
                 RoomOutput::Registry(number, request) => {
+                    if let RegistryRequest::Append { changes, .. } = &request {
+                        self.check_append(changes.iter().map(|change| &change.user));
+                    }
                     self.call(Call {
                         document: document.clone(),
                         number,
@@ -206,8 +216,32 @@ impl<E: Engine + Validator> World<E> {
 
     pub(super) fn run_call(&mut self, call: Call) {
         match call.step {
+            Step::Ask(user) => {
+                let answer = self.answer_question(&user);
+                self.call(Call {
+                    step: Step::Said(answer),
+                    ..call
+                });
+            }
+            Step::Said(answer) => {
+                if let Some(room) = self.rooms.get_mut(&call.document) {
+                    room.handle_authorized(self.now, call.number, answer);
+                    self.perform_room(&call.document);
+                }
+            }
             Step::Execute(request) => {
+                let appended = match &request {
+                    RegistryRequest::Append { changes, .. } => changes.clone(),
+                    _ => Vec::new(),
+                };
                 let answer = self.execute(&call.document, request);
+                if let RegistryAnswer::Append(Ok(outcomes)) = &answer {
+                    for (change, outcome) in appended.into_iter().zip(outcomes) {
+                        if let Outcome::At(seq) = outcome {
+                            self.note_commit(&call.document, *seq, change.bytes);
+                        }
+                    }
+                }
                 self.call(Call {
                     step: Step::Answer(answer),
                     ..call

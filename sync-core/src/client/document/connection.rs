@@ -15,7 +15,9 @@ impl DocumentState {
     /// The connection is gone.
     pub(crate) fn handle_lost(&mut self, turn: &mut Turn) {
         match self.link {
-            Link::Blocked(_) | Link::Damaged(_) => {}
+            // What one session may not, the next one may: it may come with other credentials.
+            Link::Blocked(code) if code != ErrorCode::AccessDenied => {}
+            Link::Damaged(_) => {}
             _ => self.link = Link::Idle,
         }
         self.outbox.requeue();
@@ -69,11 +71,7 @@ impl DocumentState {
             return false;
         }
         turn.touched = true;
-        if self.access != opened.access {
-            self.access = opened.access;
-            turn.events
-                .push(DocumentEvent::AccessChanged(opened.access));
-        }
+        self.handle_access(opened.access, turn);
         let is_reset = matches!(opened.next, Continuation::Reset { .. } | Continuation::Wait);
         if self.headless && is_reset {
             return self.park(opened.channel, turn);
@@ -209,6 +207,9 @@ impl DocumentState {
                 Link::Blocked(error.code)
             }
         };
+        if error.code == ErrorCode::AccessDenied {
+            self.handle_access(AccessLevel::None, turn);
+        }
         if error.code == ErrorCode::Deleted {
             turn.events.push(DocumentEvent::Deleted);
         }

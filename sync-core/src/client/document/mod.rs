@@ -273,6 +273,9 @@ impl DocumentState {
         // Asked again, perhaps for more, or after other documents have been closed.
         if matches!(self.link, Link::Blocked(_)) {
             self.link = Link::Idle;
+            if self.access == AccessLevel::None {
+                self.handle_access(self.options.access, turn);
+            }
         }
     }
 

@@ -66,12 +66,16 @@ impl ClientState {
         }
         self.event(ClientEvent::SessionEnded(match error {
             DialError::Untrusted(problem) => EndReason::Untrusted(problem),
-            DialError::Unreachable(_) | DialError::Refused(_) => {
+            DialError::Unreachable(_) | DialError::Unauthenticated(_) | DialError::Refused(_) => {
                 EndReason::Lost { close_code: None }
             }
         }));
         match error {
-            DialError::Refused(why) => {
+            // The next attempt asks for others first.
+            DialError::Unauthenticated(_) if self.config.refreshes => {
+                self.wait(now, Duration::ZERO);
+            }
+            DialError::Unauthenticated(why) | DialError::Refused(why) => {
                 self.set_link(Link::Failed(FailedReason::Refused(why.into())));
             }
             DialError::Unreachable(_) | DialError::Untrusted(_) => self.wait(now, Duration::ZERO),

@@ -1,6 +1,6 @@
 //! Appending: one append under way at a time, and what to do when it fails.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::push::{Item, ItemKind};
 use super::{Fill, Purpose, Room, RoomOutput, absence};
@@ -26,6 +26,10 @@ pub(super) struct InFlight {
 impl InFlight {
     pub(super) const fn retry_at(&self) -> Option<Time> {
         self.retry_at
+    }
+
+    pub(super) fn items(&self) -> &[Item] {
+        &self.items
     }
 
     fn changes(&self) -> Vec<NewChange> {
@@ -64,7 +68,7 @@ impl Room {
             let batch = InFlight {
                 epoch,
                 expect: self.is_checked().then(|| self.head()),
-                items: self.next_batch(),
+                items: self.next_batch(now),
                 attempt: self.checks.take_attempt(),
                 retry_at: None,
             };
@@ -75,6 +79,8 @@ impl Room {
                 self.request_append(batch, changes);
             }
         }
+        // What was held back may have sent the rest back to be checked.
+        self.start_check(now);
     }
 
     fn request_append(&mut self, batch: InFlight, changes: Vec<NewChange>) {
@@ -89,11 +95,13 @@ impl Room {
     }
 
     /// Takes the next append's items out of the line.
-    fn next_batch(&mut self) -> Vec<Item> {
+    fn next_batch(&mut self, now: Time) -> Vec<Item> {
         let (mut n, mut bytes) = (0_usize, 0_usize);
         let mut held_back = BTreeSet::new();
         let mut batch = Vec::new();
-        let mut rest = std::collections::VecDeque::new();
+        let mut held = VecDeque::new();
+        let mut allowed = None;
+        let mut rest = VecDeque::new();
         while let Some(item) = self.queue.pop_front() {
             if held_back.contains(&item.member) {
                 if self.is_checked() {
@@ -110,6 +118,16 @@ impl Room {
                 ..
             } = &item.kind
             {
+                if allowed != Some(item.member) {
+                    if !self.may_append(now, &item) {
+                        held.push_back(item);
+                        if self.is_checked() {
+                            break;
+                        }
+                        continue;
+                    }
+                    allowed = Some(item.member);
+                }
                 let larger = bytes.saturating_add(change.bytes.len());
                 if n > 0
                     && (n >= self.config.append_changes_max
@@ -127,6 +145,9 @@ impl Room {
         }
         rest.append(&mut self.queue);
         self.queue = rest;
+        if !held.is_empty() {
+            self.hold_back(now, held);
+        }
         batch
     }
 

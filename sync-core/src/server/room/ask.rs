@@ -42,6 +42,14 @@ impl Asks {
     pub(super) fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }
+
+    /// What has not been answered.
+    pub(super) fn items_mut(&mut self) -> impl Iterator<Item = &mut Item> {
+        self.lines.values_mut().flat_map(|line| {
+            let running = line.running.iter_mut().flat_map(|(_, items)| items);
+            running.chain(&mut line.waiting)
+        })
+    }
 }
 
 impl Room {
@@ -175,20 +183,28 @@ impl Room {
 
     /// Forgets what has not been answered, of one member or of all.
     pub(super) fn drop_asked(&mut self, key: Option<(SessionId, u32)>) {
-        let lines = match key {
-            Some(key) => self.asks.lines.remove(&key).into_iter().collect(),
-            None => std::mem::take(&mut self.asks.lines).into_values().collect(),
+        let keys: Vec<_> = match key {
+            Some(key) => vec![key],
+            None => self.asks.lines.keys().copied().collect(),
         };
-        let lines: Vec<Line> = lines;
-        for line in lines {
-            let running = line.running.map_or_else(Vec::new, |(number, items)| {
-                self.asks.running.remove(&number);
-                items
-            });
-            for item in running.into_iter().chain(line.waiting) {
+        for key in keys {
+            for item in self.take_asked(key) {
                 self.settle(&item);
             }
         }
+    }
+
+    /// Takes what has not been answered of one member, in order.
+    pub(super) fn take_asked(
+        &mut self,
+        key: (SessionId, u32),
+    ) -> impl Iterator<Item = Item> + use<> {
+        let line = self.asks.lines.remove(&key).unwrap_or_default();
+        let running = line.running.map_or_else(Vec::new, |(number, items)| {
+            self.asks.running.remove(&number);
+            items
+        });
+        running.into_iter().chain(line.waiting)
     }
 }
 

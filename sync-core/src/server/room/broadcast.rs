@@ -96,11 +96,15 @@ impl Room {
     /// # Errors
     /// What to tell the session.
     pub fn may_broadcast(&self, session: SessionId) -> Result<(), PeerError> {
-        let may = self
-            .members
-            .get(&session)
-            .is_some_and(|member| member.announced && member.open.access >= AccessLevel::Write);
-        if may {
+        let member = self.members.get(&session);
+        if member.is_some_and(|member| member.permit.is_stopped()) {
+            return Err(PeerError::new(
+                ErrorCode::BroadcastUnavailable,
+                "it is not known now who may broadcast",
+            ));
+        }
+        if member.is_some_and(|member| member.announced && member.open.access >= AccessLevel::Write)
+        {
             return Ok(());
         }
         Err(PeerError::new(
@@ -171,7 +175,9 @@ impl Member {
         ring: &Ring,
         allowance: Allowance,
     ) -> Result<MemberOutput, Need> {
-        let must_wait = !self.prompt.is_empty() || matches!(self.state, MemberState::Ended);
+        let must_wait = !self.prompt.is_empty()
+            || self.permit.is_stopped()
+            || matches!(self.state, MemberState::Ended);
         if self.waiting.is_empty() || must_wait {
             return self.poll_stream(channel, session, head, ring, allowance);
         }

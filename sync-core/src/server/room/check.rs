@@ -115,6 +115,19 @@ impl Checks {
         self.line.len() + running
     }
 
+    /// What is being checked.
+    pub(super) fn running_mut(&mut self) -> impl Iterator<Item = &mut Item> {
+        self.running.iter_mut().flat_map(|(_, items)| items)
+    }
+
+    /// Takes what waits to be checked and is like this.
+    pub(super) fn take(&mut self, is_taken: impl Fn(&Item) -> bool) -> VecDeque<Item> {
+        let line = std::mem::take(&mut self.line);
+        let (taken, kept) = line.into_iter().partition(is_taken);
+        self.line = kept;
+        taken
+    }
+
     pub(super) const fn take_attempt(&mut self) -> u32 {
         std::mem::replace(&mut self.attempt, 0)
     }
@@ -151,6 +164,13 @@ impl Room {
 
     /// Puts something at the end of the line.
     pub(super) fn line_up(&mut self, item: Item) {
+        if let Some(item) = self.withhold(item) {
+            self.line_up_anyway(item);
+        }
+    }
+
+    /// The same for what does not depend on what its member may do.
+    pub(super) fn line_up_anyway(&mut self, item: Item) {
         if self.checks.is_on {
             self.checks.line.push_back(item);
         } else {
@@ -300,10 +320,7 @@ impl Room {
         self.drop_asked(key);
         let is_dropped = |item: &Item| key.is_none_or(|key| item.member == key);
         let running = self.checks.running.take_if(|_| key.is_none());
-        let line = std::mem::take(&mut self.checks.line);
-        let (dropped, kept) = line.into_iter().partition(is_dropped);
-        self.checks.line = kept;
-        let dropped: VecDeque<_> = dropped;
+        let dropped = self.checks.take(is_dropped);
         for item in running
             .into_iter()
             .flat_map(|(_, items)| items)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::OpenRequest;
+use super::access::Permit;
 use super::broadcast::Waiting;
 use super::open::Opening;
 use super::pieces::Pieces;
@@ -23,6 +24,7 @@ pub(super) struct Member {
     pub(super) generation: u32,
     pub(super) state: MemberState,
     pub(super) writing: Writing,
+    pub(super) permit: Permit,
     /// Frames that wait for nothing.
     pub(super) prompt: VecDeque<Bytes>,
     /// Frames that wait until the member has been sent everything through a sequence; in order of these.
@@ -122,6 +124,7 @@ impl Member {
             generation,
             state: MemberState::Opening(Box::new(opening)),
             writing: Writing::Closed,
+            permit: Permit::default(),
             prompt: VecDeque::new(),
             controls: VecDeque::new(),
             waiting: Waiting::default(),
@@ -152,7 +155,8 @@ impl Member {
     pub(super) fn take_unsettled(&mut self) -> usize {
         let committed: usize = self.unsettled.drain(..).map(|(_, charge)| charge).sum();
         let answered: usize = self.controls.drain(..).map(|control| control.charge).sum();
-        std::mem::take(&mut self.settled) + committed + answered
+        let withheld = self.permit.take_withheld_charge();
+        std::mem::take(&mut self.settled) + committed + answered + withheld
     }
 
     /// Settles the member's own changes through a sequence that it has been sent.

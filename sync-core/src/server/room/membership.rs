@@ -96,6 +96,7 @@ impl Room {
     }
 
     pub(super) fn remove(&mut self, now: Time, session: SessionId) {
+        self.end_permit(session);
         let Some(mut member) = self.members.remove(&session) else {
             return;
         };

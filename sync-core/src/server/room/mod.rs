@@ -2,6 +2,7 @@
 //!
 //! Here are the room's parts, what it is fed with, and its life; each concern has a file of its own.
 
+mod access;
 mod ages;
 mod append;
 mod ask;
@@ -26,6 +27,7 @@ mod size;
 mod snapshot;
 mod stats;
 mod stream;
+mod withhold;
 
 #[cfg(test)]
 mod tests;
@@ -35,6 +37,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use self::access::Questions;
 use self::append::InFlight;
 pub use self::ask::AskRequest;
 use self::ask::Asks;
@@ -109,6 +112,7 @@ pub struct Room {
     counts: Counts,
     /// To be unloaded once nobody is here.
     is_evicted: bool,
+    questions: Questions,
     next_request: u64,
     outputs: VecDeque<RoomOutput>,
 }
@@ -187,6 +191,7 @@ impl Room {
             offers: Offers::default(),
             counts: Counts::default(),
             is_evicted: false,
+            questions: Questions::default(),
             next_request: 0,
             outputs: VecDeque::new(),
         }
@@ -296,6 +301,7 @@ impl Room {
         if self.slot.as_ref().is_some_and(|slot| slot.deadline <= now) {
             self.release_slot(now);
         }
+        self.ask_due(now);
         self.retry_append(now);
         if let Fill::Waiting { until, attempt } = self.fill
             && until <= now
@@ -331,10 +337,13 @@ impl Room {
         let slot = self.slot.as_ref().map(|slot| slot.deadline);
         let paced = self.paced_until();
         let offered = self.offers.deadline();
-        [draining, filling, appending, slot, paced, offered]
-            .into_iter()
-            .flatten()
-            .min()
+        let questions = self.questions.deadline();
+        [
+            draining, filling, appending, slot, paced, offered, questions,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// What follows from anything that was handled: appends, reads, the phase.
@@ -343,6 +352,7 @@ impl Room {
         self.start_asks();
         self.start_check(now);
         self.start_append(now);
+        self.wake_leaving();
         if self.phase == RoomPhase::Unloaded {
             return;
         }

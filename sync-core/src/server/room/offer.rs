@@ -134,7 +134,11 @@ impl Room {
             .map(|item| item.member)
             .collect();
         let next = |member: &Member| match &member.state {
-            MemberState::Streaming(stream) if member.writing == Writing::Open => Some(stream.next),
+            MemberState::Streaming(stream)
+                if member.writing == Writing::Open && !member.permit.is_stopped() =>
+            {
+                Some(stream.next)
+            }
             _ => None,
         };
         let untried = self.offers.maintainers.difference(&self.offers.tried);
@@ -198,6 +202,9 @@ impl Room {
                 ErrorCode::AccessDenied,
                 format!("{} may not fold the document", member.open.user.id),
             ));
+        }
+        if member.permit.is_stopped() {
+            return Err(refused("it is not known now who may fold the document"));
         }
         let key = (session, member.generation);
         let Some(asked) = self

@@ -81,6 +81,7 @@ impl Room {
         if let Some(member) = self.members.get_mut(&session) {
             member.asked = Some(now);
         }
+        self.begin_permit(now, session);
         self.start_open((session, generation));
     }
 

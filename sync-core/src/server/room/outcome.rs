@@ -35,6 +35,7 @@ impl Room {
                 received,
                 kind,
                 charge,
+                ..
             } = item;
             match kind {
                 ItemKind::Refuse { .. } | ItemKind::Error(_) if closed.contains(&member) => {
@@ -53,7 +54,7 @@ impl Room {
                         outcome => outcome,
                     };
                     if let Outcome::At(seq) = outcome {
-                        self.on_committed(member, seq, charge);
+                        self.on_committed(member, change.id, seq, charge);
                         self.counts.totals.commits.record(now.since(received));
                         commits.push(Commit {
                             seq,
@@ -88,10 +89,11 @@ impl Room {
         self.advance_checks();
     }
 
-    fn on_committed(&mut self, key: (SessionId, u32), seq: Seq, charge: usize) {
+    fn on_committed(&mut self, key: (SessionId, u32), id: ChangeId, seq: Seq, charge: usize) {
         let Some(member) = self.live(key) else {
             return self.settle_charge(key, charge);
         };
+        member.permit.note_commit(id, seq);
         member.last_commit = seq;
         match member.unsettled.back_mut() {
             // Kept in few pieces, and in pieces: one that always grew would never be settled.

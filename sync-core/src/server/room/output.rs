@@ -13,6 +13,7 @@ use crate::history::{Cursor, Epoch, Seq};
 use crate::ids::{ChangeId, EngineId, OriginId, RequestId, SessionId, User};
 use crate::registry::RegistryError;
 use crate::server::registry::{RegistryRequest, RequestNumber};
+use crate::time::Time;
 use crate::wire::{AccessLevel, Compression, PartialSnapshot};
 
 /// The room is no more: make another.
@@ -34,6 +35,10 @@ pub struct OpenRequest {
     pub origins: Vec<(OriginId, u64)>,
     /// What the client may do, and wants to.
     pub access: AccessLevel,
+    /// As much as it wants to, if it may.
+    pub access_max: AccessLevel,
+    /// Until when that is to be believed; if that is over, it is asked at once. `None`: as long as it has the document open.
+    pub valid_until: Option<Time>,
     /// Whether to create the document if there is none and the access is for writing.
     pub create: bool,
     /// Who the client is.
@@ -72,6 +77,9 @@ pub enum RoomOutput {
     /// session. Only with [`RoomConfig::asks`](crate::server::RoomConfig::asks). Nothing waits for the answer but the changes
     /// themselves, and what the session sends behind them.
     Ask(RequestNumber, AskRequest),
+    /// Ask what this user may do with the document, and hand the answer to
+    /// [`handle_authorized`](super::Room::handle_authorized). Not on the thread that drives the room.
+    Authorize(RequestNumber, User),
     /// Something happened.
     Event(RoomEvent),
     /// The room is no more.
@@ -104,6 +112,13 @@ pub enum RoomEvent {
         /// The session.
         session: SessionId,
         /// What it may do.
+        access: AccessLevel,
+    },
+    /// What a session may do has changed. `None`: it leaves.
+    AccessChanged {
+        /// The session.
+        session: SessionId,
+        /// What it may do now.
         access: AccessLevel,
     },
     /// A session that had opened the document has left.

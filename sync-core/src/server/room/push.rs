@@ -24,6 +24,30 @@ pub(super) struct Item {
     pub(super) received: Time,
     pub(super) kind: ItemKind,
     pub(super) charge: usize,
+    /// Until when it was known that the member may push it; for when the member has left.
+    pub(super) until: Option<Time>,
+}
+
+impl Item {
+    /// The same, to be checked again.
+    pub(super) fn unchecked(mut self) -> Self {
+        if let ItemKind::Change { checked, .. } = &mut self.kind {
+            *checked = Checked::No;
+        }
+        self
+    }
+
+    /// Refuses a change for this reason. What is none stays what it is.
+    pub(super) fn refused(self, error: &PeerError) -> Self {
+        let kind = match self.kind {
+            ItemKind::Change { change, .. } => ItemKind::Refuse {
+                change: change.id,
+                error: error.clone(),
+            },
+            kind @ (ItemKind::Refuse { .. } | ItemKind::Error(_) | ItemKind::Reconciled) => kind,
+        };
+        Self { kind, ..self }
+    }
 }
 
 #[derive(Debug)]
@@ -46,10 +70,12 @@ pub(super) enum ItemKind {
 impl Room {
     /// Takes a push of a member: checks it, and puts it into the line.
     pub(super) fn push(&mut self, now: Time, session: SessionId, push: Push) {
+        self.stop_if_over(now, session);
         let Some(member) = self.members.get_mut(&session) else {
             return;
         };
         let key = (session, member.generation);
+        let until = member.permit.until();
         if member.writing == Writing::Closed {
             member.settled = member.settled.saturating_add(push_charge(&push.changes));
             return self.wake(session);
@@ -89,6 +115,7 @@ impl Room {
                         received: now,
                         kind,
                         charge: left,
+                        until,
                     });
                     if let Some(member) = self.members.get_mut(&session) {
                         member.writing = Writing::Closed;
@@ -103,6 +130,7 @@ impl Room {
                 received: now,
                 kind: ItemKind::Reconciled,
                 charge: 0,
+                until,
             });
         }
     }
@@ -122,6 +150,7 @@ impl Room {
             kind: ItemKind::Error(error),
             charge: 0,
             received: now,
+            until: None,
         });
     }
 
@@ -148,11 +177,8 @@ impl Room {
         let Some(member) = self.members.get_mut(&session) else {
             return Ok(true);
         };
-        if member.open.access < AccessLevel::Write {
-            return Err(PeerError::new(
-                ErrorCode::AccessDenied,
-                format!("{} may only read the document", member.open.user.id),
-            ));
+        if member.open.access < AccessLevel::Write && !member.permit.is_stopped() {
+            return Err(member.denied());
         }
         if id.number == 0 || id.number == u64::MAX {
             return Err(PeerError::new(
@@ -205,7 +231,10 @@ impl Room {
         is_doubtful: bool,
         reconciling: bool,
     ) {
-        let Some(user) = self.live(key).map(|member| member.open.user.clone()) else {
+        let Some((user, until)) = self.live(key).map(|member| {
+            let user = member.open.user.without_claims();
+            (user, member.permit.until())
+        }) else {
             return;
         };
         let bytes = if bytes.len() <= COPY_BYTES_MAX {
@@ -223,6 +252,7 @@ impl Room {
                 checked: Checked::No,
             },
             charge,
+            until,
         });
     }
 }

@@ -107,7 +107,7 @@ impl Member {
     }
 
     /// Through where it has been sent the history.
-    fn sent(&self) -> Seq {
+    pub(super) fn sent(&self) -> Seq {
         match &self.state {
             MemberState::Streaming(stream) if stream.snapshot.is_none() => {
                 Seq(stream.next.0.saturating_sub(1))

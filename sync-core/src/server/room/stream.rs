@@ -52,6 +52,8 @@ pub(super) enum Need {
     Tail(Seq),
     /// The session's leave to do what its [`Allowance`] does not hold.
     Leave,
+    /// It may nothing, and has been sent what it may be sent.
+    End,
 }
 
 impl Room {
@@ -72,7 +74,11 @@ impl Room {
         allowance: Allowance,
     ) -> Option<MemberOutput> {
         let (channel, head) = (self.channel, self.head());
-        let member = self.members.get_mut(&session)?;
+        let mut member = self.members.get_mut(&session)?;
+        if member.permit.is_over(now) {
+            self.stop_if_over(now, session);
+            member = self.members.get_mut(&session)?;
+        }
         let missed = member.waiting.missed();
         match member.poll(channel, session, head, &self.ring, allowance) {
             Ok(MemberOutput::Left) => {
@@ -91,7 +97,11 @@ impl Room {
                 self.drop_unused_snapshot();
                 Some(output)
             }
+            Err(Need::End) if self.end_denied(now, session) => {
+                self.poll_member_within(now, session, allowance)
+            }
             Err(need) => {
+                let member = self.members.get_mut(&session)?;
                 member.awake = false;
                 let key = (session, member.generation);
                 if let Need::Tail(after) = need {
@@ -270,9 +280,13 @@ impl Member {
             return Ok(MemberOutput::Left);
         }
         let (compression, generation) = (self.compression(), self.generation);
+        let (limit, may_read) = (self.permit.limit(), self.may_read());
+        let is_stopped = self.permit.is_stopped();
+        // Where it may be sent no more.
+        let beyond = || if may_read { Need::Nothing } else { Need::End };
         loop {
             let MemberState::Streaming(stream) = &mut self.state else {
-                return Err(Need::Nothing);
+                return Err(beyond());
             };
             if let Some((sending, last)) = &mut stream.sending {
                 let last = *last;
@@ -288,6 +302,9 @@ impl Member {
                 }
             }
             if let Some((pieces, at)) = &mut stream.snapshot {
+                if pieces.seq() > limit {
+                    return Err(beyond());
+                }
                 let Some((frame, is_last)) = pieces.frame(*at, compression) else {
                     stream.snapshot = None;
                     continue;
@@ -312,6 +329,9 @@ impl Member {
                 return Ok(MemberOutput::Frame(control.frame));
             }
             if let Some((encoded, last)) = stream.catch_up.front() {
+                if *last > limit {
+                    return Err(beyond());
+                }
                 let sending = encoded.send(compression);
                 if !allowance.large && !sending.is_single() {
                     return Err(Need::Leave);
@@ -320,11 +340,11 @@ impl Member {
                 stream.catch_up.pop_front();
                 continue;
             }
-            if next > head {
-                return Err(Need::Nothing);
+            if next > head || next > limit {
+                return Err(beyond());
             }
             let Some(frame) = ring.starting_at(next) else {
-                return Err(if stream.is_reading {
+                return Err(if stream.is_reading || (is_stopped && may_read) {
                     Need::Nothing
                 } else if allowance.read {
                     Need::Tail(Seq(next.0.saturating_sub(1)))
@@ -332,6 +352,9 @@ impl Member {
                     Need::Leave
                 });
             };
+            if frame.last > limit {
+                return Err(beyond());
+            }
             let own = frame
                 .sole
                 .filter(|sole| sole.session == session && sole.generation == generation);

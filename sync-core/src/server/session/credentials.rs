@@ -60,12 +60,18 @@ impl ServerSession {
 
     /// Somebody said whose the fresh credentials are.
     pub(super) fn refreshed(&mut self, now: Time, result: Result<User, PeerError>) {
-        let Phase::Live(live) = &self.phase else {
+        let Phase::Live(live) = &mut self.phase else {
             return;
         };
         self.is_refreshing = false;
         match result {
-            Ok(user) if user == live.user => {}
+            Ok(user) if user == live.user => {
+                let has_claims = user.has_claims() || live.user.has_claims();
+                live.user = user.clone();
+                if has_claims {
+                    self.outputs.push_back(SessionOutput::Refreshed(user));
+                }
+            }
             Ok(_) => self.end(PeerError::new(
                 ErrorCode::Unauthenticated,
                 "the fresh credentials are another user's",

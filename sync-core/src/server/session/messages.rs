@@ -2,7 +2,7 @@
 
 use super::{Paced, ServerSession, SessionEvent, SessionOutput};
 use crate::error::{ErrorCode, PeerError};
-use crate::ids::Channel;
+use crate::ids::{Channel, DocumentId};
 use crate::limits::push_charge;
 use crate::time::Time;
 use crate::wire::{Closed, Message, Open, Ping, Push, Reference};
@@ -142,20 +142,26 @@ impl ServerSession {
     }
 
     fn on_close(&mut self, channel: Channel) {
-        let Some(document) = self.channels.remove(&channel) else {
+        let Some(document) = self.leave(channel) else {
             return self.not_open(channel);
         };
-        self.documents.remove(&document);
         // One that was to open it again came before the close.
         self.opens.retain(|_, open| open.document != document);
-        self.reassembler.close_channel(channel);
-        self.forget_pushes(channel);
-        self.outputs.push_back(SessionOutput::Leave(channel));
         self.send(&Message::Closed(Closed {
             channel,
             reason: None,
             message: String::new(),
         }));
+    }
+
+    /// Leaves a document, if it is open.
+    pub(super) fn leave(&mut self, channel: Channel) -> Option<DocumentId> {
+        let document = self.channels.remove(&channel)?;
+        self.documents.remove(&document);
+        self.reassembler.close_channel(channel);
+        self.forget_pushes(channel);
+        self.outputs.push_back(SessionOutput::Leave(channel));
+        Some(document)
     }
 
     pub(super) fn not_open(&mut self, channel: Channel) {

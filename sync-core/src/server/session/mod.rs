@@ -26,6 +26,7 @@ use crate::error::{ErrorCode, PeerError};
 use crate::history::Seq;
 use crate::ids::{Channel, DocumentId, OriginId, RequestId, SessionId, User};
 use crate::server::config::SessionConfig;
+use crate::server::grant::Grant;
 use crate::server::room::OpenRequest;
 use crate::time::Time;
 use crate::wire::{
@@ -176,9 +177,9 @@ impl ServerSession {
     /// Says what the user may do with the document of an open, or why that is not told.
     pub fn handle_authorized(
         &mut self,
-        _now: Time,
+        now: Time,
         request: RequestId,
-        result: Result<AccessLevel, PeerError>,
+        result: Result<Grant, PeerError>,
     ) {
         let Phase::Live(live) = &self.phase else {
             return;
@@ -188,27 +189,37 @@ impl ServerSession {
             return;
         };
         let granted = match result {
-            Ok(AccessLevel::None) => Err(PeerError::new(
-                ErrorCode::AccessDenied,
-                format!("{} may not open {}", live.user.id, open.document),
-            )),
+            Ok(grant) if grant.level == AccessLevel::None => {
+                let error = PeerError::new(
+                    ErrorCode::AccessDenied,
+                    format!("{} may not open {}", live.user.id, open.document),
+                );
+                // Nor go on with it, if it is open.
+                if let Some(channel) = self.documents.get(&open.document).copied() {
+                    self.leave(channel);
+                }
+                return self.send_error(error, Reference::Request(request));
+            }
             other => other,
         };
         match granted {
             Ok(granted) => {
+                // Asking for write gives all that the user may do beyond it.
+                let access_max = if open.access < AccessLevel::Write {
+                    open.access
+                } else {
+                    AccessLevel::Maintain
+                };
                 let open_request = OpenRequest {
                     request,
                     engine: open.engine,
                     cursor: open.cursor,
                     partial: open.partial,
                     origins: open.origins,
-                    // Asking for write gives all that the user may do beyond it.
-                    access: if open.access < AccessLevel::Write {
-                        open.access.min(granted)
-                    } else {
-                        granted
-                    },
-                    create: open.create,
+                    access: granted.level.min(access_max),
+                    access_max,
+                    valid_until: granted.valid_for.map(|time| now + time),
+                    create: open.create && granted.create,
                     user: live.user.clone(),
                     origin: live.origin,
                     connection: live.connection,

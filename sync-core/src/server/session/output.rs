@@ -54,6 +54,8 @@ pub enum SessionOutput {
     FoldOffer(FoldOffer),
     /// Take the session out of the channel's room.
     Leave(Channel),
+    /// Fresh credentials say something of the user, perhaps something else than before: hand it to the rooms of all channels.
+    Refreshed(User),
     /// Collect the heads of the channels open on this session, and answer with [`handle_heads`](super::ServerSession::handle_heads).
     Heads {
         /// Names the answer.

@@ -301,7 +301,7 @@ fn documents_beyond_the_limit_are_refused_and_the_others_stay() {
 fn an_open_is_handed_on_with_what_the_user_may_do_or_refused() {
     let mut session = live();
     feed(&mut session, &open(1, "a"));
-    session.handle_authorized(Time::ZERO, RequestId(1), Ok(AccessLevel::Read));
+    session.handle_authorized(Time::ZERO, RequestId(1), Ok(AccessLevel::Read.into()));
     let joined = outputs(&mut session).pop();
     assert!(
         matches!(&joined, Some(SessionOutput::Join(join)) if join.open.access == AccessLevel::Read),
@@ -309,7 +309,7 @@ fn an_open_is_handed_on_with_what_the_user_may_do_or_refused() {
     );
     let unavailable = PeerError::new(ErrorCode::AuthorizationUnavailable, "later");
     for (answer, code) in [
-        (Ok(AccessLevel::None), ErrorCode::AccessDenied),
+        (Ok(AccessLevel::None.into()), ErrorCode::AccessDenied),
         (Err(unavailable), ErrorCode::AuthorizationUnavailable),
     ] {
         feed(&mut session, &open(2, "b"));
@@ -325,9 +325,9 @@ fn an_open_is_handed_on_with_what_the_user_may_do_or_refused() {
     feed(&mut session, &open(3, "c"));
     feed(&mut session, &open(4, "c"));
     outputs(&mut session);
-    session.handle_authorized(Time::ZERO, RequestId(3), Ok(AccessLevel::Write));
+    session.handle_authorized(Time::ZERO, RequestId(3), Ok(AccessLevel::Write.into()));
     assert_eq!(outputs(&mut session), []);
-    session.handle_authorized(Time::ZERO, RequestId(4), Ok(AccessLevel::Write));
+    session.handle_authorized(Time::ZERO, RequestId(4), Ok(AccessLevel::Write.into()));
     assert!(matches!(
         outputs(&mut session)[..],
         [SessionOutput::Join(_)]
@@ -407,10 +407,12 @@ fn answer(session: &mut ServerSession, now: Time, message: &Message) -> Result<(
     outputs.retain(|output| !matches!(output, SessionOutput::Event(_)));
     match &outputs[..] {
         [SessionOutput::Broadcast(_) | SessionOutput::Extension { .. }] => Ok(()),
-        [SessionOutput::Send(frame)] => match decode_frame(frame.clone(), 1 << 20).unwrap() {
-            Message::Error(error) => Err(error),
-            other => panic!("{other:?}"),
-        },
+        [SessionOutput::Event(_), SessionOutput::Send(frame)] => {
+            match decode_frame(frame.clone(), 1 << 20).unwrap() {
+                Message::Error(error) => Err(error),
+                other => panic!("{other:?}"),
+            }
+        }
         _ => panic!("{outputs:?}"),
     }
 }

@@ -1,5 +1,6 @@
 //! Users named by signed tokens (RFC 7519).
 
+mod claims;
 mod keys;
 
 use std::fmt;
@@ -12,13 +13,15 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sync_core::ids::User;
 
+pub use self::claims::JwtClaims;
 use self::keys::{Algorithm, Keys};
 use super::{AuthError, Authenticator, ConnectRequest, Identity};
 
 /// Bytes of a token that is looked at; those of identity providers have one or two thousand.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
-/// An [`Authenticator`] that takes JSON Web Tokens: the user is the claim `sub`, until `exp`; both must be there.
+/// An [`Authenticator`] that takes JSON Web Tokens: the user is the claim `sub`, until `exp`; both must be there. The authorizer
+/// finds all claims as [`JwtClaims`].
 ///
 /// The keys say which algorithm a token may have, never the token: HS256 (RFC 7518 section 3.2), RS256 (3.3) or EdDSA with
 /// Ed25519 (RFC 8037). A token says with `aud` whom it is for; one that does is refused unless [`audience`](Self::audience) is
@@ -158,10 +161,12 @@ impl Jwt {
         if !is_signed {
             return Err("the token's signature is wrong");
         }
-        let claims: Claims = decoded(claims)?;
+        let named: Claims = decoded(claims)?;
+        let mut identity = self.check_claims(&named, now.as_secs_f64())?;
+        identity.user = identity.user.with_claims(JwtClaims(decoded(claims)?));
         Ok(Verified {
-            identity: self.check_claims(&claims, now.as_secs_f64())?,
-            is_admin: claims.admin == Some(serde_json::Value::Bool(true)),
+            identity,
+            is_admin: named.admin == Some(serde_json::Value::Bool(true)),
         })
     }
 

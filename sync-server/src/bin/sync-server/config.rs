@@ -4,15 +4,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sync_server::{
-    Access, Anonymous, Auth, EngineHost, InProcess, Limits, Server, Tls, authorize_fn, http,
-};
+use sync_server::{Access, Anonymous, Auth, EngineHost, InProcess, Limits, Server, Tls, http};
 use tracing_subscriber::EnvFilter;
 
 use crate::admins::Admins;
 use crate::certificates::Certificates;
 use crate::limits::CONNECTIONS_MAX;
 use crate::output::Failure;
+use crate::rules::{RuleText, Rules};
 use crate::settings::{Settings, SettingsError};
 use crate::tokens::Tokens;
 
@@ -32,6 +31,7 @@ pub(crate) struct Config {
     /// What those may do whom tokens name.
     access: Level,
     tokens: Option<Tokens>,
+    rules: Vec<RuleText>,
     token_cookie: Option<String>,
     token_in_query: bool,
     allowed_origins: Vec<String>,
@@ -47,9 +47,9 @@ pub(crate) struct Config {
     pub(crate) log_format: LogFormat,
 }
 
-/// What somebody may do with every document.
+/// What somebody may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Level {
+pub(crate) enum Level {
     Off,
     ReadOnly,
     ReadWrite,
@@ -78,6 +78,17 @@ impl FromStr for Level {
             "read-write" | "true" => Ok(Self::ReadWrite),
             "maintain" => Ok(Self::Maintain),
             _ => Err("it is read-only, read-write, maintain or off"),
+        }
+    }
+}
+
+impl Level {
+    pub(crate) const fn access(self) -> Access {
+        match self {
+            Self::Off => Access::none(),
+            Self::ReadOnly => Access::read(),
+            Self::ReadWrite => Access::write(),
+            Self::Maintain => Access::maintain(),
         }
     }
 }
@@ -135,6 +146,7 @@ impl Config {
             access: settings.get("access")?,
             admins: Admins::new(settings, tokens.as_ref())?,
             tokens,
+            rules: settings.rules.clone(),
             token_cookie: settings.find("token-cookie")?,
             token_in_query: settings.get("token-in-query")?,
             allowed_origins: settings.many("allowed-origins"),
@@ -151,7 +163,11 @@ impl Config {
             log,
             log_format: settings.get("log-format")?,
         };
+        config.rules().map_err(SettingsError::Together)?;
         match (config.anonymous, &config.tokens) {
+            (_, None) if !config.rules.is_empty() => Err(SettingsError::Together(
+                "there are rules for users whom tokens name, and no key for tokens".to_owned(),
+            )),
             (Level::Off, None) => Err(SettingsError::Together(
                 "nothing says who may come in: --jwt-secret-file, --jwt-key-file or --jwt-jwks-file lets in users that tokens \
                  name, --anonymous everybody"
@@ -173,14 +189,12 @@ impl Config {
                 Level::ReadWrite | Level::Off => Anonymous::read_write(),
             });
         };
-        let access = match self.access {
-            Level::Off => Access::none(),
-            Level::ReadOnly => Access::read(),
-            Level::ReadWrite => Access::write(),
-            Level::Maintain => Access::maintain(),
-        };
-        let may = authorize_fn(move |_, _| async move { Ok(access) });
-        Ok(Auth::new(tokens.jwt()?, may))
+        let rules = self.rules().map_err(Failure::Configuration)?;
+        Ok(Auth::new(tokens.jwt()?, rules))
+    }
+
+    fn rules(&self) -> Result<Rules, String> {
+        Rules::new(&self.rules, self.access.access())
     }
 
     /// What the port shows who it is with.

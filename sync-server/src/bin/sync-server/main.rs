@@ -10,6 +10,7 @@ mod limits;
 mod listen;
 mod logs;
 mod output;
+mod rules;
 mod serve;
 mod settings;
 mod tokens;

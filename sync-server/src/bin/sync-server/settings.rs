@@ -12,6 +12,7 @@ use sync_server::Limits;
 
 use crate::limits::{self, CONNECTIONS_MAX};
 use crate::output::Failure;
+use crate::rules::RuleText;
 
 /// One setting. All its names follow from the one that it has as an option and in the file.
 struct Key {
@@ -120,7 +121,7 @@ const KEYS: &[Key] = &[
         name: "access",
         shape: Shape::One("ACCESS"),
         default: Some("read-write"),
-        help: "What users named by tokens may do with every document: read-only, read-write or maintain",
+        help: "What users named by tokens may do with documents that no rule of the file is about: read-only, read-write, maintain or off",
     },
     Key {
         name: "token-cookie",
@@ -205,6 +206,9 @@ const KEYS: &[Key] = &[
 /// Name of the option that names the file; it cannot stand in the file.
 const FILE: &str = "config";
 
+/// Name of the list of rules, which stands only there.
+const RULES: &str = "rules";
+
 /// Why the settings cannot be used. Each names the setting.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SettingsError {
@@ -265,6 +269,7 @@ impl Display for Source {
 pub(crate) struct Settings {
     values: BTreeMap<&'static str, (String, Source)>,
     limits: Limits,
+    pub(crate) rules: Vec<RuleText>,
 }
 
 /// The environment variable of a setting.
@@ -308,9 +313,9 @@ impl Settings {
         let file = options.get_one::<PathBuf>(FILE).cloned();
         let file = file.or_else(|| from_environment(&variable(FILE)).map(PathBuf::from));
         let mut limits = Limits::default();
-        let mut from_file = match &file {
+        let (mut from_file, rules) = match &file {
             Some(path) => read_file(path, &mut limits)?,
-            None => BTreeMap::new(),
+            None => Default::default(),
         };
         let mut values = BTreeMap::new();
         for key in KEYS {
@@ -342,7 +347,11 @@ impl Settings {
                     let value = limits.connections_max.to_string();
                     values.insert(CONNECTIONS_MAX, (value, Source::File(path)));
                 }
-                Ok(Self { values, limits })
+                Ok(Self {
+                    values,
+                    limits,
+                    rules,
+                })
             }
         }
     }
@@ -405,11 +414,20 @@ impl Settings {
             let value = toml::Value::String(value.clone());
             let _ = writeln!(text, "{key} = {value}  # {source}");
         }
-        text + &limits::to_toml(&self.limits)
+        text += &limits::to_toml(&self.limits);
+        for rule in &self.rules {
+            // What has been read can be written.
+            let rule = toml::to_string(rule).unwrap_or_default();
+            let _ = write!(text, "\n[[{RULES}]]\n{rule}");
+        }
+        text
     }
 }
 
-fn read_file(path: &Path, limits: &mut Limits) -> Result<BTreeMap<String, String>, SettingsError> {
+/// What a file says: settings, and rules.
+type FileContent = (BTreeMap<String, String>, Vec<RuleText>);
+
+fn read_file(path: &Path, limits: &mut Limits) -> Result<FileContent, SettingsError> {
     let failed = |reason: String| SettingsError::File {
         path: path.to_owned(),
         reason,
@@ -422,6 +440,12 @@ fn read_file(path: &Path, limits: &mut Limits) -> Result<BTreeMap<String, String
         limits::read(path, found.clone(), limits)?;
         table.remove("limits");
     }
+    let rules = match table.remove(RULES) {
+        Some(rules) => rules.try_into().map_err(|error: toml::de::Error| {
+            failed(format!("{RULES}: {}", error.to_string().trim_end()))
+        })?,
+        None => Vec::new(),
+    };
     let values = table.into_iter().map(|(key, value)| {
         let many = KEYS
             .iter()
@@ -445,5 +469,6 @@ fn read_file(path: &Path, limits: &mut Limits) -> Result<BTreeMap<String, String
             }),
         }
     });
-    values.collect()
+    let values: Result<_, _> = values.collect();
+    Ok((values?, rules))
 }

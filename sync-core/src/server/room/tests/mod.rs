@@ -1,6 +1,7 @@
 //! The room by itself: what it does is looked at through a tiny registry and clients that only look at what they are
 //! sent.
 
+mod access;
 mod appending;
 mod asking;
 mod broadcasts;
@@ -27,7 +28,7 @@ use self::registry::{NoBang, TestRegistry};
 use self::world::*;
 use super::*;
 use crate::engine::{EngineError, Folder, ValidateLimits, Validator};
-use crate::error::{Action, ErrorCode};
+use crate::error::{Action, ErrorCode, PeerError};
 use crate::history::{Cursor, Digest, Epoch, EpochMode};
 use crate::ids::{ChangeId, EngineId, RequestId};
 use crate::limits::Limits;

@@ -26,6 +26,8 @@ pub(super) struct World {
     /// Asked and not answered.
     pub(super) asks: VecDeque<(RequestNumber, AskRequest)>,
     pub(super) superseded: Vec<SessionId>,
+    /// What users may do: asked and not answered.
+    pub(super) questions: Vec<(RequestNumber, User)>,
     pub(super) events: Vec<RoomEvent>,
     pub(super) is_unloaded: bool,
     pub(super) reassemblers: BTreeMap<SessionId, Reassembler>,
@@ -69,6 +71,7 @@ impl World {
             held_checks: VecDeque::new(),
             asks: VecDeque::new(),
             superseded: Vec::new(),
+            questions: Vec::new(),
             events: Vec::new(),
             is_unloaded: false,
             reassemblers: BTreeMap::new(),
@@ -122,6 +125,8 @@ impl World {
             partial: None,
             origins: Vec::new(),
             access: AccessLevel::Write,
+            access_max: AccessLevel::Maintain,
+            valid_until: None,
             create: true,
             user: user_of(session),
             origin: origin_of(session),
@@ -195,6 +200,7 @@ impl World {
                     *self.settled.entry(session).or_default() += charge;
                 }
                 RoomOutput::Superseded(session) => self.superseded.push(session),
+                RoomOutput::Authorize(number, user) => self.questions.push((number, user)),
                 RoomOutput::Event(event) => self.events.push(event),
                 RoomOutput::Ask(number, request) => self.asks.push_back((number, request)),
                 RoomOutput::Fold(request) => self.folds.push_back(request),
