@@ -38,6 +38,7 @@ enum Line {
     Create(String, String, u64, u8, Option<State>),
     Append(u64, Vec<Change>),
     Compact(u64, State, u64),
+    Trim(u64, State, u64),
     Delete,
 }
 
@@ -127,6 +128,10 @@ impl Open {
                     let (epoch, folded, keep) = (Epoch(epoch), snapshot(state), Seq(keep));
                     self.memory.compact(id, epoch, folded, keep).await?;
                 }
+                (Line::Trim(epoch, state, next), Some(id)) => {
+                    let (epoch, trimmed, next) = (Epoch(epoch), snapshot(state), Epoch(next));
+                    self.memory.trim(id, epoch, trimmed, next).await?;
+                }
                 (Line::Delete, Some(id)) => self.memory.delete(id).await?,
                 _ => return Err("a file is of one document".into()),
             }
@@ -146,10 +151,8 @@ impl ServerRegistry for FileRegistry {
         if !exists {
             let (engine, start) = (new.engine.to_string(), new.snapshot.map(state));
             let (epoch, mode) = (new.epoch.0, new.mode.code());
-            open.write(
-                &id,
-                &Line::Create(id.to_string(), engine, epoch, mode, start),
-            )?;
+            let line = Line::Create(id.to_string(), engine, epoch, mode, start);
+            open.write(&id, &line)?;
         }
         Ok(meta)
     }
@@ -164,10 +167,8 @@ impl ServerRegistry for FileRegistry {
         let mut open = self.0.write().await;
         let memory = open.memory()?;
         let outcomes = memory.append(id, epoch, expect, changes.clone()).await?;
-        let committed = changes
-            .iter()
-            .zip(&outcomes)
-            .filter(|(_, outcome)| is_at(outcome));
+        let judged = changes.iter().zip(&outcomes);
+        let committed = judged.filter(|(_, outcome)| is_at(outcome));
         let committed: Vec<_> = committed.map(|(change, _)| fields(change)).collect();
         if !committed.is_empty() {
             open.write(id, &Line::Append(epoch.0, committed))?;
@@ -179,6 +180,12 @@ impl ServerRegistry for FileRegistry {
         let mut open = self.0.write().await;
         open.memory()?.compact(id, epoch, new.clone(), keep).await?;
         open.write(id, &Line::Compact(epoch.0, state(new), keep.0))
+    }
+
+    async fn trim(&self, id: &DocumentId, epoch: Epoch, new: Snapshot, next: Epoch) -> Result<()> {
+        let mut open = self.0.write().await;
+        open.memory()?.trim(id, epoch, new.clone(), next).await?;
+        open.write(id, &Line::Trim(epoch.0, state(new), next.0))
     }
 
     async fn delete(&self, id: &DocumentId) -> Result<()> {

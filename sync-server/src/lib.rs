@@ -35,7 +35,10 @@ pub use hooks::{ServerHooks, Verdict};
 #[cfg(feature = "embedded")]
 pub use registry::EmbeddedRegistry;
 pub use registry::{MemoryRegistry, ServerRegistry};
-pub use server::{BuildError, ListenError, Listener, ReadError, SendError, Server, ServerBuilder};
+pub use server::{
+    BuildError, Horizon, ListenError, Listener, ReadError, SendError, Server, ServerBuilder,
+    TrimError, Trimmed,
+};
 pub use stats::{
     CallStats, DocumentDetails, DocumentPhase, DocumentSession, DocumentStats, FoldStats,
     Latencies, ServerStats, SessionState, SessionStats,

@@ -110,6 +110,8 @@ enum Wrong {
     IgnoresUsers,
     TakesFoldsOfStaleEpochs,
     TakesAnyDigest,
+    TrimsWhateverTheHead,
+    TrimsInTheOldHistory,
     DropsRowsThroughTheSnapshot,
     AppendsOneByOne,
     AnswersRepeatsAsCommitted,
@@ -124,7 +126,7 @@ enum Wrong {
     FailsToClose,
 }
 
-const ALL: [Wrong; 19] = [
+const ALL: [Wrong; 21] = [
     Wrong::CreatesOnRead,
     Wrong::RecreatesDeleted,
     Wrong::IgnoresEpoch,
@@ -132,6 +134,8 @@ const ALL: [Wrong; 19] = [
     Wrong::IgnoresUsers,
     Wrong::TakesFoldsOfStaleEpochs,
     Wrong::TakesAnyDigest,
+    Wrong::TrimsWhateverTheHead,
+    Wrong::TrimsInTheOldHistory,
     Wrong::DropsRowsThroughTheSnapshot,
     Wrong::AppendsOneByOne,
     Wrong::AnswersRepeatsAsCommitted,
@@ -318,6 +322,24 @@ impl ServerRegistry for Broken {
         self.inner
             .compact(document, epoch, snapshot, keep_after)
             .await
+    }
+
+    async fn trim(
+        &self,
+        document: &DocumentId,
+        epoch: Epoch,
+        mut snapshot: Snapshot,
+        next: Epoch,
+    ) -> Result<(), RegistryError> {
+        if self.is(Wrong::TrimsInTheOldHistory) {
+            let through = snapshot.seq;
+            return self.inner.compact(document, epoch, snapshot, through).await;
+        }
+        if self.is(Wrong::TrimsWhateverTheHead) {
+            let meta = self.inner.meta(document).await?;
+            (snapshot.seq, snapshot.digest) = (meta.head, meta.digest);
+        }
+        self.inner.trim(document, epoch, snapshot, next).await
     }
 
     async fn delete(&self, document: &DocumentId) -> Result<(), RegistryError> {

@@ -406,9 +406,10 @@ impl<E: Engine> Replica<E> {
         let replayed = if work.replayed.is_empty() {
             Replayed::No
         } else if shadow.can_rebase() {
-            match shadow.import_pending(&work.replayed) {
-                Ok(_) => Replayed::AsItWas,
-                Err(_) => Replayed::No,
+            let is_same = shadow.can_replay(&self.main.version(), &work.replayed);
+            match is_same.then(|| shadow.import_pending(&work.replayed)) {
+                Some(Ok(_)) => Replayed::AsItWas,
+                Some(Err(_)) | None => Replayed::No,
             }
         } else {
             let anew = shadow.rebase(&mut self.main, &work.replayed);

@@ -266,6 +266,14 @@ pub trait Document: Send + 'static {
         })
     }
 
+    /// Whether changes that are not in this replica, made on one of version `made_on`, mean here what they meant there: that
+    /// nothing has been [trimmed](Self::trim) away here which that one had not seen, because a change may be about just that.
+    /// Asked only if [`can_rebase`](Self::can_rebase). Default: yes, of engines that forget nothing.
+    fn can_replay(&mut self, made_on: &Version, changes: &[Bytes]) -> bool {
+        let _ = (made_on, changes);
+        true
+    }
+
     /// Whether it matters to the document where the log has its changes, so that a merge must import the whole state that
     /// the server has, and not just what is lacking.
     fn follows_the_log(&self) -> bool {

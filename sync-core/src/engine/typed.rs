@@ -355,6 +355,11 @@ impl<T: Mergeable> Document for TypedDocument<T> {
         Ok(self.replica.state())
     }
 
+    fn can_replay(&mut self, made_on: &Version, changes: &[Bytes]) -> bool {
+        let made_on = decode_version(&made_on.0);
+        made_on.is_ok_and(|(made_on, _)| self.replica.can_replay(&made_on, changes))
+    }
+
     fn undo(&mut self) -> Result<bool, EngineError> {
         self.step("undo without keep_undo", Direction::Undo)
     }

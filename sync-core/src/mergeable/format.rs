@@ -159,6 +159,15 @@ impl<'a> Change<'a> {
         }
     }
 
+    /// The commits that it brings.
+    pub(crate) fn brings(&self) -> VersionVector {
+        let mut brought = self.head.claims.clone();
+        if let Some(dot) = self.head.commit {
+            brought.insert(dot);
+        }
+        brought
+    }
+
     /// Whether it is a whole state: whoever has nothing yet then has all that its writer had.
     pub(crate) fn is_whole(&self) -> bool {
         self.head.commit.is_none() && self.head.base.is_empty()

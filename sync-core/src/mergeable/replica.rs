@@ -115,6 +115,16 @@ impl<C: Content> Replica<C> {
         Ok(())
     }
 
+    /// Whether commits made on a replica of `made_on` mean here what they meant there. Not if something has been reclaimed that
+    /// was not seen there, which one of them may bring back; nor if one counts as reclaimed itself, because it would be ignored.
+    pub(crate) fn can_replay(&self, made_on: &VersionVector, changes: &[Bytes]) -> bool {
+        let is_above = |change: &Bytes| {
+            let brought = Change::read(change).map(|change| change.brings());
+            brought.is_ok_and(|brought| brought.minus(&self.horizon) == brought)
+        };
+        made_on.covers(&self.horizon) && changes.iter().all(is_above)
+    }
+
     /// What it holds, and a digest of the content.
     pub(crate) fn version(&self) -> Version {
         Version(encode_version(&self.version, self.content.digest()))

@@ -227,6 +227,29 @@ impl Host {
         Ok(folded.await.unwrap_or(Err(EngineError::Poisoned))?)
     }
 
+    /// Folds committed rows into a snapshot without the history before the last `keep` of them.
+    pub(crate) async fn trim(
+        &self,
+        engine: &EngineId,
+        content: Content,
+        keep: usize,
+    ) -> Result<Bytes, HostError> {
+        let validator = self.folding(engine, "trimming")?;
+        #[cfg(all(feature = "workers", unix))]
+        if let Some(workers) = &self.workers {
+            let what = Reading::Trim { keep };
+            return workers.read(engine, &content, what).await;
+        }
+        let trimmed = tokio::task::spawn_blocking(move || {
+            let folder = validator
+                .folder()
+                .ok_or(EngineError::Unsupported { what: "trimming" })?;
+            let snapshot = content.snapshot.as_deref();
+            on_large_stack(|| folder.trim(snapshot, &content.changes(), keep))
+        });
+        Ok(trimmed.await.unwrap_or(Err(EngineError::Poisoned))?)
+    }
+
     /// Reads committed rows as JSON.
     pub(crate) async fn read_json(
         &self,

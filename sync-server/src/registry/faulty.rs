@@ -21,7 +21,7 @@ use super::{
 ///
 /// - A registry in trouble: [`fail_appends`](Self::fail_appends), [`fail_reads`](Self::fail_reads),
 ///   [`fail_compactions`](Self::fail_compactions).
-/// - A timeout in the commit: [`lose_answers`](Self::lose_answers).
+/// - A timeout in the commit: [`lose_answers`](Self::lose_answers), [`lose_trims`](Self::lose_trims).
 /// - A crash between commit and ack: [`hold_appends`](Self::hold_appends) at [`HoldPoint::AfterCommit`], wait for
 ///   [`held_appends`](Self::held_appends), drop the server.
 /// - A crash at every step: [`crash_at`](Self::crash_at), wait for [`crashed`](Self::crashed), drop the server,
@@ -80,6 +80,13 @@ pub enum Call {
         /// Rows through this one were to be dropped.
         keep_after: Seq,
     },
+    /// [`ServerRegistry::trim`].
+    Trim {
+        /// The document.
+        document: DocumentId,
+        /// Sequence of the snapshot handed in.
+        seq: Seq,
+    },
     /// [`ServerRegistry::delete`].
     Delete(DocumentId),
     /// [`ServerRegistry::list`].
@@ -94,6 +101,7 @@ pub enum Call {
 struct Plan {
     fail_appends: usize,
     lose_answers: usize,
+    lose_trims: usize,
     fail_reads: usize,
     fail_compactions: usize,
     /// Calls that write until the crash, and where that is.
@@ -131,6 +139,11 @@ impl<R> FaultyRegistry<R> {
         self.plan().lose_answers = n;
     }
 
+    /// The next `n` trims are carried out and answer [`RegistryError::Unknown`].
+    pub fn lose_trims(&self, n: usize) {
+        self.plan().lose_trims = n;
+    }
+
     /// The next `n` calls of `create`, `meta`, `tail`, `snapshot`, `origins`, `heads` or `list` do nothing and answer
     /// [`RegistryError::Unavailable`]; `usize::MAX`: all, 0: none any more.
     pub fn fail_reads(&self, n: usize) {
@@ -143,7 +156,7 @@ impl<R> FaultyRegistry<R> {
         self.plan().fail_compactions = n;
     }
 
-    /// At the `n`th call from now, from 1, of `create`, `append`, `compact` or `delete`, the registry crashes: before that is
+    /// At the `n`th call from now, from 1, of `create`, `append`, `compact`, `trim` or `delete`, the registry crashes: before that is
     /// carried out, or after, without an answer. Everything then fails until it is opened again.
     pub fn crash_at(&self, n: usize, point: HoldPoint) {
         self.plan().crash = Some((n, point));
@@ -201,7 +214,7 @@ impl<R> FaultyRegistry<R> {
         self.reads.open();
     }
 
-    /// Compactions wait, before anything is done, until released.
+    /// Compactions and trims wait, before anything is done, until released.
     pub fn hold_compactions(&self) {
         self.compactions.close();
     }
@@ -367,6 +380,31 @@ impl<R: ServerRegistry> ServerRegistry for FaultyRegistry<R> {
         self.compactions.pass().await;
         let compact = self.inner.compact(document, epoch, snapshot, keep_after);
         self.write(compact).await
+    }
+
+    async fn trim(
+        &self,
+        document: &DocumentId,
+        epoch: Epoch,
+        snapshot: Snapshot,
+        next: Epoch,
+    ) -> Result<(), RegistryError> {
+        let lost = {
+            let mut plan = self.plan();
+            plan.calls.push(Call::Trim {
+                document: document.clone(),
+                seq: snapshot.seq,
+            });
+            take(&mut plan.lose_trims)
+        };
+        self.compactions.pass().await;
+        let trim = self.inner.trim(document, epoch, snapshot, next);
+        let trimmed = self.write(trim).await;
+        if lost {
+            Err(RegistryError::unknown(injected()))
+        } else {
+            trimmed
+        }
     }
 
     async fn delete(&self, document: &DocumentId) -> Result<(), RegistryError> {

@@ -193,6 +193,24 @@ impl ServerRegistry for MemoryRegistry {
         self.with(document, |state| state.compact(epoch, snapshot, keep_after))
     }
 
+    async fn trim(
+        &self,
+        document: &DocumentId,
+        epoch: Epoch,
+        snapshot: Snapshot,
+        next: Epoch,
+    ) -> Result<(), RegistryError> {
+        self.with(document, |state| {
+            if state.trim(epoch, snapshot, next)? {
+                self.tell(RegistryEvent::Replaced {
+                    document: document.clone(),
+                    epoch: next,
+                });
+            }
+            Ok(())
+        })
+    }
+
     async fn delete(&self, document: &DocumentId) -> Result<(), RegistryError> {
         let mut documents = self.lock()?;
         let slot = documents.get_mut(document).ok_or(RegistryError::NotFound)?;

@@ -199,6 +199,25 @@ pub trait ServerRegistry: Send + Sync + 'static {
         keep_after: Seq,
     ) -> Result<(), RegistryError>;
 
+    /// Begins a new history, whose name is `next` and whose mode is [`Rebase`](EpochMode::Rebase), in the place of `epoch`, in one
+    /// transaction (design 2.3). It has all that the old one had, and less of how that came about: it starts with `snapshot`,
+    /// which stands at the head, has no rows before that, and goes on with its sequences, its digest and the table of origins.
+    ///
+    /// The caller has proven the snapshot's bytes. A repeat of the same call changes nothing.
+    ///
+    /// # Errors
+    /// [`Fenced`](RegistryError::Fenced) if `epoch` is not the document's, checked before
+    /// [`Conflict`](RegistryError::Conflict) if the snapshot does not stand at its head.
+    /// [`Refused`](RegistryError::Refused) if the snapshot stands at 0, if its digest is not the head's, or if both epochs are
+    /// one. [`NotFound`](RegistryError::NotFound), [`Deleted`](RegistryError::Deleted).
+    async fn trim(
+        &self,
+        document: &DocumentId,
+        epoch: Epoch,
+        snapshot: Snapshot,
+        next: Epoch,
+    ) -> Result<(), RegistryError>;
+
     /// Deletes a document's content and leaves a tombstone, for good: clients that come back are told `Deleted`
     /// instead of recreating it. Deleting a deleted document is `Ok`.
     ///
@@ -375,6 +394,16 @@ impl<R: ServerRegistry + ?Sized> ServerRegistry for Arc<R> {
         (**self)
             .compact(document, epoch, snapshot, keep_after)
             .await
+    }
+
+    async fn trim(
+        &self,
+        document: &DocumentId,
+        epoch: Epoch,
+        snapshot: Snapshot,
+        next: Epoch,
+    ) -> Result<(), RegistryError> {
+        (**self).trim(document, epoch, snapshot, next).await
     }
 
     async fn delete(&self, document: &DocumentId) -> Result<(), RegistryError> {

@@ -1,4 +1,4 @@
-//! The rules of `append`, `create` and `compact`, whoever stores the rows.
+//! The rules of `append`, `create`, `compact` and `trim`, whoever stores the rows.
 
 use std::collections::BTreeSet;
 
@@ -133,6 +133,29 @@ pub(super) fn compacts(
     // Known: a snapshot is never before the start of the log, and this one is not before the present one.
     refuse_if(
         digest_at(seq)? != Some(digest),
+        "the snapshot's digest is not the log's",
+    )?;
+    Ok(true)
+}
+
+/// Whether [`trim`](super::ServerRegistry::trim) has anything to do: not if it has been carried out.
+pub(super) fn trims(
+    meta: &DocumentMeta,
+    epoch: Epoch,
+    (seq, digest): (Seq, Digest),
+    next: Epoch,
+) -> Result<bool, RegistryError> {
+    refuse_if(epoch == next, "a new history needs a new epoch")?;
+    if meta.epoch == next {
+        return Ok(false);
+    }
+    fence(meta.epoch, epoch)?;
+    refuse_if(seq == Seq::ZERO, "no snapshot stands at sequence 0")?;
+    if seq != meta.head {
+        return Err(RegistryError::Conflict { head: meta.head });
+    }
+    refuse_if(
+        digest != meta.digest,
         "the snapshot's digest is not the log's",
     )?;
     Ok(true)

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
-use sync_core::history::{Digest, Epoch, Seq};
+use sync_core::history::{Digest, Epoch, EpochMode, Seq};
 use sync_core::ids::{ChangeId, OriginId};
 
 #[cfg(feature = "embedded")]
@@ -186,9 +186,31 @@ impl DocumentState {
     ) -> Result<(), RegistryError> {
         let stands = (snapshot.seq, snapshot.digest);
         let digest_at = |seq| Ok(self.digest_at(seq));
-        if !rules::compacts(&self.meta, epoch, stands, keep_after, digest_at)? {
-            return Ok(());
+        if rules::compacts(&self.meta, epoch, stands, keep_after, digest_at)? {
+            self.put(snapshot, keep_after);
         }
+        Ok(())
+    }
+
+    /// As [`trim`](super::ServerRegistry::trim). Whether there is a new history.
+    pub(super) fn trim(
+        &mut self,
+        epoch: Epoch,
+        snapshot: Snapshot,
+        next: Epoch,
+    ) -> Result<bool, RegistryError> {
+        let stands = (snapshot.seq, snapshot.digest);
+        let is_new = rules::trims(&self.meta, epoch, stands, next)?;
+        if is_new {
+            self.put(snapshot, stands.0);
+            self.meta.epoch = next;
+            self.meta.mode = EpochMode::Rebase;
+        }
+        Ok(is_new)
+    }
+
+    /// Puts a snapshot in the place of the one there, and drops the rows through `keep_after`.
+    fn put(&mut self, snapshot: Snapshot, keep_after: Seq) {
         self.meta.snapshot_seq = snapshot.seq;
         self.snapshot = Some(snapshot);
         while self.meta.log_start < keep_after {
@@ -200,7 +222,6 @@ impl DocumentState {
             self.start_digest = row.digest;
         }
         self.origins.evict(self.meta.log_start);
-        Ok(())
     }
 
     /// As [`origins`](super::ServerRegistry::origins).

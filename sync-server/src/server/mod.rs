@@ -17,6 +17,7 @@ mod operator;
 mod permission;
 mod rooms;
 mod statistics;
+mod trim;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -46,6 +47,7 @@ pub use self::listener::{ListenError, Listener};
 use self::mailbox::Mailbox;
 use self::permission::Doubts;
 use self::rooms::{Rooms, superseded};
+pub use self::trim::{Horizon, TrimError, Trimmed};
 #[cfg(feature = "http")]
 use crate::auth::ConnectRequest;
 use crate::auth::{Auth, Identity};

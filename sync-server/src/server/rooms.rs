@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -296,6 +297,19 @@ impl RoomHandle {
 
     pub(super) fn fold_offer(self: &Arc<Self>, session: SessionId, offer: FoldOffer) {
         self.turn(|state, now| state.room.handle_fold_offer(now, session, offer));
+    }
+
+    /// As [`Room::hold_appends`], from now on.
+    pub(super) fn hold_appends(self: &Arc<Self>, time: Duration) {
+        self.turn(|state, now| state.room.hold_appends(now, now + time));
+    }
+
+    pub(super) fn release_appends(self: &Arc<Self>) {
+        self.turn(|state, now| state.room.release_appends(now));
+    }
+
+    pub(super) fn trimmed(self: &Arc<Self>, epoch: Epoch) {
+        self.turn(|state, now| state.room.handle_trimmed(now, epoch));
     }
 
     pub(super) fn close(self: &Arc<Self>, session: SessionId) {

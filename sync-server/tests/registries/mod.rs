@@ -239,6 +239,16 @@ impl ServerRegistry for Registry {
         either!(self, registry => registry.compact(document, epoch, snapshot, keep_after))
     }
 
+    async fn trim(
+        &self,
+        document: &DocumentId,
+        epoch: Epoch,
+        snapshot: Snapshot,
+        next: Epoch,
+    ) -> Result<(), RegistryError> {
+        either!(self, registry => registry.trim(document, epoch, snapshot, next))
+    }
+
     async fn delete(&self, document: &DocumentId) -> Result<(), RegistryError> {
         either!(self, registry => registry.delete(document))
     }

@@ -148,7 +148,15 @@ impl DocumentState {
 
     /// Protocol 8.1 to 8.3, from the client's side.
     fn plan(&self, next: Continuation, start: Cursor) -> (Plan, Cursor, bool) {
-        match (self.fresh, next) {
+        // What was trimmed away, or removed on purpose, must not be merged back.
+        let fresh = match next {
+            Continuation::Reset {
+                reset: Reset::Rebase | Reset::Discard,
+                ..
+            } => self.fresh.filter(|fresh| *fresh != Fresh::Merge),
+            _ => self.fresh,
+        };
+        match (fresh, next) {
             (
                 Some(fresh),
                 Continuation::Resume | Continuation::Snapshot { .. } | Continuation::Reset { .. },

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use ::loro::{
-    ContainerType, ExportMode, LoroDoc, LoroResult, LoroValue, TreeParentId, VersionVector,
+    ContainerType, ExportMode, Frontiers, ID, LoroDoc, LoroResult, LoroValue, TreeParentId,
+    VersionVector,
 };
 use bytes::Bytes;
 use twox_hash::XxHash3_64;
@@ -30,11 +31,8 @@ pub(super) fn shallow(
     let whole = engine.fresh();
     import(&whole, &state)?;
     let is_all = whole.oplog_vv() == *horizon;
-    if is_all && whole.oplog_frontiers().len() > 1 {
-        join_heads(&whole).map_err(|error| engine_error(&error))?;
-    }
-    let start = if is_all {
-        whole.oplog_frontiers()
+    let start = if is_all && whole.oplog_frontiers().len() > 1 {
+        join_heads(&whole).map_err(|error| engine_error(&error))?
     } else {
         whole.vv_to_frontiers(horizon)
     };
@@ -54,11 +52,12 @@ fn import(doc: &LoroDoc, bytes: &[u8]) -> Result<(), EngineError> {
         .map_err(|error| engine_error(&error))
 }
 
-/// Commits operations that build on all heads and leave everything as it is, in a container that is there.
-fn join_heads(doc: &LoroDoc) -> LoroResult<()> {
+/// Commits operations that build on all heads and leave everything as it is, in a container that is there. Where to begin,
+/// so that whoever has the heads has what came before.
+fn join_heads(doc: &LoroDoc) -> LoroResult<Frontiers> {
     // A function of what is joined: whoever joins the same heads writes the same operations under this id.
-    let peer = XxHash3_64::oneshot(&encode(&doc.oplog_vv()).0);
-    doc.set_peer_id(peer.min(u64::MAX - 1))?;
+    let peer = XxHash3_64::oneshot(&encode(&doc.oplog_vv()).0).min(u64::MAX - 1);
+    doc.set_peer_id(peer)?;
     // In order, so that it is the same one everywhere.
     let roots: BTreeMap<String, ContainerType> = match doc.get_value() {
         LoroValue::Map(roots) => (roots.iter())
@@ -70,10 +69,11 @@ fn join_heads(doc: &LoroDoc) -> LoroResult<()> {
         touch(doc, name.as_str(), kind)?;
         doc.commit();
         if doc.oplog_frontiers().len() == 1 {
-            break;
+            // Not the last operation: the one before it would be missed.
+            return Ok(Frontiers::from_id(ID::new(peer, 0)));
         }
     }
-    Ok(())
+    Ok(doc.oplog_frontiers())
 }
 
 /// Does something to a container, and takes it back.

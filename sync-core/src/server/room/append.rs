@@ -55,6 +55,9 @@ impl Room {
     /// Begins the next append, if none is under way and something waits.
     pub(super) fn start_append(&mut self, now: Time) {
         while self.in_flight.is_none() && self.fill == Fill::Idle && !self.queue.is_empty() {
+            if self.is_held(now) {
+                return;
+            }
             if self.paced_until().is_some_and(|until| now < until) {
                 return;
             }

@@ -27,6 +27,7 @@ mod size;
 mod snapshot;
 mod stats;
 mod stream;
+mod trim;
 mod withhold;
 
 #[cfg(test)]
@@ -57,6 +58,7 @@ use self::ring::Ring;
 use self::size::Size;
 use self::stats::Counts;
 pub use self::stream::{Allowance, Occupied};
+use self::trim::Standstill;
 use super::config::RoomConfig;
 use super::registry::RequestNumber;
 use super::stats::{MemberPhase, MemberStats, RoomCounters, RoomStats};
@@ -113,6 +115,7 @@ pub struct Room {
     /// To be unloaded once nobody is here.
     is_evicted: bool,
     questions: Questions,
+    standstill: Standstill,
     next_request: u64,
     outputs: VecDeque<RoomOutput>,
 }
@@ -192,6 +195,7 @@ impl Room {
             counts: Counts::default(),
             is_evicted: false,
             questions: Questions::default(),
+            standstill: Standstill::default(),
             next_request: 0,
             outputs: VecDeque::new(),
         }
@@ -338,8 +342,9 @@ impl Room {
         let paced = self.paced_until();
         let offered = self.offers.deadline();
         let questions = self.questions.deadline();
+        let held = self.standstill.until();
         [
-            draining, filling, appending, slot, paced, offered, questions,
+            draining, filling, appending, slot, paced, offered, questions, held,
         ]
         .into_iter()
         .flatten()

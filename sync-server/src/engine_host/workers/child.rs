@@ -101,6 +101,13 @@ impl Worker {
                     .ok_or(EngineError::Unsupported { what: "folding" })?;
                 folder.fold(content.snapshot.as_deref(), &content.changes())
             }),
+            Request::Trim { engine, keep } => self.read(&engine, |validator, content| {
+                let folder = validator
+                    .folder()
+                    .ok_or(EngineError::Unsupported { what: "trimming" })?;
+                let keep = usize::try_from(keep).unwrap_or(usize::MAX);
+                folder.trim(content.snapshot.as_deref(), &content.changes(), keep)
+            }),
             Request::Json { engine } => self.read(&engine, |validator, content| {
                 let folder = validator
                     .folder()

@@ -179,7 +179,7 @@ impl Pool {
         Ok(())
     }
 
-    /// Folds the document, or reads it, in a worker of its own; a second time if it dies.
+    /// Folds or trims the document, or reads it, in a worker of its own; a second time if it dies.
     pub(crate) async fn read(
         &self,
         engine: &EngineId,
@@ -190,6 +190,10 @@ impl Pool {
         let request = match what {
             Reading::Fold => Request::Fold { engine },
             Reading::Json => Request::Json { engine },
+            Reading::Trim { keep } => Request::Trim {
+                engine,
+                keep: u64::try_from(keep).unwrap_or(u64::MAX),
+            },
         };
         let mut died = String::new();
         for _ in 0..KILLS_MAX {
@@ -212,6 +216,7 @@ impl Pool {
 pub(crate) enum Reading {
     Fold,
     Json,
+    Trim { keep: usize },
 }
 
 fn host_error(failure: Failure) -> HostError {
@@ -219,7 +224,7 @@ fn host_error(failure: Failure) -> HostError {
         Failure::Incomplete => HostError::Engine(EngineError::Incomplete),
         Failure::Unproven => HostError::Engine(EngineError::Unproven),
         Failure::Unsupported => HostError::Engine(EngineError::Unsupported {
-            what: "folding or reading",
+            what: "folding, trimming or reading",
         }),
         Failure::Other(what) => HostError::Died(what),
     }

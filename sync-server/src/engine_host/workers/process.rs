@@ -230,7 +230,7 @@ impl Process {
         self.ask(&Request::Forget { replica }).await.map(drop)
     }
 
-    /// Folds the document, or reads it.
+    /// Folds or trims the document, or reads it.
     pub(super) async fn read_content(
         &mut self,
         content: &Content,

@@ -10,12 +10,13 @@ use sync_core::server::Verdict;
 pub(super) const FRAME_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
 /// What a worker says first.
-pub(super) const HELLO: &str = "sync-server worker 1";
+pub(super) const HELLO: &str = "sync-server worker 2";
 
 /// Answered one by one, in order.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// The snapshot of the document that [`Load`](Self::Load), [`Fold`](Self::Fold) or [`Json`](Self::Json) will be about.
+    /// The snapshot of the document that [`Load`](Self::Load), [`Fold`](Self::Fold), [`Json`](Self::Json) or
+    /// [`Trim`](Self::Trim) will be about.
     Snapshot(Bytes),
     /// Rows after it, likewise.
     Rows(Vec<Row>),
@@ -38,6 +39,10 @@ pub(super) enum Request {
     },
     Json {
         engine: String,
+    },
+    Trim {
+        engine: String,
+        keep: u64,
     },
 }
 

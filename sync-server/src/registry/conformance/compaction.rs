@@ -1,10 +1,10 @@
-//! What `compact` keeps, drops and refuses.
+//! What `compact` and `trim` keep, drop and refuse.
 
-use sync_core::history::{Digest, Seq};
+use sync_core::history::{Digest, EpochMode, Seq};
 use sync_core::ids::OriginId;
 
 use super::fixture::{
-    Document, EPOCH, EVERYTHING, STALE, change, change_by, fails, forged, same, that, user,
+    Document, EPOCH, EVERYTHING, STALE, TRIMMED, change, change_by, fails, forged, same, that, user,
 };
 use super::{Checked, ServerRegistry};
 use crate::registry::{
@@ -33,7 +33,7 @@ async fn starts_at(document: &Document<'_>, snapshot: Snapshot, log_start: u64) 
     )?;
     for after in 0..log_start {
         let compacted = Tail::Compacted {
-            epoch: EPOCH,
+            epoch: document.epoch,
             log_start: Seq(log_start),
         };
         let tail = document
@@ -125,6 +125,68 @@ pub(super) async fn a_snapshot_at_the_same_sequence_drops_more_rows(
     // What is dropped stays dropped.
     document.compact(document.snapshot(6, "six"), 1).await?;
     starts_at(&document, document.snapshot(6, "six"), 4).await
+}
+
+pub(super) async fn a_trim_begins_a_new_history_at_the_head(
+    registry: &dyn ServerRegistry,
+) -> Checked {
+    let mut document = six_changes(registry).await?;
+    document.compact(document.snapshot(3, "three"), 2).await?;
+    let trimmed = document.snapshot(6, "trimmed");
+    let id = document.id.clone();
+    let trim = || registry.trim(&id, EPOCH, trimmed.clone(), TRIMMED);
+    trim().await?;
+    document.epoch = TRIMMED;
+    let meta = document.meta().await?;
+    same(
+        "meta's epoch and mode",
+        (meta.epoch, meta.mode),
+        (TRIMMED, EpochMode::Rebase),
+    )?;
+    starts_at(&document, trimmed.clone(), 6).await?;
+    let fenced =
+        |error: &RegistryError| matches!(error, RegistryError::Fenced { current: TRIMMED });
+    let stale = registry.append(&id, EPOCH, None, vec![change(1, 7)]).await;
+    fails("an append of the history before", stale, fenced)?;
+    // Whoever did not hear that its changes were committed hears it now.
+    let entry = OriginEntry::new(OriginId(1), user("ada"), 6, Seq(6));
+    let origins = registry.origins(&id, &[OriginId(1)]).await?;
+    same("the origin", origins, vec![Some(entry)])?;
+    document.commit(&[change(1, 7), change(2, 1)]).await?;
+    trim().await?;
+    starts_at(&document, trimmed, 6).await?;
+    document.compact(document.snapshot(8, "eight"), 8).await?;
+    starts_at(&document, document.snapshot(8, "eight"), 8).await
+}
+
+pub(super) async fn a_trim_that_is_not_of_the_head_is_refused(
+    registry: &dyn ServerRegistry,
+) -> Checked {
+    let document = six_changes(registry).await?;
+    document.compact(document.snapshot(3, "three"), 2).await?;
+    let id = &document.id;
+    let head = document.snapshot(6, "wrong");
+    let conflict =
+        |error: &RegistryError| matches!(error, RegistryError::Conflict { head: Seq(6) });
+    for seq in [3, 5, 7] {
+        let elsewhere = Snapshot::new(Seq(seq), head.digest, "wrong".into());
+        let trimmed = registry.trim(id, EPOCH, elsewhere, TRIMMED).await;
+        fails("a snapshot that is not of the head", trimmed, conflict)?;
+    }
+    let refused = |error: &RegistryError| matches!(error, RegistryError::Refused { .. });
+    let other = Snapshot::new(Seq(6), Digest(1), "wrong".into());
+    let trimmed = registry.trim(id, EPOCH, other, TRIMMED).await;
+    fails("another digest", trimmed, refused)?;
+    let trimmed = registry.trim(id, EPOCH, head.clone(), EPOCH).await;
+    fails("no new epoch", trimmed, refused)?;
+    let fenced = |error: &RegistryError| matches!(error, RegistryError::Fenced { current: EPOCH });
+    let trimmed = registry.trim(id, STALE, head.clone(), TRIMMED).await;
+    fails("a stale epoch", trimmed, fenced)?;
+    let not_found = |error: &RegistryError| matches!(error, RegistryError::NotFound);
+    let missing = super::fixture::document_id("missing")?;
+    let trimmed = registry.trim(&missing, EPOCH, head, TRIMMED).await;
+    fails("a missing document", trimmed, not_found)?;
+    starts_at(&document, document.snapshot(3, "three"), 2).await
 }
 
 pub(super) async fn folded_changes_are_still_duplicates(registry: &dyn ServerRegistry) -> Checked {

@@ -6,13 +6,15 @@ use futures_util::future::{self, join_all};
 use sync_core::history::{Digest, Epoch, Seq};
 use sync_core::ids::EngineId;
 
-use super::fixture::{Document, EPOCH, EVERYTHING, change, document_id, same, that};
+use super::fixture::{Document, EPOCH, EVERYTHING, TRIMMED, change, document_id, same, that};
 use super::{Checked, Failure, ServerRegistry};
 use crate::registry::{NewDocument, Outcome, RegistryError, Snapshot, StoredChange, Tail};
 
 const WRITERS: u128 = 16;
 const CALLS: u64 = 20;
 const CHANGES_PER_CALL: u64 = 3;
+/// More than there are appends.
+const ATTEMPTS_MAX: usize = 10_000;
 
 /// Appends its origin's changes call by call, each when the one before is answered, and returns where they stand.
 async fn write(
@@ -233,4 +235,56 @@ pub(super) async fn compaction_among_appends_loses_nothing(
         rows.len(),
         written.iter().map(Vec::len).sum(),
     )
+}
+
+pub(super) async fn a_trim_among_appends_loses_nothing(registry: &dyn ServerRegistry) -> Checked {
+    let name = "d";
+    let document = Document::create(registry, name).await?;
+    // Each goes on until it is told that the history is over, if it is told in time.
+    let writers = (1..=WRITERS).map(|origin| async move {
+        let id = document_id(name)?;
+        let mut written = Vec::new();
+        for number in 1..=CALLS {
+            let appended = registry.append(&id, EPOCH, None, vec![change(origin, number)]);
+            match appended.await {
+                Ok(outcomes) => written.extend(outcomes),
+                Err(RegistryError::Fenced { current: TRIMMED }) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok::<_, Failure>(written)
+    });
+    let trim = async {
+        // The log moves on: the last attempt comes when it does not any more.
+        for _ in 0..ATTEMPTS_MAX {
+            let meta = registry.meta(&document.id).await?;
+            let snapshot = Snapshot::new(meta.head, meta.digest, "trimmed".into());
+            let trimmed = registry.trim(&document.id, EPOCH, snapshot, TRIMMED).await;
+            match trimmed {
+                Ok(()) => return Ok::<_, Failure>(meta.head),
+                Err(RegistryError::Conflict { .. } | RegistryError::Refused { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Failure(
+            "a trim at the head: found none that is taken".into(),
+        ))
+    };
+    let (written, trimmed) = future::join(join_all(writers), trim).await;
+    let head = trimmed?;
+    let mut written: Vec<_> = written
+        .into_iter()
+        .collect::<Result<Vec<_>, _>>()?
+        .concat()
+        .into_iter()
+        .map(|outcome| format!("{outcome:?}"))
+        .collect();
+    written.sort_unstable();
+    let mut all: Vec<_> = (1..=head.0)
+        .map(|seq| format!("{:?}", Outcome::At(Seq(seq))))
+        .collect();
+    all.sort_unstable();
+    same("what was committed, and what was trimmed", written, all)?;
+    let meta = registry.meta(&document.id).await?;
+    same("the head", (meta.epoch, meta.head), (TRIMMED, head))
 }

@@ -13,8 +13,8 @@ use sync_core::ids::{EngineId, OriginId};
 
 use super::concurrency::{is_a_log, read_all};
 use super::fixture::{
-    Document, EPOCH, EVERYTHING, STALE, change, change_by, document_id, fails, forged, same, that,
-    with_bytes,
+    Document, EPOCH, EVERYTHING, STALE, TRIMMED, change, change_by, document_id, fails, forged,
+    same, that, with_bytes,
 };
 use super::{Checked, Cut, Failure, ServerRegistry};
 use crate::registry::{
@@ -47,6 +47,8 @@ enum Call {
     Append(&'static str, Vec<NewChange>),
     /// Name, sequence of the snapshot, and the rows to be dropped.
     Compact(&'static str, u64, u64),
+    /// Name: at the head.
+    Trim(&'static str),
     Delete(&'static str),
 }
 
@@ -89,6 +91,8 @@ fn script() -> Result<Vec<Call>, Failure> {
         Call::Append("a", vec![change(1, 5), change_by("bob", 2, 2)]),
         Call::Compact("restored", 9, 8),
         Call::Append("restored", vec![change(2, 1)]),
+        Call::Trim("restored"),
+        Call::Append("restored", vec![change(2, 2), large(change(1, 3))]),
     ])
 }
 
@@ -103,7 +107,8 @@ impl Call {
             Self::Create(new) => registry.create(new.clone()).await.map(Answer::Meta),
             Self::Append(name, changes) => {
                 let id = id(name)?;
-                let outcomes = registry.append(&id, EPOCH, None, changes.clone()).await;
+                let epoch = log.meta(&id).await?.epoch;
+                let outcomes = registry.append(&id, epoch, None, changes.clone()).await;
                 outcomes.map(Answer::Outcomes)
             }
             Self::Compact(name, seq, keep_after) => {
@@ -115,6 +120,14 @@ impl Call {
                 let snapshot = Snapshot::new(seq, digest, Bytes::from_static(b"folded"));
                 let compacted = registry.compact(&id, EPOCH, snapshot, Seq(*keep_after));
                 compacted.await.map(|()| Answer::Done)
+            }
+            Self::Trim(name) => {
+                let id = id(name)?;
+                let meta = log.meta(&id).await?;
+                let trimmed = Bytes::from_static(b"trimmed");
+                let snapshot = Snapshot::new(meta.head, meta.digest, trimmed);
+                let trim = registry.trim(&id, meta.epoch, snapshot, TRIMMED);
+                trim.await.map(|()| Answer::Done)
             }
             Self::Delete(name) => registry.delete(&id(name)?).await.map(|()| Answer::Done),
         }

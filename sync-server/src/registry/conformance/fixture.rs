@@ -13,6 +13,8 @@ use crate::registry::{
 };
 
 pub(super) const EPOCH: Epoch = Epoch(0x00e9_0c4a);
+/// The name of a history that follows a trim.
+pub(super) const TRIMMED: Epoch = Epoch(0x7213_33ed);
 pub(super) const STALE: Epoch = Epoch(0x57a1_e000);
 /// Tail pages larger than any log here.
 pub(super) const EVERYTHING: usize = 1 << 30;
@@ -21,6 +23,7 @@ pub(super) const EVERYTHING: usize = 1 << 30;
 pub(super) struct Document<'a> {
     pub(super) registry: &'a dyn ServerRegistry,
     pub(super) id: DocumentId,
+    pub(super) epoch: Epoch,
     /// Where the model starts, and its digest there.
     start: (Seq, Digest),
     rows: Vec<StoredChange>,
@@ -44,6 +47,7 @@ impl<'a> Document<'a> {
         Ok(Self {
             registry,
             id,
+            epoch: EPOCH,
             start: (meta.head, meta.digest),
             rows: Vec::new(),
         })
@@ -54,7 +58,7 @@ impl<'a> Document<'a> {
         changes: &[NewChange],
     ) -> Result<Vec<Outcome>, RegistryError> {
         self.registry
-            .append(&self.id, EPOCH, None, changes.to_vec())
+            .append(&self.id, self.epoch, None, changes.to_vec())
             .await
     }
 
@@ -125,7 +129,7 @@ impl<'a> Document<'a> {
         keep_after: u64,
     ) -> Result<(), RegistryError> {
         self.registry
-            .compact(&self.id, EPOCH, snapshot, Seq(keep_after))
+            .compact(&self.id, self.epoch, snapshot, Seq(keep_after))
             .await
     }
 
@@ -137,7 +141,7 @@ impl<'a> Document<'a> {
     pub(super) async fn holds_all_after(&self, after: u64) -> Checked {
         let after = Seq(after);
         let expected = Tail::Changes {
-            epoch: EPOCH,
+            epoch: self.epoch,
             digest: self.digest_at(after),
             changes: self.rows_after(after),
             head: self.head(),

@@ -217,12 +217,15 @@ const CHECKS: &[(&str, Check)] = checks![
     compaction::a_snapshot_that_contradicts_the_log_is_refused,
     compaction::an_older_snapshot_changes_nothing,
     compaction::a_snapshot_at_the_same_sequence_drops_more_rows,
+    compaction::a_trim_begins_a_new_history_at_the_head,
+    compaction::a_trim_that_is_not_of_the_head_is_refused,
     compaction::folded_changes_are_still_duplicates,
     compaction::origins_in_the_log_are_never_forgotten,
     concurrency::concurrent_appends_leave_no_holes,
     concurrency::a_call_repeated_concurrently_commits_once,
     concurrency::one_of_many_that_expect_the_same_head_wins,
     concurrency::concurrent_creates_agree,
+    concurrency::a_trim_among_appends_loses_nothing,
     concurrency::compaction_among_appends_loses_nothing,
 ];
 

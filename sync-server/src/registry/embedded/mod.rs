@@ -294,6 +294,16 @@ impl ServerRegistry for EmbeddedRegistry {
             .await
     }
 
+    async fn trim(
+        &self,
+        document: &DocumentId,
+        epoch: Epoch,
+        snapshot: Snapshot,
+        next: Epoch,
+    ) -> Result<(), RegistryError> {
+        self.registry.trim(document, epoch, snapshot, next).await
+    }
+
     async fn delete(&self, document: &DocumentId) -> Result<(), RegistryError> {
         self.registry.delete(document).await
     }

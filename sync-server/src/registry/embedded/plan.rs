@@ -5,7 +5,7 @@ use sync_core::history::{Digest, Epoch, Seq};
 use sync_core::ids::{DocumentId, OriginId};
 
 use super::row::{Entry, Part, encode};
-use crate::registry::{OriginEntry, Snapshot};
+use crate::registry::{DocumentMeta, OriginEntry, RegistryError, Snapshot, rules};
 
 /// What the writer is asked to do, one step at a time.
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub(crate) struct Compaction {
     pub(super) epoch: Epoch,
     pub(super) snapshot: Snapshot,
     pub(super) keep_after: Seq,
+    /// The history that begins with the snapshot, which then stands at the head; none if the present one goes on.
+    pub(super) begins: Option<Epoch>,
     /// Digest at `keep_after`.
     pub(super) start_digest: Digest,
     pub(super) evicted: Vec<OriginId>,
@@ -44,6 +46,18 @@ pub(crate) struct Compaction {
 }
 
 impl Compaction {
+    /// Whether there is anything left to do, of a document that stands so.
+    pub(super) fn goes_on(&self, meta: &DocumentMeta) -> Result<bool, RegistryError> {
+        let stands = (self.snapshot.seq, self.snapshot.digest);
+        match self.begins {
+            Some(next) => rules::trims(meta, self.epoch, stands, next),
+            // The log's digest there does not change.
+            None => rules::compacts(meta, self.epoch, stands, self.keep_after, |_| {
+                Ok(Some(stands.1))
+            }),
+        }
+    }
+
     /// Bytes of a part.
     pub(super) const PART: usize = 64 << 10;
     /// Parts in one step.

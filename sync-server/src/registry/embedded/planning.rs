@@ -7,6 +7,7 @@ use std::time::Duration;
 use sync_core::history::{Digest, Epoch, Seq};
 use sync_core::ids::{DocumentId, OriginId};
 
+use super::document::Standing;
 use super::index::lock;
 use super::origins as stored;
 use super::plan::{Compaction, FoldedDocument, Plan, segments};
@@ -46,6 +47,36 @@ impl Reader {
         if !compacts {
             return Ok(None);
         }
+        self.plan(document, standing, epoch, snapshot, keep_after)
+            .map(|plan| Some(Plan::Compact(plan)))
+    }
+
+    /// As [`BlockingReader::plan_trim`].
+    pub(super) fn trimming(
+        &mut self,
+        document: &DocumentId,
+        epoch: Epoch,
+        snapshot: Snapshot,
+        next: Epoch,
+    ) -> Result<Option<Plan>, RegistryError> {
+        let standing = self.view(document, Seq(u64::MAX))?.standing;
+        let stands = (snapshot.seq, snapshot.digest);
+        if !rules::trims(&standing.meta, epoch, stands, next)? {
+            return Ok(None);
+        }
+        let mut plan = self.plan(document, standing, epoch, snapshot, stands.0)?;
+        plan.begins = Some(next);
+        Ok(Some(Plan::Compact(plan)))
+    }
+
+    fn plan(
+        &mut self,
+        document: &DocumentId,
+        standing: Standing,
+        epoch: Epoch,
+        snapshot: Snapshot,
+        keep_after: Seq,
+    ) -> Result<Compaction, RegistryError> {
         let (mut start_digest, mut evicted) = (standing.start_digest, Vec::new());
         if keep_after > standing.meta.log_start {
             // Another compaction may have been quicker: then this one drops nothing.
@@ -54,17 +85,18 @@ impl Reader {
                 evicted = origins::evicted(self.origin_table(document)?.values(), keep_after);
             }
         }
-        Ok(Some(Plan::Compact(Compaction {
+        Ok(Compaction {
             document: document.clone(),
             doc: standing.doc,
             epoch,
             snapshot,
             keep_after,
+            begins: None,
             start_digest,
             evicted,
             number: None,
             next: 0,
-        })))
+        })
     }
 
     /// The digest at a sequence, of a log that holds it.

@@ -388,6 +388,16 @@ impl BlockingReader for Reader {
         self.compaction(document, epoch, snapshot, keep_after)
     }
 
+    fn plan_trim(
+        &mut self,
+        document: &DocumentId,
+        epoch: Epoch,
+        snapshot: Snapshot,
+        next: Epoch,
+    ) -> Result<Option<Plan>, RegistryError> {
+        self.trimming(document, epoch, snapshot, next)
+    }
+
     fn plan_upkeep(&mut self, thorough: bool) -> Result<Option<(Plan, Patience)>, RegistryError> {
         self.upkeep(thorough)
     }

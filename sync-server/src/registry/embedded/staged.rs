@@ -171,9 +171,14 @@ impl Draft<'_> {
         Ok(())
     }
 
-    fn log_start(&self) -> Seq {
+    /// As it will stand after the next commit, but for the head and its digest.
+    fn standing(&self) -> &Standing {
         let changed = self.staged.changed.as_ref();
-        changed.unwrap_or(&self.document.standing).meta.log_start
+        changed.unwrap_or(&self.document.standing)
+    }
+
+    fn log_start(&self) -> Seq {
+        self.standing().meta.log_start
     }
 }
 
@@ -189,7 +194,8 @@ fn repeats_itself(changes: &[NewChange]) -> bool {
 
 impl Log for Draft<'_> {
     fn epoch(&self) -> Epoch {
-        self.document.standing.meta.epoch
+        // A new one may be staged already.
+        self.standing().meta.epoch
     }
 
     fn head(&self) -> Seq {

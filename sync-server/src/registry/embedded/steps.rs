@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rusqlite::{OptionalExtension, params};
-use sync_core::history::{Digest, Seq};
+use sync_core::history::{Digest, EpochMode, Seq};
 use sync_core::ids::OriginId;
 
 use super::document::Standing;
@@ -13,7 +13,7 @@ use super::index::lock;
 use super::plan::{Compaction, FoldedDocument, Plan};
 use super::schema::{failed, seq_column, signed};
 use super::writer::Engine;
-use crate::registry::{OriginEntry, RegistryError, rules};
+use crate::registry::{OriginEntry, RegistryError};
 
 /// Time after which a step of folding ends, at the next document.
 const STEP: Duration = Duration::from_millis(1);
@@ -24,23 +24,21 @@ impl Engine {
         mut plan: Compaction,
     ) -> Result<Option<Plan>, RegistryError> {
         let standing = lock(&*self.load_live(&plan.document)?).upcoming();
-        let stands = (plan.snapshot.seq, plan.snapshot.digest);
         if standing.doc != plan.doc {
             return Err(RegistryError::Fenced {
                 current: standing.meta.epoch,
             });
         }
-        // Asked again with each step; the log's digest there does not change.
-        let goes_on = rules::compacts(&standing.meta, plan.epoch, stands, plan.keep_after, |_| {
-            Ok(Some(stands.1))
-        })?;
+        // Asked again with each step: another one may have been quicker, or the log has moved on.
+        let goes_on = plan.goes_on(&standing.meta);
+        if !matches!(goes_on, Ok(true)) {
+            if plan.is_begun() {
+                self.throw_away(None, None, Some(plan.number()))?;
+            }
+            return goes_on.map(|_| None);
+        }
         if !plan.is_begun() {
             plan.begin(self.allot_snapshot());
-        }
-        if !goes_on {
-            // Another one was quicker.
-            self.throw_away(None, None, Some(plan.number()))?;
-            return Ok(None);
         }
         let parts = plan.next_parts();
         if !parts.is_empty() {
@@ -59,6 +57,10 @@ impl Engine {
         let mut standing = lock(&document).upcoming();
         let replaced = standing.snapshot.replace(plan.number());
         standing.meta.snapshot_seq = plan.snapshot.seq;
+        if let Some(next) = plan.begins {
+            standing.meta.epoch = next;
+            standing.meta.mode = EpochMode::Rebase;
+        }
         let mut evicted = Vec::new();
         let mut unfolded = Vec::new();
         let drops = plan.keep_after > standing.meta.log_start;
@@ -156,7 +158,7 @@ impl Engine {
             connection
                 .prepare_cached(
                     "UPDATE documents SET log_start = ?2, start_digest = ?3, snapshot = ?4,
-                         snapshot_seq = ?5, deleted = ?6,
+                         snapshot_seq = ?5, deleted = ?6, epoch = ?7, mode = ?8,
                          digest = iif(head < ?2, ?3, digest), head = max(head, ?2)
                      WHERE doc = ?1",
                 )?
@@ -166,7 +168,9 @@ impl Engine {
                     signed(start_digest.0),
                     snapshot,
                     snapshot_seq,
-                    is_deleted
+                    is_deleted,
+                    signed(meta.epoch.0),
+                    meta.mode.code()
                 ])
         })?;
         Ok(())

@@ -57,7 +57,8 @@ pub trait BlockingRegistry: Send + 'static {
     /// between the steps: a plan that they have overtaken is dropped or refused here.
     ///
     /// # Errors
-    /// Those of [`ServerRegistry::compact`](crate::registry::ServerRegistry::compact), for its plans.
+    /// Those of [`ServerRegistry::compact`](crate::registry::ServerRegistry::compact) and
+    /// [`trim`](crate::registry::ServerRegistry::trim), for their plans.
     fn apply(&mut self, plan: Self::Plan) -> Result<Option<Self::Plan>, RegistryError>;
 
     /// Makes what is staged durable, then visible to readers.
@@ -154,6 +155,18 @@ pub trait BlockingReader: Send + 'static {
         epoch: Epoch,
         snapshot: Snapshot,
         keep_after: Seq,
+    ) -> Result<Option<Self::Plan>, RegistryError>;
+
+    /// Prepares a trim; `None` if it has been carried out.
+    ///
+    /// # Errors
+    /// As [`ServerRegistry::trim`](crate::registry::ServerRegistry::trim).
+    fn plan_trim(
+        &mut self,
+        document: &DocumentId,
+        epoch: Epoch,
+        snapshot: Snapshot,
+        next: Epoch,
     ) -> Result<Option<Self::Plan>, RegistryError>;
 
     /// The next piece of tidying up; what needs no writer is done on the spot. `thorough`: also what can wait.

@@ -15,6 +15,16 @@ use crate::registry::{
     RegistryError, ServerRegistry, Snapshot, Tail,
 };
 
+impl<B: BlockingRegistry> GroupCommit<B> {
+    /// Step by step.
+    async fn carry_out(&self, mut plan: Option<B::Plan>) -> Result<(), RegistryError> {
+        while let Some(step) = plan {
+            plan = self.with_writer(|engine| engine.apply(step)).await?;
+        }
+        Ok(())
+    }
+}
+
 #[async_trait]
 impl<B: BlockingRegistry> ServerRegistry for GroupCommit<B> {
     async fn create(&self, document: NewDocument) -> Result<DocumentMeta, RegistryError> {
@@ -81,15 +91,23 @@ impl<B: BlockingRegistry> ServerRegistry for GroupCommit<B> {
         keep_after: Seq,
     ) -> Result<(), RegistryError> {
         let document = document.clone();
-        let mut plan = self
-            .with_reader(move |reader| {
-                reader.plan_compaction(&document, epoch, snapshot, keep_after)
-            })
-            .await?;
-        while let Some(step) = plan {
-            plan = self.with_writer(|engine| engine.apply(step)).await?;
-        }
-        Ok(())
+        let plan = self.with_reader(move |reader| {
+            reader.plan_compaction(&document, epoch, snapshot, keep_after)
+        });
+        self.carry_out(plan.await?).await
+    }
+
+    async fn trim(
+        &self,
+        document: &DocumentId,
+        epoch: Epoch,
+        snapshot: Snapshot,
+        next: Epoch,
+    ) -> Result<(), RegistryError> {
+        let document = document.clone();
+        let plan =
+            self.with_reader(move |reader| reader.plan_trim(&document, epoch, snapshot, next));
+        self.carry_out(plan.await?).await
     }
 
     async fn delete(&self, document: &DocumentId) -> Result<(), RegistryError> {

@@ -1,0 +1,56 @@
+//! Standing still while the document gets another history, and finding out that it has one.
+
+use super::Room;
+use crate::history::Epoch;
+use crate::server::registry::RequestNumber;
+use crate::time::Time;
+
+/// What a room is told by those who give its document another history.
+#[derive(Debug, Default)]
+pub(super) struct Standstill {
+    /// Nothing is appended before.
+    until: Option<Time>,
+    /// Reads of what there is to open that were asked for earlier say what was.
+    reads_from: Option<RequestNumber>,
+}
+
+impl Standstill {
+    pub(super) const fn until(&self) -> Option<Time> {
+        self.until
+    }
+
+    /// Whether a read says what there is to open.
+    pub(super) fn is_fresh(&self, read: RequestNumber) -> bool {
+        self.reads_from.is_none_or(|from| read >= from)
+    }
+}
+
+impl Room {
+    /// Appends nothing before `until`, so that whoever trims the document finds its head where it was. What is pushed waits.
+    pub fn hold_appends(&mut self, now: Time, until: Time) {
+        self.standstill.until = Some(until);
+        self.turn(now);
+    }
+
+    /// Goes on appending.
+    pub fn release_appends(&mut self, now: Time) {
+        self.standstill.until = None;
+        self.turn(now);
+    }
+
+    /// Says that the document has this history now: if the room publishes another, everybody opens the document again. Only a
+    /// hint: wrong ones do no harm.
+    pub fn handle_trimmed(&mut self, now: Time, epoch: Epoch) {
+        let current = self.current().map(|history| history.epoch);
+        if current != Some(epoch) {
+            self.standstill.reads_from = Some(RequestNumber(self.next_request));
+            self.mark_stale(now);
+        }
+        self.turn(now);
+    }
+
+    pub(super) fn is_held(&mut self, now: Time) -> bool {
+        self.standstill.until = self.standstill.until.filter(|until| now < *until);
+        self.standstill.until.is_some()
+    }
+}
