@@ -591,6 +591,7 @@ async fn every_route_is_described() {
         "GET /admin/api/v1/documents/{document}/export",
         "GET /admin/api/v1/documents/{document}/json",
         "GET /admin/api/v1/events",
+        "GET /admin/api/v1/live",
         "GET /admin/api/v1/sessions",
         "GET /admin/api/v1/stats",
         "POST /admin/api/v1/documents/{document}/broadcast",

@@ -18,7 +18,8 @@ mod tokens;
 
 use std::fs;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
+use std::time::Duration;
 
 use e2e::{content, push, text, until, within};
 use embedded::Directory;
@@ -26,6 +27,7 @@ use program::{Serving, program, run};
 use requests::{TOKEN, send};
 use serde_json::Value;
 use sync_client::Client;
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 struct World {
     directory: Directory,
@@ -172,6 +174,35 @@ async fn an_operator_sees_and_does_everything_from_the_terminal() {
     );
     push(&notes, "!");
     within("saved", notes.saved()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_printed_as_they_come() {
+    let world = World::new(&[]).await;
+    let mut command = tokio::process::Command::from(program());
+    command
+        .args(["admin", "--url", &world.url(), "--token-file"])
+        .args([&world.path("token"), "events"])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
+    let mut printing = command.spawn().unwrap();
+    let mut lines = BufReader::new(printing.stdout.take().unwrap()).lines();
+    let printed = async {
+        // Whoever connects before the stream has begun is not told.
+        let mut clients = Vec::new();
+        loop {
+            clients.push(Client::builder(world.serving.url()).start().unwrap());
+            let line = tokio::time::timeout(Duration::from_millis(100), lines.next_line());
+            if let Ok(line) = line.await {
+                return line.unwrap().unwrap();
+            }
+        }
+    };
+    let line = within("a line", printed).await;
+    assert!(
+        line.starts_with("info     anonymous connected from 127.0.0.1:"),
+        "{line}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
