@@ -18,6 +18,7 @@ use sync_core::watch::{WatchSender, watch};
 
 use crate::broadcasts::Broadcasts;
 use crate::client::Keeper;
+use crate::presence::Rosters;
 use crate::shared::Shared;
 
 /// Stack of whatever runs engine code on bytes of others. Engines recurse into nested values; address space is all that this
@@ -39,6 +40,7 @@ pub(crate) struct Entry {
     pub(crate) turns: WatchSender<u64>,
     pub(crate) events: EventSender<DocumentEvent>,
     pub(crate) broadcasts: Broadcasts,
+    pub(crate) rosters: Rosters,
     work: Mutex<Work>,
     /// Something was added to `work`.
     more: Condvar,
@@ -75,6 +77,7 @@ impl Entry {
             turns: watch(0).0,
             events: EventSender::new(EVENTS_MAX),
             broadcasts: Broadcasts::default(),
+            rosters: Rosters::default(),
             work: Mutex::default(),
             more: Condvar::new(),
             dirty: AtomicBool::new(false),

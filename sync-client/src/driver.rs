@@ -288,6 +288,12 @@ impl Driver {
                 }
                 true
             }
+            Output::Presence(document) => {
+                if let Some(entry) = self.shared.entry(&document) {
+                    entry.rosters.update(&self.shared, &entry);
+                }
+                false
+            }
             Output::Forgotten(document) => {
                 let mut documents = lock(&self.shared.documents);
                 // It may have been opened again meanwhile.

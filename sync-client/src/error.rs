@@ -215,6 +215,26 @@ impl From<EngineError> for HistoryError {
     }
 }
 
+/// Why something was not said of this client. What was said before stays.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PresenceError {
+    /// The document, or the client, was closed.
+    #[error("the document is closed")]
+    Closed,
+    /// It is over the limit.
+    #[error("the presence has {bytes} bytes, the limit is {max}")]
+    TooLarge {
+        /// Bytes of it.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The value cannot be written.
+    #[error("the value cannot be written")]
+    Encode(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
 /// Why what was waited for will not come.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

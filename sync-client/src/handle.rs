@@ -24,10 +24,10 @@ use crate::shared::Shared;
 
 /// An open document. Cheap to clone; the document closes with its last handle, its outbox does not.
 pub struct DocumentHandle<E: Engine> {
-    shared: Arc<Shared>,
-    entry: Arc<Entry>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) entry: Arc<Entry>,
     cell: Arc<Cell<E>>,
-    keeper: Arc<Keeper>,
+    pub(crate) keeper: Arc<Keeper>,
 }
 
 impl<E: Engine> Clone for DocumentHandle<E> {

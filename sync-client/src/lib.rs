@@ -18,6 +18,7 @@ mod driver;
 mod encrypted;
 mod error;
 mod handle;
+mod presence;
 mod shared;
 pub mod store;
 pub mod transport;
@@ -26,8 +27,11 @@ pub use builder::ClientBuilder;
 pub use client::{Client, Open};
 #[cfg(feature = "encrypted")]
 pub use encrypted::{Encrypted, EncryptedDocument, Key};
-pub use error::{EditError, HistoryError, OpenError, SaveError, StartError, UndoError};
+pub use error::{
+    EditError, HistoryError, OpenError, PresenceError, SaveError, StartError, UndoError,
+};
 pub use handle::DocumentHandle;
+pub use presence::{Peer, Presence};
 #[cfg(feature = "embedded")]
 pub use store::EmbeddedStore;
 pub use store::{ClientStore, MemoryStore, StoreError};

@@ -162,6 +162,8 @@ error_table! {
     BroadcastTooLarge = 210, false, Stop;
     /// An extension message over the limit. The session goes on.
     ExtensionTooLarge = 211, false, Stop;
+    /// What a session says of itself is over the size limit: it was dropped. The document goes on.
+    PresenceTooLarge = 212, false, Stop;
 
     /// The change's bytes break the engine's rules.
     InvalidChange = 300, false, Refuse;
@@ -204,6 +206,8 @@ error_table! {
     HookUnavailable = 413, true, Retry;
     /// It could not be told whether the broadcast may be sent: it was dropped. The document goes on.
     BroadcastUnavailable = 414, true, Retry;
+    /// A session says something of itself too often: this was dropped. The document goes on.
+    PresenceTooFast = 415, true, Retry;
 }
 
 impl ErrorCode {
@@ -233,6 +237,8 @@ impl ErrorCode {
                 | Self::BroadcastUnavailable
                 | Self::ExtensionTooLarge
                 | Self::ExtensionTooFast
+                | Self::PresenceTooLarge
+                | Self::PresenceTooFast
         )
     }
 

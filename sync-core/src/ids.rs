@@ -171,6 +171,39 @@ impl fmt::Display for SessionId {
     }
 }
 
+/// Secret by which a client says that it was another session before, which has been cut off.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ResumeToken([u8; Self::BYTES]);
+
+impl ResumeToken {
+    /// Bytes of a token.
+    pub const BYTES: usize = 16;
+
+    /// A token of these bytes, which nobody can guess.
+    #[must_use]
+    pub const fn new(bytes: [u8; Self::BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    /// Reads a token; `None` if it is none of ours.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    /// The bytes that travel.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ResumeToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ResumeToken").field(&Hidden).finish()
+    }
+}
+
 /// Number of an open document on every session of one node. 0 means the session itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Channel(pub u32);

@@ -23,6 +23,8 @@ pub const TOPIC_BYTES_MAX: usize = 255;
 
 /// What a broadcast that waits for a session counts for at least, in bytes.
 pub const BROADCAST_CHARGE_MIN: usize = 256;
+/// Bytes of one session's presence at most, whatever [`Limits::presence_bytes_max`] says: several of them fit into a frame.
+pub const PRESENCE_BYTES_MAX: usize = FRAGMENT_BYTES / 2;
 
 /// What a change counts for in the push window.
 #[must_use]
@@ -187,6 +189,18 @@ limits! {
     extension_bytes_max: usize = 64 * KIB;
     /// Extension messages of one session, likewise. Default 20 each second, 50 at once.
     extension_rate: Rate = Rate::new(20, 50);
+    /// Bytes of what a session says of itself in a document, as it travels. Default 4 KiB, at most [`PRESENCE_BYTES_MAX`].
+    presence_bytes_max: usize = 4 * KIB;
+    /// How often a session says something of itself, in all its documents together. Default 60 each second, 120 at once. A
+    /// server takes twice as many at once as it tells its clients, because they arrive in other intervals than they were
+    /// sent in.
+    presence_rate: Rate = Rate::new(60, 120);
+    /// Time between two messages about who is in a document, at least, to each session and from each session: what changes
+    /// in between travels together, the last of it. Default 50 ms.
+    presence_interval: Duration = Duration::from_millis(50);
+    /// How long a session that was cut off stays in the eyes of the others, in case it comes back, and they in its own.
+    /// Default 10 s; zero: not at all.
+    presence_grace: Duration = Duration::from_secs(10);
     /// Connections at once. Default 100,000.
     connections_max: usize = 100_000;
     /// Connections at once from one address: an IPv4 address, or a /64 network of IPv6. Default 10,000. Loopback

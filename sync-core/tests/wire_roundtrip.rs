@@ -139,14 +139,14 @@ fn sessions() -> impl Strategy<Value = Message> {
                 })
             },
         );
-    let limits = std::array::from_fn::<_, 10, _>(|_| integer());
+    let limits = std::array::from_fn::<_, 13, _>(|_| integer());
     let welcome = (
         any::<u16>(),
         session(),
         text(),
         of(bytes()),
         compression(),
-        limits,
+        (limits, duration()),
         duration(),
         integer(),
     )
@@ -157,7 +157,7 @@ fn sessions() -> impl Strategy<Value = Message> {
                 user,
                 resume,
                 compression,
-                limits,
+                (limits, presence_interval),
                 ping_interval,
                 server_time_ms,
             )| {
@@ -172,6 +172,9 @@ fn sessions() -> impl Strategy<Value = Message> {
                     extension_bytes_max,
                     extensions_per_second,
                     extensions_burst,
+                    presence_bytes_max,
+                    presences_per_second,
+                    presences_burst,
                 ] = limits;
                 let limits = WelcomeLimits {
                     message_bytes_max,
@@ -184,6 +187,10 @@ fn sessions() -> impl Strategy<Value = Message> {
                     extension_bytes_max,
                     extensions_per_second,
                     extensions_burst,
+                    presence_bytes_max,
+                    presence_interval,
+                    presences_per_second,
+                    presences_burst,
                 };
                 Message::Welcome(Welcome {
                     version,

@@ -84,6 +84,26 @@ pub enum ServerEvent {
         /// The document.
         document: DocumentId,
     },
+    /// A session has begun to say something of itself in a document.
+    PresenceJoined {
+        /// The document.
+        document: DocumentId,
+        /// The session.
+        session: SessionId,
+        /// Whose it is.
+        user: User,
+        /// The session in whose place it is: the same client, before it was cut off. [`PresenceLeft`](Self::PresenceLeft)
+        /// is not told of that one.
+        instead_of: Option<SessionId>,
+    },
+    /// A session that said something of itself in a document does not any more: it has taken it back, has left, or has not
+    /// come back in time.
+    PresenceLeft {
+        /// The document.
+        document: DocumentId,
+        /// The session.
+        session: SessionId,
+    },
     /// A document is live from now on.
     RoomLoaded {
         /// The document.

@@ -15,11 +15,11 @@ mod store;
 pub use backoff::BackoffConfig;
 pub use broadcast::{Broadcast, BroadcastError, Extension, ExtensionError, Sender};
 pub use config::ClientConfig;
-pub use document::{EditRefusal, OpenOptions};
+pub use document::{EditRefusal, OpenOptions, PeerState};
 pub use event::{
     ClientEvent, DocumentEvent, EndReason, FailedReason, RefusedChange, RefusedReason, Status,
     SyncPhase, SyncState,
 };
 pub use replica::{Job, JobOutcome, PendingWork, Replayed, Replica, ReplicaDrained, Target};
-pub use state::{AttemptId, ClientState, Output};
+pub use state::{AttemptId, ClientState, Output, PresenceRefusal};
 pub use store::{OutboxChange, StoreWrite, StoredDocument, StoredState};

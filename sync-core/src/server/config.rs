@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::Validator;
-use crate::ids::{EngineId, User};
+use crate::ids::{EngineId, ResumeToken, User};
 use crate::limits::{Limits, SNAPSHOT_PIECE_BYTES};
 
 /// The engines that a server knows, each with what checks its changes.
@@ -75,6 +75,9 @@ pub struct SessionConfig {
     pub gzip: bool,
     /// Who the client is, if something in front of this server has found out; then nobody is asked.
     pub user: Option<User>,
+    /// Names the client to the server when it comes back, if it has no such token yet; different for every session, and
+    /// nobody can guess it. Default none: nothing of a session that is cut off is kept.
+    pub resume_token: Option<ResumeToken>,
     /// Wall clock at [`Time::ZERO`](crate::time::Time::ZERO), in milliseconds since 1970.
     pub start_wall_ms: u64,
 }
@@ -87,6 +90,7 @@ impl SessionConfig {
             limits,
             gzip: true,
             user: None,
+            resume_token: None,
             start_wall_ms: 0,
         }
     }

@@ -193,7 +193,7 @@ impl fmt::Debug for Hello {
 }
 
 /// The server's answer to [`Hello`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Welcome {
     /// The version chosen.
     pub version: u16,
@@ -201,7 +201,7 @@ pub struct Welcome {
     pub session: SessionId,
     /// Who the server takes the client for.
     pub user: String,
-    /// Names this session to a later `Hello`.
+    /// Says to a later `Hello` that it is the same client; none if that is of no use.
     pub resume: Option<Bytes>,
     /// How either side may compress.
     pub compression: Compression,
@@ -211,6 +211,32 @@ pub struct Welcome {
     pub ping_interval: Duration,
     /// The server's wall clock, in milliseconds since 1970.
     pub server_time_ms: u64,
+}
+
+/// Without what is secret.
+impl fmt::Debug for Welcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            version,
+            session,
+            user,
+            resume,
+            compression,
+            limits,
+            ping_interval,
+            server_time_ms,
+        } = self;
+        f.debug_struct("Welcome")
+            .field("version", version)
+            .field("session", session)
+            .field("user", user)
+            .field("resume", &resume.as_ref().map(|_| Hidden))
+            .field("compression", compression)
+            .field("limits", limits)
+            .field("ping_interval", ping_interval)
+            .field("server_time_ms", server_time_ms)
+            .finish()
+    }
 }
 
 /// Limits that the client must keep; an array of its own in [`Welcome`].
@@ -236,6 +262,14 @@ pub struct WelcomeLimits {
     pub extensions_per_second: u64,
     /// Extension messages at once after a pause.
     pub extensions_burst: u64,
+    /// Bytes of what a session says of itself in a document.
+    pub presence_bytes_max: u64,
+    /// Time between two presence messages about one document, at least.
+    pub presence_interval: Duration,
+    /// Presence messages in a second.
+    pub presences_per_second: u64,
+    /// Presence messages at once after a pause.
+    pub presences_burst: u64,
 }
 
 /// Opens a document on this session.

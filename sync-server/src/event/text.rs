@@ -43,6 +43,8 @@ impl ServerEvent {
             | Self::DocumentOpened { .. }
             | Self::AccessChanged { .. }
             | Self::DocumentClosed { .. }
+            | Self::PresenceJoined { .. }
+            | Self::PresenceLeft { .. }
             | Self::RoomLoaded { .. }
             | Self::RoomUnloaded { .. }
             | Self::Committed { .. }
@@ -123,6 +125,15 @@ impl fmt::Display for ServerEvent {
             ),
             Self::DocumentClosed { session, document } => {
                 write!(f, "session {session} closed {document}")
+            }
+            Self::PresenceJoined {
+                document,
+                session,
+                user,
+                ..
+            } => write!(f, "{} is seen in {document}, session {session}", user.id),
+            Self::PresenceLeft { document, session } => {
+                write!(f, "session {session} is not seen in {document} any more")
             }
             Self::RoomLoaded { document, head } => write!(f, "{document} is live, at {head}"),
             Self::RoomUnloaded { document } => write!(f, "{document} was unloaded"),

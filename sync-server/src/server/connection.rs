@@ -182,8 +182,13 @@ impl<T: Transport> Connection<T> {
             self.server.count_error(error.code);
         }
         let session = self.session.id();
+        let may_return = may_return(&reason);
         for room in std::mem::take(&mut self.rooms).into_values() {
-            room.close(session);
+            if may_return {
+                room.lose(session);
+            } else {
+                room.close(session);
+            }
         }
         let line = self.line.take();
         let client = self.client.take();
@@ -394,6 +399,11 @@ impl<T: Transport> Connection<T> {
                     document,
                     bytes,
                 } => self.extension(kind, channel, document, bytes),
+                SessionOutput::Presence { channel, state } => {
+                    if let Some(room) = self.rooms.get(&channel) {
+                        room.presence(self.session.id(), state);
+                    }
+                }
                 SessionOutput::FoldOffer(offer) => {
                     if let Some(room) = self.rooms.get(&offer.channel) {
                         room.fold_offer(self.session.id(), offer);
@@ -671,6 +681,20 @@ impl<T: Transport> Connection<T> {
         self.transport.poll_close(cx, closing.code)
     }
 }
+
+/// Whether the client may be back soon, as the same to others: it was cut off, or has another connection already. Who
+/// says goodbye, or has not been heard for the idle time, is gone.
+const fn may_return(reason: &CloseReason) -> bool {
+    match reason {
+        CloseReason::Ended(error) => matches!(error.code, ErrorCode::Superseded),
+        CloseReason::ByClient { code } => !matches!(code, Some(NORMAL | GOING_AWAY)),
+        CloseReason::Lost { .. } | CloseReason::Dropped => true,
+    }
+}
+
+/// Close codes of a client that ends its session, and of a web page that is left.
+const NORMAL: u16 = 1000;
+const GOING_AWAY: u16 = 1001;
 
 impl<T: Transport> Drop for Connection<T> {
     fn drop(&mut self) {

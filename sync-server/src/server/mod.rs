@@ -29,7 +29,7 @@ use sync_core::error::{ErrorCode, PeerError};
 use sync_core::events::Events;
 #[cfg(feature = "http")]
 use sync_core::ids::DocumentId;
-use sync_core::ids::{OriginId, SessionId, User};
+use sync_core::ids::{OriginId, ResumeToken, SessionId, User};
 use sync_core::rng::Rng;
 use sync_core::server::{RoomConfig, SessionConfig};
 use sync_core::transport::{PeerInfo, Transport};
@@ -193,6 +193,7 @@ impl Shared {
         let mut config = SessionConfig::new(self.room_config.limits.clone());
         config.gzip = self.gzip;
         config.user = user;
+        config.resume_token = resume_token();
         config.start_wall_ms = self.clock.start_wall_ms();
         config
     }
@@ -421,6 +422,13 @@ impl Server {
             tracing::error!(%error, "the registry could not be closed in order");
         }
     }
+}
+
+/// Without randomness there is none: then nobody can come back as the same.
+fn resume_token() -> Option<ResumeToken> {
+    let mut bytes = [0; ResumeToken::BYTES];
+    getrandom::fill(&mut bytes).ok()?;
+    Some(ResumeToken::new(bytes))
 }
 
 fn shutting_down() -> PeerError {

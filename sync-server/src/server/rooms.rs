@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -312,6 +313,16 @@ impl RoomHandle {
         self.turn(|state, now| state.room.handle_trimmed(now, epoch));
     }
 
+    pub(super) fn presence(self: &Arc<Self>, session: SessionId, presence: Option<Bytes>) {
+        self.turn(|state, now| state.room.handle_presence(now, session, presence));
+    }
+
+    /// As [`close`](Self::close), of a session that was cut off.
+    pub(super) fn lose(self: &Arc<Self>, session: SessionId) {
+        self.turn(|state, now| state.room.handle_lost(now, session));
+        lock(&self.state).members.remove(&session);
+    }
+
     pub(super) fn close(self: &Arc<Self>, session: SessionId) {
         self.turn(|state, now| state.room.handle_close(now, session));
         lock(&self.state).members.remove(&session);
@@ -460,6 +471,17 @@ impl RoomHandle {
                 access,
             },
             RoomEvent::Left { session } => ServerEvent::DocumentClosed { session, document },
+            RoomEvent::PresenceJoined {
+                session,
+                user,
+                instead_of,
+            } => ServerEvent::PresenceJoined {
+                document,
+                session,
+                user,
+                instead_of,
+            },
+            RoomEvent::PresenceLeft { session } => ServerEvent::PresenceLeft { document, session },
             RoomEvent::Committed {
                 first,
                 last,

@@ -78,6 +78,8 @@ event_names! {
     document_opened: DocumentOpened,
     access_changed: AccessChanged,
     document_closed: DocumentClosed,
+    presence_joined: PresenceJoined,
+    presence_left: PresenceLeft,
     room_loaded: RoomLoaded,
     room_unloaded: RoomUnloaded,
     committed: Committed,

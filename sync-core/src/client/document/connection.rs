@@ -21,6 +21,7 @@ impl DocumentState {
             _ => self.link = Link::Idle,
         }
         self.outbox.requeue();
+        self.lose_presence();
         turn.touched = true;
     }
 
@@ -122,6 +123,7 @@ impl DocumentState {
             awaits_snapshot,
             own_are_imported,
         }));
+        self.open_presence();
         if is_followed && !awaits_snapshot && self.cursor.is_none() {
             self.cursor = Some(start);
         }
@@ -249,6 +251,7 @@ impl DocumentState {
         if let Link::Streaming(stream) = &self.link {
             turn.left = Some(stream.channel);
             self.link = Link::Idle;
+            turn.shows_presence |= self.forget_others();
         }
         turn.touched = true;
     }

@@ -14,6 +14,7 @@ mod folding;
 mod jobs;
 mod journal;
 mod partial;
+mod presence;
 mod progress;
 mod pushing;
 mod refusals;
@@ -27,6 +28,9 @@ use bytes::Bytes;
 use self::folding::Asked;
 use self::journal::{Journal, Passed};
 use self::partial::Partial;
+pub use self::presence::PeerState;
+use self::presence::Presence;
+pub(crate) use self::presence::{Me, Saying};
 use self::progress::Progress;
 use super::backoff::Backoff;
 use super::event::{DocumentEvent, RefusedChange, RefusedReason, SyncPhase, SyncState};
@@ -70,6 +74,8 @@ pub(crate) struct Turn {
     pub(crate) touched: bool,
     /// A channel that is not followed any more.
     pub(crate) left: Option<Channel>,
+    /// Who is here has changed.
+    pub(crate) shows_presence: bool,
 }
 
 #[derive(Debug)]
@@ -112,6 +118,7 @@ pub(crate) struct DocumentState {
     /// What of the log the replica cannot read.
     unreadable: Unreadable,
     progress: Progress,
+    presence: Presence,
 }
 
 #[derive(Debug)]
@@ -237,6 +244,7 @@ impl DocumentState {
             partial: Partial::default(),
             unreadable: Unreadable::default(),
             progress: Progress::default(),
+            presence: Presence::default(),
         }
     }
 
@@ -390,6 +398,8 @@ impl DocumentState {
     pub(crate) fn close(&mut self, turn: &mut Turn) {
         self.closed = true;
         turn.touched = true;
+        self.close_presence();
+        turn.shows_presence = true;
         self.leave_if_done(turn);
     }
 

@@ -11,9 +11,13 @@ use crate::client::event::{ClientEvent, EndReason, FailedReason};
 use crate::client::session::{ClientSession, Due, Received};
 use crate::error::{ErrorCode, PeerError};
 use crate::ids::{Channel, DocumentId};
+use crate::rate::TokenBucket;
 use crate::time::Time;
 use crate::transport::DialError;
 use crate::wire::{ErrorMessage, Hello, Message, Reference};
+
+/// Close code of a connection in whose place there will be another one.
+const RETURNS: u16 = 4000;
 
 impl ClientState {
     /// The connection asked for is there.
@@ -39,6 +43,7 @@ impl ClientState {
         self.link = Link::Up(Box::new(Up {
             session,
             welcomed: None,
+            presences: TokenBucket::new(self.config.limits.presence_rate),
             channels: BTreeMap::new(),
             requests: BTreeMap::new(),
             leave_at: None,
@@ -54,7 +59,7 @@ impl ClientState {
             connection: self.attempt,
             credentials: self.config.credentials.clone(),
             compression: self.config.compression.clone(),
-            resume: None,
+            resume: self.resume.clone(),
         });
         self.send(&hello, Channel(0), false);
     }
@@ -76,6 +81,7 @@ impl ClientState {
                 self.wait(now, Duration::ZERO);
             }
             DialError::Unauthenticated(why) | DialError::Refused(why) => {
+                self.forget_presence();
                 self.set_link(Link::Failed(FailedReason::Refused(why.into())));
             }
             DialError::Unreachable(_) | DialError::Untrusted(_) => self.wait(now, Duration::ZERO),
@@ -107,7 +113,7 @@ impl ClientState {
                 let error = PeerError::new(code, "the server closed the connection");
                 self.session_error(now, error, code.action());
             }
-            None => self.lost(now, EndReason::Lost { close_code }, 1000),
+            None => self.lost(now, EndReason::Lost { close_code }, RETURNS),
         }
     }
 
@@ -121,21 +127,24 @@ impl ClientState {
 
     /// Time has passed. Early or repeated calls do nothing.
     pub fn handle_timeout(&mut self, now: Time) {
+        if self.stale_until.is_some_and(|until| until <= now) {
+            self.expire_presence();
+        }
         match &mut self.link {
             Link::Offline | Link::Failed(_) => {}
             Link::Waiting { until, .. } if *until <= now => self.dial(now),
             Link::Dialing { deadline } if *deadline <= now => {
-                self.lost(now, EndReason::HandshakeTimeout, 1000)
+                self.lost(now, EndReason::HandshakeTimeout, RETURNS)
             }
             Link::Up(up) if up.leave_at.is_some_and(|at| at <= now) => {
-                self.end(EndReason::Local, 1000);
+                self.end(EndReason::Local, RETURNS);
                 self.dial(now);
             }
             Link::Up(up) => match up.session.handle_timeout(now) {
                 Due::Nothing => {}
                 Due::Ping(ping) => self.send(&ping, Channel(0), true),
-                Due::HandshakeTimeout => self.lost(now, EndReason::HandshakeTimeout, 1000),
-                Due::Silence => self.lost(now, EndReason::Silence, 1000),
+                Due::HandshakeTimeout => self.lost(now, EndReason::HandshakeTimeout, RETURNS),
+                Due::Silence => self.lost(now, EndReason::Silence, RETURNS),
             },
             Link::Waiting { .. } | Link::Dialing { .. } => {}
         }
@@ -143,6 +152,7 @@ impl ClientState {
     }
 
     pub(super) fn dial(&mut self, now: Time) {
+        self.expect_presence(now);
         self.attempt += 1;
         self.set_link(Link::Dialing {
             deadline: now + self.config.handshake_timeout,
@@ -159,6 +169,7 @@ impl ClientState {
 
     /// Before the next attempt, for as long as is drawn, but no shorter than the server asked for.
     pub(super) fn wait(&mut self, now: Time, at_least: Duration) {
+        self.expect_presence(now);
         let next_in = self.backoff.next(&mut self.rng).max(at_least);
         self.set_link(Link::Waiting {
             until: now + next_in,
@@ -173,6 +184,7 @@ impl ClientState {
             return;
         }
         self.link = Link::Offline;
+        self.stale_until = None;
         self.outputs.push_back(Output::Hangup {
             attempt: AttemptId(self.attempt),
             code,
@@ -190,6 +202,7 @@ impl ClientState {
         let code = error.code.close_code();
         if error.code == ErrorCode::WrongProtocol {
             self.end(EndReason::Protocol(error.clone()), code);
+            self.forget_presence();
             self.set_link(Link::Failed(FailedReason::Server(error)));
         } else {
             self.lost(now, EndReason::Protocol(error), code);

@@ -1,7 +1,7 @@
 //! What the server says, and whom it concerns.
 
 use super::ephemeral::Buckets;
-use super::{ClientState, Link, Output, SESSION_CHANNEL};
+use super::{ClientState, Link, Output, SESSION_CHANNEL, presence};
 use crate::client::document::{DocumentState, Turn};
 use crate::client::event::{ClientEvent, EndReason, FailedReason};
 use crate::error::{Action, ErrorCode, PeerError};
@@ -16,6 +16,8 @@ impl ClientState {
         let Link::Up(up) = &mut self.link else { return };
         up.welcomed = Some(welcome.limits);
         up.buckets = Buckets::new(&welcome.limits);
+        up.presences = presence::rate(&welcome.limits);
+        self.welcome_presence(welcome);
         self.due.extend(self.documents.keys().cloned());
         self.event(ClientEvent::SessionStarted {
             session: welcome.session,
@@ -110,8 +112,7 @@ impl ClientState {
                     state.handle_fold_request(request.seq, max, turn);
                 });
             }
-            // Later features of the server, which this client has not asked for.
-            Message::Presence(_) => {}
+            Message::Presence(presence) => self.handle_presence(presence),
             message @ (Message::Hello(_)
             | Message::Welcome(_)
             | Message::Open(_)
@@ -149,6 +150,7 @@ impl ClientState {
                 let Some(document) = up.channels.get(&channel).cloned() else {
                     return;
                 };
+                self.handle_presence_error(now, channel, &error);
                 if !error.code.leaves_channel_open() {
                     self.on_channel(now, channel, |state, rng, turn| {
                         state.handle_channel_error(now, &error, action, rng, turn);
@@ -175,6 +177,7 @@ impl ClientState {
                     ErrorCode::Superseded => FailedReason::Superseded,
                     _ => FailedReason::Server(error),
                 };
+                self.forget_presence();
                 self.set_link(Link::Failed(reason));
             }
         }

@@ -3,6 +3,7 @@
 mod connection;
 mod ephemeral;
 mod messages;
+mod presence;
 mod turns;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -12,10 +13,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use self::ephemeral::Buckets;
+pub use self::presence::PresenceRefusal;
 use super::backoff::Backoff;
 use super::broadcast::{Broadcast, Extension};
 use super::config::ClientConfig;
-use super::document::{DocumentState, EditRefusal, OpenOptions};
+use super::document::{DocumentState, EditRefusal, Me, OpenOptions};
 use super::event::{
     ClientEvent, DocumentEvent, EndReason, FailedReason, RefusedChange, RefusedReason, Status,
     SyncState,
@@ -26,6 +28,7 @@ use super::store::{OutboxChange, StoreWrite, StoredDocument};
 use crate::engine::{Sealer, Unreadable};
 use crate::history::Cursor;
 use crate::ids::{ChangeId, Channel, DocumentId, EngineId, OriginId, RequestId};
+use crate::rate::TokenBucket;
 use crate::rng::Rng;
 use crate::time::Time;
 use crate::wire::{Auth, Message, WelcomeLimits};
@@ -100,6 +103,8 @@ pub enum Output {
     },
     /// The document's [`SyncState`] may have changed.
     Touched(DocumentId),
+    /// The document's [roster](ClientState::roster) has changed.
+    Presence(DocumentId),
     /// The document was closed and has nothing left to deliver: its replica can go.
     Forgotten(DocumentId),
 }
@@ -131,6 +136,12 @@ pub struct ClientState {
     next_request: u32,
     /// The server's wall clock in milliseconds, and when it was told.
     server_clock: Option<(Time, u64)>,
+    /// This client's session, or the last one, and who the server takes it for.
+    me: Option<Me>,
+    /// By which the server knows that this client was there before.
+    resume: Option<Bytes>,
+    /// Until when others are thought to be where they were before the connection was lost.
+    stale_until: Option<Time>,
 }
 
 /// ```text
@@ -156,6 +167,8 @@ enum Link {
 struct Up {
     session: ClientSession,
     welcomed: Option<WelcomeLimits>,
+    /// How often the session may say something of itself.
+    presences: TokenBucket,
     channels: BTreeMap<Channel, DocumentId>,
     requests: BTreeMap<RequestId, DocumentId>,
     /// After `GoAway`: when to move.
@@ -186,6 +199,9 @@ impl ClientState {
             timers: BTreeSet::new(),
             next_request: 0,
             server_clock: None,
+            me: None,
+            resume: None,
+            stale_until: None,
             config,
         }
     }
@@ -211,7 +227,10 @@ impl ClientState {
         };
         let connected = matches!(&self.link, Link::Up(up) if up.welcomed.is_some());
         let documents = self.timers.first().filter(|_| connected).map(|(at, _)| *at);
-        own.into_iter().chain(documents).min()
+        own.into_iter()
+            .chain(documents)
+            .chain(self.stale_until)
+            .min()
     }
 
     /// Where the connection stands.
@@ -321,6 +340,7 @@ impl ClientState {
     pub fn disconnect(&mut self) {
         self.end(EndReason::Local, 1000);
         self.backoff.reset();
+        self.forget_presence();
         self.set_link(Link::Offline);
     }
 

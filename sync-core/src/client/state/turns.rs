@@ -74,6 +74,9 @@ impl ClientState {
                 write,
             });
         }
+        if turn.shows_presence {
+            self.show_presence(document);
+        }
         if turn.touched {
             self.touch(document);
         }
@@ -118,6 +121,8 @@ impl ClientState {
                 self.outputs.push_back(Output::Forgotten(document));
             } else if window.is_some() && state.wants_open(now) {
                 self.open_document(&document);
+            } else {
+                self.say_presence(now, &document);
             }
         }
         if let Some(window) = window {

@@ -10,6 +10,7 @@ use super::access::Permit;
 use super::broadcast::Waiting;
 use super::open::Opening;
 use super::pieces::Pieces;
+use super::presence::Told;
 use super::ring::{Encoded, Sending};
 use crate::history::Seq;
 use crate::ids::OriginId;
@@ -48,6 +49,12 @@ pub(super) struct Member {
     pub(super) bytes_out: u64,
     /// Whether it has been said that the session opened the document.
     pub(super) announced: bool,
+    /// What the member has been told of who is here; `None` while it is told nothing.
+    pub(super) presence: Option<Told>,
+    /// Whether it may have been told anything since it came.
+    pub(super) was_told_presence: bool,
+    /// Whether a message about who is here was the last that it was sent: then it is something else's turn.
+    pub(super) presence_was_last: bool,
     /// Whether the session knows that there may be something to poll.
     pub(super) awake: bool,
 }
@@ -136,12 +143,20 @@ impl Member {
             bytes_in: 0,
             bytes_out: 0,
             announced: false,
+            presence: None,
+            was_told_presence: false,
+            presence_was_last: false,
             awake: false,
         }
     }
 
     pub(super) const fn compression(&self) -> Compression {
         self.open.compression
+    }
+
+    /// Whether its session has the document open, as far as it knows.
+    pub(super) const fn has_opened(&self) -> bool {
+        self.announced && !matches!(self.state, MemberState::Ended)
     }
 
     pub(super) const fn stream(&mut self) -> Option<&mut Stream> {

@@ -52,6 +52,7 @@ impl Room {
         member.writing = Writing::Closed;
         member.origins.clear();
         member.last_commit = Seq::ZERO;
+        member.presence = None;
         self.wake(session);
         self.drop_unused_snapshot();
     }
@@ -80,6 +81,7 @@ impl Room {
         let was_opened = !matches!(member.state, MemberState::Opening(_));
         let request = member.open.request;
         member.state = MemberState::Ended;
+        self.presence.leave(session);
         let generation = member.generation;
         self.leave_slot(now, (session, generation));
         let message = if was_opened {
@@ -102,6 +104,7 @@ impl Room {
         };
         let key = (member.open.origin, member.open.user.clone());
         self.offers.left(session);
+        self.presence.leave(session);
         if self.by_origin.get(&key) == Some(&session) {
             self.by_origin.remove(&key);
         }

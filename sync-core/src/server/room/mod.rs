@@ -18,6 +18,7 @@ mod opened;
 mod outcome;
 mod output;
 mod pieces;
+mod presence;
 mod publish;
 mod push;
 mod reconcile;
@@ -51,6 +52,7 @@ use self::member::{Member, MemberState};
 use self::offer::Offers;
 pub use self::output::{MemberOutput, OpenRequest, RoomEvent, RoomOutput, RoomUnloaded};
 use self::pieces::Pieces;
+use self::presence::Table;
 use self::push::Item;
 use self::reconcile::Slot;
 use self::requests::{Purpose, absence};
@@ -116,6 +118,7 @@ pub struct Room {
     is_evicted: bool,
     questions: Questions,
     standstill: Standstill,
+    presence: Table,
     next_request: u64,
     outputs: VecDeque<RoomOutput>,
 }
@@ -163,6 +166,7 @@ impl Room {
     pub fn new(document: DocumentId, channel: Channel, config: RoomConfig) -> Self {
         Self {
             ring: Ring::new(config.ring_bytes_max),
+            presence: Table::new(&config.limits),
             config,
             document,
             channel,
@@ -272,7 +276,8 @@ impl Room {
         self.turn(now);
     }
 
-    /// Takes a session out: it closed the document, or ended. What it pushed before is appended all the same.
+    /// Takes a session out: it closed the document, or ended, and does not come back ([`handle_lost`](Self::handle_lost)
+    /// if it may). What it pushed before is appended all the same.
     pub fn handle_close(&mut self, now: Time, session: SessionId) {
         self.remove(now, session);
         self.turn(now);
@@ -343,8 +348,9 @@ impl Room {
         let offered = self.offers.deadline();
         let questions = self.questions.deadline();
         let held = self.standstill.until();
+        let presence = self.presence.next_deadline();
         [
-            draining, filling, appending, slot, paced, offered, questions, held,
+            draining, filling, appending, slot, paced, offered, questions, held, presence,
         ]
         .into_iter()
         .flatten()
@@ -358,6 +364,7 @@ impl Room {
         self.start_check(now);
         self.start_append(now);
         self.wake_leaving();
+        self.tick_presence(now);
         if self.phase == RoomPhase::Unloaded {
             return;
         }
@@ -387,6 +394,7 @@ impl Room {
         self.phase = RoomPhase::Unloaded;
         self.fill = Fill::Idle;
         self.ring.clear();
+        self.clear_presence();
         self.outputs.push_back(RoomOutput::Unloaded);
     }
 

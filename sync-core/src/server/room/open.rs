@@ -57,6 +57,7 @@ impl Room {
                 // A straggler of a connection that the client has given up.
                 return self.outputs.push_back(RoomOutput::Superseded(session));
             }
+            self.presence.lose(now, other);
             self.remove(now, other);
             self.outputs.push_back(RoomOutput::Superseded(other));
         }

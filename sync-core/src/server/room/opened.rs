@@ -161,6 +161,7 @@ impl Room {
             self.counts.totals.opens.record(now.since(asked));
         }
         self.prompt(key.0, &Message::Opened(opened));
+        self.join_presence(key.0);
         if is_first {
             self.event(RoomEvent::Opened {
                 session: key.0,

@@ -10,7 +10,7 @@ use super::check::CheckRequest;
 use super::fold::{FoldError, FoldRequest};
 use crate::error::ErrorCode;
 use crate::history::{Cursor, Epoch, Seq};
-use crate::ids::{ChangeId, EngineId, OriginId, RequestId, SessionId, User};
+use crate::ids::{ChangeId, EngineId, OriginId, RequestId, ResumeToken, SessionId, User};
 use crate::registry::RegistryError;
 use crate::server::registry::{RegistryRequest, RequestNumber};
 use crate::time::Time;
@@ -51,6 +51,10 @@ pub struct OpenRequest {
     pub connection: u64,
     /// How its frames may be compressed.
     pub compression: Compression,
+    /// By which the client can say that it is the same when it has been cut off.
+    pub token: Option<ResumeToken>,
+    /// Whether it has said so: then it may still show what it was told of the others before.
+    pub is_resumed: bool,
 }
 
 /// What a room wants done.
@@ -123,6 +127,20 @@ pub enum RoomEvent {
     },
     /// A session that had opened the document has left.
     Left {
+        /// The session.
+        session: SessionId,
+    },
+    /// A session has begun to say something of itself.
+    PresenceJoined {
+        /// The session.
+        session: SessionId,
+        /// Whose it is.
+        user: User,
+        /// The session in whose place it is: the same client, before it was cut off. That one does not leave.
+        instead_of: Option<SessionId>,
+    },
+    /// A session that said something of itself does not any more, or has left, or has not come back in time.
+    PresenceLeft {
         /// The session.
         session: SessionId,
     },

@@ -79,6 +79,14 @@ impl Room {
             self.stop_if_over(now, session);
             member = self.members.get_mut(&session)?;
         }
+        let is_prompt = member.settled > 0 || !member.prompt.is_empty();
+        if !is_prompt
+            && !std::mem::replace(&mut member.presence_was_last, false)
+            && let Some(output) = self.poll_presence(session)
+        {
+            return Some(output);
+        }
+        let member = self.members.get_mut(&session)?;
         let missed = member.waiting.missed();
         match member.poll(channel, session, head, &self.ring, allowance) {
             Ok(MemberOutput::Left) => {
@@ -110,7 +118,7 @@ impl Room {
                     }
                     self.read_tail(key, after);
                 }
-                None
+                self.poll_presence(session)
             }
         }
     }

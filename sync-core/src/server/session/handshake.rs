@@ -1,8 +1,11 @@
 //! Hello and Welcome (`docs/protocol.md` section 6.1).
 
+use bytes::Bytes;
+
 use super::{AuthenticateRequest, Live, Phase, ServerSession, SessionEvent, SessionOutput};
 use crate::error::{ErrorCode, PeerError};
-use crate::ids::{OriginId, User};
+use crate::ids::{OriginId, ResumeToken, User};
+use crate::limits::PRESENCE_BYTES_MAX;
 use crate::time::Time;
 use crate::wire::{Compression, Hello, Message, PROTOCOL_VERSIONS, Welcome, WelcomeLimits};
 
@@ -12,6 +15,8 @@ pub(super) struct Greeting {
     pub(super) origin: OriginId,
     pub(super) connection: u64,
     pub(super) compression: Compression,
+    /// What the client says it was before.
+    pub(super) resumed: Option<ResumeToken>,
 }
 
 impl ServerSession {
@@ -36,6 +41,7 @@ impl ServerSession {
             origin: hello.origin,
             connection: hello.connection,
             compression,
+            resumed: hello.resume.as_deref().and_then(ResumeToken::from_bytes),
         };
         if let Some(user) = self.config.user.clone() {
             return self.welcome(now, greeting, user);
@@ -54,12 +60,17 @@ impl ServerSession {
 
     pub(super) fn welcome(&mut self, now: Time, greeting: Greeting, user: User) {
         let limits = &self.config.limits;
+        // The same as long as the client comes back, also when it has been here in between and opened nothing.
+        let token = greeting
+            .resumed
+            .or(self.config.resume_token)
+            .filter(|_| !limits.presence_grace.is_zero());
         let now_ms = u64::try_from(now.since(Time::ZERO).as_millis()).unwrap_or(u64::MAX);
         let welcome = Welcome {
             version: greeting.version,
             session: self.id,
             user: user.id.to_string(),
-            resume: None,
+            resume: token.map(|token| Bytes::copy_from_slice(token.as_bytes())),
             compression: greeting.compression,
             limits: WelcomeLimits {
                 message_bytes_max: wide(limits.message_bytes_max),
@@ -72,6 +83,10 @@ impl ServerSession {
                 extension_bytes_max: wide(limits.extension_bytes_max),
                 extensions_per_second: limits.extension_rate.per_second,
                 extensions_burst: limits.extension_rate.burst,
+                presence_bytes_max: wide(limits.presence_bytes_max.min(PRESENCE_BYTES_MAX)),
+                presence_interval: limits.presence_interval,
+                presences_per_second: limits.presence_rate.per_second,
+                presences_burst: limits.presence_rate.burst,
             },
             ping_interval: limits.ping_interval,
             server_time_ms: self.config.start_wall_ms.saturating_add(now_ms),
@@ -81,6 +96,8 @@ impl ServerSession {
             connection: greeting.connection,
             user: user.clone(),
             compression: greeting.compression,
+            token,
+            is_resumed: greeting.resumed.is_some(),
         });
         self.event(SessionEvent::Opened {
             user,

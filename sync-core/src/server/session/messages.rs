@@ -20,7 +20,7 @@ impl ServerSession {
                 self.outputs.push_back(SessionOutput::Heads { nonce });
             }
             Message::Auth(auth) => self.on_auth(auth.credentials),
-            Message::Presence(presence) => self.unsupported("Presence", presence.channel),
+            Message::Presence(presence) => self.on_presence(now, presence),
             Message::Broadcast(broadcast) => self.on_broadcast(now, broadcast),
             Message::Extension(extension) => self.on_extension(now, extension),
             Message::FoldOffer(offer) if self.channels.contains_key(&offer.channel) => {
@@ -168,15 +168,6 @@ impl ServerSession {
         let error = PeerError::new(
             ErrorCode::ChannelNotOpen,
             format!("channel {channel} is not open on this session"),
-        );
-        self.send_error(error, Reference::Channel(channel));
-    }
-
-    fn unsupported(&mut self, message: &'static str, channel: Channel) {
-        self.event(SessionEvent::Ignored { message });
-        let error = PeerError::new(
-            ErrorCode::Unsupported,
-            format!("this server does not offer {message}"),
         );
         self.send_error(error, Reference::Channel(channel));
     }

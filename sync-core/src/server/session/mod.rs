@@ -8,6 +8,7 @@ mod handshake;
 mod messages;
 mod output;
 mod pace;
+mod presence;
 
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,8 @@ pub use self::output::{AuthenticateRequest, JoinRequest, SessionEvent, SessionOu
 use self::pace::{Pace, Paced};
 use crate::error::{ErrorCode, PeerError};
 use crate::history::Seq;
-use crate::ids::{Channel, DocumentId, OriginId, RequestId, SessionId, User};
+use crate::ids::{Channel, DocumentId, OriginId, RequestId, ResumeToken, SessionId, User};
+use crate::rate::TokenBucket;
 use crate::server::config::SessionConfig;
 use crate::server::grant::Grant;
 use crate::server::room::OpenRequest;
@@ -70,6 +72,8 @@ pub struct ServerSession {
     /// Those of them that no room has been handed yet.
     pace: Pace,
     buckets: Buckets,
+    /// How often the session may say something of itself.
+    presences: TokenBucket,
     next_fragmented: u32,
     outputs: VecDeque<SessionOutput>,
 }
@@ -88,6 +92,9 @@ struct Live {
     connection: u64,
     user: User,
     compression: Compression,
+    token: Option<ResumeToken>,
+    /// Whether the client says that it was here before.
+    is_resumed: bool,
 }
 
 impl ServerSession {
@@ -101,6 +108,7 @@ impl ServerSession {
             reassembler: Reassembler::new(&config.limits),
             pace: Pace::new(&config.limits),
             buckets: Buckets::new(&config.limits),
+            presences: TokenBucket::new(presence::rate(&config.limits)),
             config,
             id,
             heard: now,
@@ -224,6 +232,8 @@ impl ServerSession {
                     origin: live.origin,
                     connection: live.connection,
                     compression: live.compression,
+                    token: live.token,
+                    is_resumed: live.is_resumed,
                 };
                 self.outputs.push_back(SessionOutput::Join(JoinRequest {
                     document: open.document,

@@ -50,6 +50,13 @@ pub enum SessionOutput {
         /// The payload.
         bytes: Bytes,
     },
+    /// Hand what the session says of itself to the channel's room.
+    Presence {
+        /// The document.
+        channel: Channel,
+        /// The state; `None`: nothing any more.
+        state: Option<Bytes>,
+    },
     /// Hand the fold to the channel's room.
     FoldOffer(FoldOffer),
     /// Take the session out of the channel's room.

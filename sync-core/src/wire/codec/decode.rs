@@ -153,6 +153,10 @@ fn welcome(f: &mut Fields<'_>) -> Result<Welcome, DecodeError> {
                 extension_bytes_max: limits.u64("welcome.limits.extension_bytes_max")?,
                 extensions_per_second: limits.u64("welcome.limits.extensions_per_second")?,
                 extensions_burst: limits.u64("welcome.limits.extensions_burst")?,
+                presence_bytes_max: limits.u64("welcome.limits.presence_bytes_max")?,
+                presence_interval: duration(&mut limits, "welcome.limits.presence_interval")?,
+                presences_per_second: limits.u64("welcome.limits.presences_per_second")?,
+                presences_burst: limits.u64("welcome.limits.presences_burst")?,
             };
             limits.finish()?;
             read

@@ -131,8 +131,12 @@ fn welcome(out: &mut Writer, m: &Welcome) {
         extension_bytes_max,
         extensions_per_second,
         extensions_burst,
+        presence_bytes_max,
+        presence_interval,
+        presences_per_second,
+        presences_burst,
     } = m.limits;
-    out.array(10);
+    out.array(14);
     out.uint(message_bytes_max);
     out.uint(change_bytes_max);
     out.uint(push_window_bytes);
@@ -143,6 +147,10 @@ fn welcome(out: &mut Writer, m: &Welcome) {
     out.uint(extension_bytes_max);
     out.uint(extensions_per_second);
     out.uint(extensions_burst);
+    out.uint(presence_bytes_max);
+    duration(out, presence_interval);
+    out.uint(presences_per_second);
+    out.uint(presences_burst);
     duration(out, m.ping_interval);
     out.uint(m.server_time_ms);
 }

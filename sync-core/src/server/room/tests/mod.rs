@@ -10,6 +10,7 @@ mod fold;
 mod life;
 mod offers;
 mod opening;
+mod presence;
 mod registry;
 mod size;
 mod snapshots;

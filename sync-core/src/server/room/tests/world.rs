@@ -32,6 +32,8 @@ pub(super) struct World {
     pub(super) is_unloaded: bool,
     pub(super) reassemblers: BTreeMap<SessionId, Reassembler>,
     pub(super) compression: Compression,
+    /// Presence that was sent among other things.
+    pub(super) heard: BTreeMap<SessionId, Vec<crate::wire::Presence>>,
 }
 
 pub(super) fn document() -> DocumentId {
@@ -76,6 +78,7 @@ impl World {
             is_unloaded: false,
             reassemblers: BTreeMap::new(),
             compression: Compression::None,
+            heard: BTreeMap::new(),
         }
     }
 
@@ -132,6 +135,8 @@ impl World {
             origin: origin_of(session),
             connection: session.0,
             compression: self.compression,
+            token: None,
+            is_resumed: false,
         }
     }
 
