@@ -31,6 +31,14 @@ async fn run(program: &str, args: &[&str]) -> String {
 async fn grid_shows_three_players_the_same() {
     let printed = run(env!("CARGO_BIN_EXE_grid"), &["--demo"]).await;
     assert_eq!(printed.matches(" 1 X O +").count(), 3, "{printed}");
+    assert!(
+        printed.contains("here: ada (you) at a1, bob at b1, cyd at c1"),
+        "{printed}"
+    );
+    assert!(
+        printed.contains("here: ada at a1, bob at b1, cyd (you) at c1"),
+        "{printed}"
+    );
 }
 
 #[tokio::test]

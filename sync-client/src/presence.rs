@@ -171,11 +171,11 @@ impl Rosters {
     fn of<T: DeserializeOwned + Send + Sync + 'static>(&self) -> Arc<Roster<T>> {
         let mut rosters = lock(&self.0);
         let id = TypeId::of::<T>();
-        let known = rosters.iter().find(|(of, _)| *of == id);
-        if let Some((_, roster)) = known
-            && let Ok(roster) = (Arc::clone(roster) as Arc<dyn Any + Send + Sync>).downcast()
-        {
-            return roster;
+        if let Some((_, roster)) = rosters.iter().find(|(of, _)| *of == id) {
+            let roster: Arc<dyn Any + Send + Sync> = roster.clone();
+            if let Ok(roster) = roster.downcast() {
+                return roster;
+            }
         }
         let roster = Arc::new(Roster::<T> {
             peers: watch(Arc::from([])).0,

@@ -14,15 +14,14 @@
 
 use std::error::Error;
 use std::path::PathBuf;
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sync_examples::replay::{DOCUMENT, Options, Trace, run};
+use sync_examples::server_process::ServerProcess;
 use sync_server::registry::{DocumentId, MemoryRegistry, ServerRegistry};
 use sync_server::{Anonymous, Server};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines, stdin};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::io::{AsyncReadExt, stdin};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -51,15 +50,15 @@ async fn main() -> Result<ExitCode, Failure> {
     options.joiners = joiners.unwrap_or(3);
 
     let server = ServerProcess::start().await?;
-    println!("replaying  {} on {}", path.display(), server.address);
-    let report = run(&server.address, trace, options).await?;
+    println!("replaying  {} on {}", path.display(), server.address());
+    let report = run(server.address(), trace, options).await?;
     println!("{report}");
     match server.cpu_time() {
         Some(time) => println!("server cpu {:.2} s", time.as_secs_f64()),
         None => println!("server cpu n/a"),
     }
     // Text that is right could still have been logged twice.
-    let logged = server.stop().await?;
+    let logged: usize = server.stop().await?.parse()?;
     println!("server log {logged} changes");
     Ok(if report.converged() && logged == report.n_changes {
         ExitCode::SUCCESS
@@ -82,54 +81,4 @@ async fn serve() -> Result<ExitCode, Failure> {
         heads.first().copied().flatten().map_or(0, |head| head.0)
     );
     Ok(ExitCode::SUCCESS)
-}
-
-struct ServerProcess {
-    child: Child,
-    input: ChildStdin,
-    output: Lines<BufReader<ChildStdout>>,
-    address: String,
-}
-
-impl ServerProcess {
-    async fn start() -> Result<Self, Failure> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("--serve")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
-        let input = child.stdin.take().ok_or("no input")?;
-        let output = child.stdout.take().ok_or("no output")?;
-        let mut output = BufReader::new(output).lines();
-        let address = output
-            .next_line()
-            .await?
-            .ok_or("the server did not start")?;
-        Ok(Self {
-            child,
-            input,
-            output,
-            address,
-        })
-    }
-
-    /// Processor time that the server has used, where the system tells it as Linux does: `proc_pid_stat(5)`, fields 14
-    /// and 15, in hundredths of a second.
-    fn cpu_time(&self) -> Option<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()?)).ok()?;
-        // The second field, the program's name in parentheses, may hold anything.
-        let (_, fields) = stat.rsplit_once(") ")?;
-        let ticks = fields.split(' ').skip(11).take(2).map(str::parse::<u64>);
-        let ticks: u64 = ticks.sum::<Result<u64, _>>().ok()?;
-        Some(Duration::from_millis(ticks * 10))
-    }
-
-    /// Stops it, and returns how many changes it has.
-    async fn stop(mut self) -> Result<usize, Failure> {
-        drop(self.input);
-        let line = self.output.next_line().await?;
-        self.child.wait().await?;
-        Ok(line.ok_or("the server says nothing")?.parse()?)
-    }
 }

@@ -42,6 +42,10 @@ enum Phase {
 
 /// What a frame was.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "taken apart at once: a box would cost an allocation for each message"
+)]
 pub(crate) enum Received {
     /// A fragment, or something else that needs no answer.
     Nothing,
@@ -51,6 +55,7 @@ pub(crate) enum Received {
 
 /// What the passing of time asks for.
 #[derive(Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "taken apart at once")]
 pub(crate) enum Due {
     Nothing,
     Ping(Message),

@@ -188,7 +188,9 @@ pub struct RoomStats {
     pub ring_bytes: usize,
     /// Sessions in the room.
     pub n_sessions: usize,
-    /// Those of them that are served from the registry, or by a snapshot, because the ring does not reach back to them.
+    /// Sessions that say something of themselves, those included that were cut off and may come back.
+    pub n_present: usize,
+    /// Those of all sessions that are served from the registry, or by a snapshot, because the ring does not reach back to them.
     pub n_lagging: usize,
     /// How many changes the session has yet to be sent that has most of them before it.
     pub lag_max: u64,

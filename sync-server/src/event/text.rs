@@ -72,6 +72,8 @@ impl ServerEvent {
             Self::DocumentOpened { document, .. }
             | Self::AccessChanged { document, .. }
             | Self::DocumentClosed { document, .. }
+            | Self::PresenceJoined { document, .. }
+            | Self::PresenceLeft { document, .. }
             | Self::RoomLoaded { document, .. }
             | Self::RoomUnloaded { document }
             | Self::DocumentNearLimit { document, .. }

@@ -43,8 +43,15 @@ impl Collector for DocumentMetrics {
         )?;
         gauges(
             to,
+            "document_present",
+            "Sessions that say something of themselves in the document",
+            label,
+            self.of(|found| found.n_present),
+        )?;
+        gauges(
+            to,
             "document_lagging",
-            "Of those, how many are so far behind that they are served from the registry",
+            "Of the sessions, how many are so far behind that they are served from the registry",
             label,
             self.of(|found| found.n_lagging),
         )?;

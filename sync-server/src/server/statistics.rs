@@ -172,6 +172,7 @@ impl Shared {
             log_bytes: count(room_stats.log_bytes),
             ring_bytes: count(room_stats.ring_bytes),
             n_sessions: count(room_stats.n_sessions),
+            n_present: count(room_stats.n_present),
             n_lagging: count(room_stats.n_lagging),
             lag_max: room_stats.lag_max,
             n_waiting: count(room_stats.n_waiting),

@@ -58,7 +58,9 @@ pub struct DocumentStats {
     pub ring_bytes: u64,
     /// Sessions that have it open, or are opening it.
     pub n_sessions: u64,
-    /// Those of them that are served from the registry, or by a snapshot, because their position is too far behind.
+    /// Sessions that say something of themselves in it, those included that were cut off and may come back.
+    pub n_present: u64,
+    /// Those of all sessions that are served from the registry, or by a snapshot, because their position is too far behind.
     pub n_lagging: u64,
     /// Changes that the session has yet to be sent that is furthest behind.
     pub lag_max: u64,

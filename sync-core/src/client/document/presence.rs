@@ -1,4 +1,4 @@
-//! Who is in a document, and what the application says of itself there (protocol.md section 11).
+//! Who is in a document, and what the application says of itself there (protocol.md section 7.7).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Presence, in all documents (protocol.md section 11): saying it at the rate that the server allows, and what becomes of
+//! Presence, in all documents (protocol.md section 7.7): saying it at the rate that the server allows, and what becomes of
 //! it when the connection is lost.
 
 use std::collections::VecDeque;

@@ -328,6 +328,7 @@ impl Room {
     fn deny(&mut self, now: Time, session: SessionId) {
         self.end_permit(session);
         self.offers.left(session);
+        self.presence.leave(session);
         let Some(member) = self.members.get_mut(&session) else {
             return;
         };

@@ -51,7 +51,7 @@ pub(super) struct Member {
     pub(super) announced: bool,
     /// What the member has been told of who is here; `None` while it is told nothing.
     pub(super) presence: Option<Told>,
-    /// Whether it may have been told anything since it came.
+    /// Whether it has been told anything since it came.
     pub(super) was_told_presence: bool,
     /// Whether a message about who is here was the last that it was sent: then it is something else's turn.
     pub(super) presence_was_last: bool,

@@ -65,6 +65,7 @@ impl Room {
             log_bytes: self.folding.log_bytes(),
             ring_bytes: self.ring.bytes(),
             n_sessions: self.members.len(),
+            n_present: self.presence.len(),
             n_lagging: self.members.values().filter(lagging).count(),
             lag_max: lags().max().unwrap_or(0),
             n_waiting: self.queue.len() + self.checks.len(),

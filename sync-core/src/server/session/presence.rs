@@ -1,4 +1,4 @@
-//! What a session says of itself (`docs/protocol.md` section 11).
+//! What a session says of itself (`docs/protocol.md` section 7.7).
 
 use super::{Phase, ServerSession, SessionEvent, SessionOutput};
 use crate::error::{ErrorCode, PeerError};

@@ -1,4 +1,4 @@
-//! Who is here, in a room (`docs/protocol.md` section 11).
+//! Who is here, in a room (`docs/protocol.md` section 7.7).
 //!
 //! [`table`] is the machine: what sessions say of themselves, published once for each tick. Here is what the room does
 //! with it. A member has no queue of presence either: what it is sent follows from what it
@@ -20,6 +20,7 @@ impl Room {
     pub fn handle_presence(&mut self, now: Time, session: SessionId, state: Option<Bytes>) {
         if let Some(member) = self.members.get(&session)
             && member.has_opened()
+            && member.may_read()
         {
             let owner = member.presence_owner();
             self.presence.set(session, owner, state);
@@ -41,8 +42,7 @@ impl Room {
         };
         self.presence.resume(session, member.presence_owner());
         // It may show somebody from before who is not here any more.
-        let may_show =
-            std::mem::replace(&mut member.was_told_presence, true) || member.open.is_resumed;
+        let may_show = member.was_told_presence || member.open.is_resumed;
         member.presence = matches!(member.state, MemberState::Streaming(_)).then(|| {
             if may_show {
                 Told::NOTHING
@@ -82,6 +82,7 @@ impl Room {
         let frame = self.next_presence(session)?;
         let member = self.members.get_mut(&session)?;
         member.presence_was_last = true;
+        member.was_told_presence = true;
         member.awake = true;
         stats::add(&mut member.bytes_out, frame.len());
         self.counts.handed_out(frame.len());
@@ -90,6 +91,9 @@ impl Room {
 
     fn next_presence(&mut self, session: SessionId) -> Option<Bytes> {
         let member = self.members.get_mut(&session)?;
+        if member.permit.is_stopped() {
+            return None;
+        }
         let compression = member.compression();
         let told = member.presence.as_mut()?;
         loop {

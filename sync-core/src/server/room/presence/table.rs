@@ -295,6 +295,10 @@ impl Table {
         self.rows.keys().copied().collect()
     }
 
+    pub(in super::super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     pub(super) fn clear(&mut self) {
         self.rows.clear();
         self.pending.clear();

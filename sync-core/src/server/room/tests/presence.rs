@@ -217,6 +217,11 @@ fn who_opens_is_sent_the_whole_table_before_the_document() {
         .unwrap();
     world.run();
     assert_eq!(world.hear(CYD), []);
+    world.say(ADA, "b");
+    world.pass(TICK);
+    assert_eq!(world.hear(CYD).len(), 1);
+    world.unsay(ADA);
+    world.pass(TICK);
     world
         .room
         .handle_open(world.now, CYD, world.request(CYD))
@@ -349,7 +354,8 @@ fn a_newer_connection_takes_the_place_of_one_that_still_seems_alive() {
 
 #[test]
 fn nobody_has_the_place_of_another_user_or_without_the_token() {
-    let attempts: [(&str, fn(&mut OpenRequest)); 4] = [
+    type Attempt = (&'static str, fn(&mut OpenRequest));
+    let attempts: [Attempt; 4] = [
         ("user", |open| open.user = User::new("mallory")),
         ("token", |open| open.token = token(2)),
         ("no token", |open| open.token = None),
@@ -446,10 +452,10 @@ fn a_room_that_ends_says_that_all_have_left() {
 #[test]
 fn whoever_reads_at_whatever_pace_has_the_same_table_in_the_end() {
     const READERS: u64 = 12;
-    let mut n_large = 0;
-    for seed in 0..60_u128 {
+    let (mut n_large, mut n_afresh) = (0, 0);
+    for seed in 0..40_u128 {
         let mut rng = crate::rng::Rng::new(seed);
-        let mut below = |n: u64| rng.next_u64() % n;
+        let mut below = |n: usize| usize::try_from(rng.next_u64()).unwrap() % n;
         let mut world = world();
         let size = if seed % 3 == 0 { 30_000 } else { 100 };
         let mut truth: BTreeMap<u64, String> = BTreeMap::new();
@@ -460,7 +466,7 @@ fn whoever_reads_at_whatever_pace_has_the_same_table_in_the_end() {
         }
         let mut next = 100;
         let mut here: Vec<u64> = Vec::new();
-        for _ in 0..400 {
+        for _ in 0..1_000 {
             match below(10) {
                 0 | 1 => {
                     next += 1;
@@ -468,22 +474,22 @@ fn whoever_reads_at_whatever_pace_has_the_same_table_in_the_end() {
                     here.push(next);
                 }
                 2 | 3 if !here.is_empty() => {
-                    let at = below(here.len() as u64) as usize;
+                    let at = below(here.len());
                     let gone = here.swap_remove(at);
                     truth.remove(&gone);
                     world.room.handle_close(world.now, SessionId(gone));
                     world.run();
                 }
                 4..=7 if !here.is_empty() => {
-                    let who = here[below(here.len() as u64) as usize];
-                    let text = format!("{}{}", below(1_000), "x".repeat(below(size) as usize));
+                    let who = here[below(here.len())];
+                    let text = format!("{}{}", below(1_000), "x".repeat(below(size)));
                     world.say(SessionId(who), &text);
                     truth.insert(who, text);
                 }
                 8 => world.pass(TICK),
                 _ => {
                     // Somebody reads a little.
-                    let reader = 1 + below(READERS);
+                    let reader = 1 + u64::try_from(below(12)).unwrap();
                     let session = SessionId(reader);
                     for _ in 0..below(4) {
                         let mut messages = world.heard.remove(&session).unwrap_or_default();
@@ -497,6 +503,10 @@ fn whoever_reads_at_whatever_pace_has_the_same_table_in_the_end() {
         let truth: Vec<_> = truth.iter().map(|(n, text)| (*n, &**text)).collect();
         for n in 1..=READERS {
             let messages = world.hear(SessionId(n));
+            n_afresh += messages
+                .iter()
+                .filter(|m| m.deltas[0].session == SessionId(0))
+                .count();
             n_large += messages.iter().filter(|m| m.table_version == 0).count();
             assert_ne!(messages.last().map(|m| m.table_version), Some(0));
             let view = views.get_mut(&n).unwrap();
@@ -505,6 +515,10 @@ fn whoever_reads_at_whatever_pace_has_the_same_table_in_the_end() {
         }
     }
     assert!(n_large > 0, "no table was sent in several messages");
+    assert!(
+        n_afresh > 0,
+        "nobody was so far behind that it began afresh"
+    );
 }
 
 /// Presence that never rests leaves room for the document, on a connection that takes a frame now and then.
