@@ -21,12 +21,12 @@ fn world() -> World {
 }
 
 impl World {
-    fn say(&mut self, session: SessionId, text: &str) {
+    fn speak(&mut self, session: SessionId, text: &str) {
         self.room.handle_presence(self.now, session, state(text));
         self.run();
     }
 
-    fn unsay(&mut self, session: SessionId) {
+    fn hush(&mut self, session: SessionId) {
         self.room.handle_presence(self.now, session, None);
         self.run();
     }
@@ -113,7 +113,7 @@ fn the_first_word_after_a_pause_goes_at_once_and_the_next_ones_together_at_the_t
     let mut world = world();
     world.enter(ADA);
     world.enter(BOB);
-    world.say(ADA, "a1");
+    world.speak(ADA, "a1");
     let heard = world.hear(BOB);
     let expected = Presence {
         channel: CHANNEL,
@@ -126,7 +126,7 @@ fn the_first_word_after_a_pause_goes_at_once_and_the_next_ones_together_at_the_t
     };
     assert_eq!(heard, [expected]);
     for n in 2..100 {
-        world.say(ADA, &format!("a{n}"));
+        world.speak(ADA, &format!("a{n}"));
         assert_eq!(world.hear(BOB), []);
     }
     world.pass(TICK - Duration::from_micros(1));
@@ -150,15 +150,15 @@ fn one_frame_is_shared_by_all_and_who_spoke_alone_is_not_told_of_it() {
     for n in 1..=20 {
         world.enter(SessionId(n));
     }
-    world.say(ADA, "a");
+    world.speak(ADA, "a");
     let frame = world.next_frame(BOB).unwrap();
     for n in 3..=20 {
         let other = world.next_frame(SessionId(n)).unwrap();
         assert_eq!(other.as_ptr(), frame.as_ptr(), "the same bytes");
     }
     assert_eq!(world.next_frame(ADA), None);
-    world.say(ADA, "b");
-    world.say(BOB, "c");
+    world.speak(ADA, "b");
+    world.speak(BOB, "c");
     world.pass(TICK);
     let frame = world.next_frame(ADA).unwrap();
     assert_eq!(world.next_frame(BOB).unwrap().as_ptr(), frame.as_ptr());
@@ -169,18 +169,18 @@ fn who_says_the_same_again_says_nothing() {
     let mut world = world();
     world.enter(ADA);
     world.enter(BOB);
-    world.say(ADA, "a");
+    world.speak(ADA, "a");
     world.hear(BOB);
     for _ in 0..3 {
         world.pass(TICK);
-        world.say(ADA, "a");
+        world.speak(ADA, "a");
         assert_eq!(world.hear(BOB), []);
     }
     // There and back between two ticks.
-    world.say(ADA, "b");
+    world.speak(ADA, "b");
     world.hear(BOB);
-    world.say(ADA, "c");
-    world.say(ADA, "b");
+    world.speak(ADA, "c");
+    world.speak(ADA, "b");
     world.pass(TICK);
     assert_eq!(world.hear(BOB), []);
     assert!(
@@ -196,7 +196,7 @@ fn who_says_the_same_again_says_nothing() {
 fn who_opens_is_sent_the_whole_table_before_the_document() {
     let mut world = world();
     world.enter(ADA);
-    world.say(ADA, "a");
+    world.speak(ADA, "a");
     world
         .room
         .handle_open(world.now, BOB, world.request(BOB))
@@ -209,7 +209,7 @@ fn who_opens_is_sent_the_whole_table_before_the_document() {
     view.read(messages.into_iter().filter_map(presence).collect());
     assert_eq!(view.says(), [(1, "a")]);
     // Where there is nobody, nothing is said of it, unless the client may know of somebody.
-    world.unsay(ADA);
+    world.hush(ADA);
     world.pass(TICK);
     world
         .room
@@ -217,10 +217,10 @@ fn who_opens_is_sent_the_whole_table_before_the_document() {
         .unwrap();
     world.run();
     assert_eq!(world.hear(CYD), []);
-    world.say(ADA, "b");
+    world.speak(ADA, "b");
     world.pass(TICK);
     assert_eq!(world.hear(CYD).len(), 1);
-    world.unsay(ADA);
+    world.hush(ADA);
     world.pass(TICK);
     world
         .room
@@ -244,7 +244,7 @@ fn who_opens_is_sent_the_whole_table_before_the_document() {
 fn who_has_not_opened_or_has_left_says_nothing() {
     let mut world = world();
     world.enter(BOB);
-    world.say(ADA, "a");
+    world.speak(ADA, "a");
     world
         .room
         .handle_open(world.now, CYD, world.request(CYD))
@@ -256,7 +256,7 @@ fn who_has_not_opened_or_has_left_says_nothing() {
     assert_eq!(world.hear(BOB), []);
     world.hear(CYD);
     world.room.handle_close(world.now, CYD);
-    world.say(CYD, "after it is closed");
+    world.speak(CYD, "after it is closed");
     world.pass(TICK);
     assert_eq!(world.hear(BOB), []);
     assert_eq!(world.room.poll_timeout(), None, "nothing is kept of it");
@@ -269,8 +269,8 @@ fn who_closes_is_gone_at_the_next_tick_and_who_is_cut_off_after_the_grace() {
     for session in [ADA, BOB, CYD] {
         world.enter(session);
     }
-    world.say(ADA, "a");
-    world.say(CYD, "c");
+    world.speak(ADA, "a");
+    world.speak(CYD, "c");
     world.pass(TICK);
     view.read(world.hear(BOB));
     assert_eq!(view.says(), [(1, "a"), (3, "c")]);
@@ -296,7 +296,7 @@ fn who_comes_back_in_time_has_its_old_place_in_one_message() {
     let mut world = world();
     world.enter(ADA);
     world.enter(BOB);
-    world.say(ADA, "a");
+    world.speak(ADA, "a");
     let mut view = View::default();
     view.read(world.hear(BOB));
     world.lose(ADA);
@@ -334,7 +334,7 @@ fn a_newer_connection_takes_the_place_of_one_that_still_seems_alive() {
     let mut world = world();
     world.enter(ADA);
     world.enter(BOB);
-    world.say(ADA, "a");
+    world.speak(ADA, "a");
     let mut view = View::default();
     view.read(world.hear(BOB));
     world.pass(TICK);
@@ -347,7 +347,7 @@ fn a_newer_connection_takes_the_place_of_one_that_still_seems_alive() {
     world.room.handle_close(world.now, ADA);
     world.pass(2 * GRACE);
     assert_eq!(world.hear(BOB), []);
-    world.say(ADA_2, "b");
+    world.speak(ADA_2, "b");
     view.read(world.hear(BOB));
     assert_eq!(view.says(), [(12, "b")]);
 }
@@ -365,7 +365,7 @@ fn nobody_has_the_place_of_another_user_or_without_the_token() {
         let mut world = world();
         world.enter(ADA);
         world.enter(BOB);
-        world.say(ADA, "a");
+        world.speak(ADA, "a");
         let mut view = View::default();
         view.read(world.hear(BOB));
         world.lose(ADA);
@@ -390,7 +390,7 @@ fn without_a_token_or_a_grace_nobody_is_expected_back() {
         world.foreign_append("one");
         world.open_as(ADA, ADA, n);
         world.enter(BOB);
-        world.say(ADA, "a");
+        world.speak(ADA, "a");
         world.hear(BOB);
         world.lose(ADA);
         world.pass(TICK);
@@ -407,7 +407,7 @@ fn who_is_cut_off_twice_and_who_takes_it_back_are_gone() {
     world.enter(ADA);
     world.enter(BOB);
     let mut view = View::default();
-    world.say(ADA, "a");
+    world.speak(ADA, "a");
     world.lose(ADA);
     let (second, third) = (SessionId(12), SessionId(13));
     // Dead again before a tick, and again after one.
@@ -423,7 +423,7 @@ fn who_is_cut_off_twice_and_who_takes_it_back_are_gone() {
             .count()
     };
     assert_eq!(left(&world), 0);
-    world.unsay(third);
+    world.hush(third);
     world.lose(third);
     world.pass(TICK);
     view.read(world.hear(BOB));
@@ -438,7 +438,7 @@ fn a_room_that_ends_says_that_all_have_left() {
     world.create();
     world.foreign_append("one");
     world.enter(ADA);
-    world.say(ADA, "a");
+    world.speak(ADA, "a");
     world.lose(ADA);
     world.pass(GRACE / 2);
     assert!(world.is_unloaded);
@@ -483,7 +483,7 @@ fn whoever_reads_at_whatever_pace_has_the_same_table_in_the_end() {
                 4..=7 if !here.is_empty() => {
                     let who = here[below(here.len())];
                     let text = format!("{}{}", below(1_000), "x".repeat(below(size)));
-                    world.say(SessionId(who), &text);
+                    world.speak(SessionId(who), &text);
                     truth.insert(who, text);
                 }
                 8 => world.pass(TICK),
@@ -529,7 +529,7 @@ fn a_slow_member_is_sent_presence_and_changes_in_turn() {
     world.enter(BOB);
     let mut names = Vec::new();
     for n in 0..20 {
-        world.say(ADA, &format!("a{n}"));
+        world.speak(ADA, &format!("a{n}"));
         world.push(ADA, n + 1, &["typed"]);
         world.pass(TICK);
         names.push(world.next(BOB).unwrap().name());
