@@ -43,10 +43,10 @@ fn number(name: &str, n: u64) -> String {
 fn text(name: &str, value: LimitValue) -> String {
     match value {
         LimitValue::Number(n) => number(name, n.try_into().unwrap()),
-        LimitValue::Time(time) => {
-            assert_eq!(time, Duration::from_secs(time.as_secs()), "{name}");
+        LimitValue::Time(time) if time == Duration::from_secs(time.as_secs()) => {
             format!("{} s", time.as_secs())
         }
+        LimitValue::Time(time) => format!("{} ms", time.as_millis()),
         LimitValue::Rate(Rate { per_second, burst }) => {
             let [per_second, burst] = [per_second, burst].map(|n| number(name, n));
             format!("{per_second}/s, {burst} at once")

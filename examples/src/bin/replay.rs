@@ -20,7 +20,7 @@ use std::sync::Arc;
 use sync_examples::replay::{DOCUMENT, Options, Trace, run};
 use sync_examples::server_process::ServerProcess;
 use sync_server::registry::{DocumentId, MemoryRegistry, ServerRegistry};
-use sync_server::{Anonymous, Server};
+use sync_server::{Anonymous, Limits, Rate, Server};
 use tokio::io::{AsyncReadExt, stdin};
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -71,7 +71,12 @@ async fn main() -> Result<ExitCode, Failure> {
 /// changes it has.
 async fn serve() -> Result<ExitCode, Failure> {
     let registry = Arc::new(MemoryRegistry::new());
-    let server = Server::builder(registry.clone(), Anonymous::read_write()).build()?;
+    let mut limits = Limits::default();
+    // A session of years, at once.
+    limits.push_changes = Rate::UNLIMITED;
+    let server = Server::builder(registry.clone(), Anonymous::read_write())
+        .limits(limits)
+        .build()?;
     let listener = server.listen_websocket("127.0.0.1:0").await?;
     println!("ws://{}", listener.local_addr().ok_or("no address")?);
     stdin().read_to_end(&mut Vec::new()).await?;

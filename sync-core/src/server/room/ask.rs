@@ -39,6 +39,14 @@ struct Line {
 }
 
 impl Asks {
+    /// What is in it.
+    pub(super) fn items(&self) -> impl Iterator<Item = &Item> {
+        self.lines.values().flat_map(|line| {
+            let running = line.running.iter().flat_map(|(_, items)| items);
+            line.waiting.iter().chain(running)
+        })
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }

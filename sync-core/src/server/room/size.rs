@@ -106,11 +106,8 @@ impl Room {
     /// Bytes of changes that have been taken and not yet appended.
     fn waiting_bytes(&self) -> usize {
         let in_flight = self.in_flight.iter().flat_map(|batch| &batch.items);
-        let items = self
-            .queue
-            .iter()
-            .chain(self.checks.items())
-            .chain(in_flight);
+        let lines = self.asks.items().chain(self.checks.items());
+        let items = self.queue.iter().chain(lines).chain(in_flight);
         let bytes = |item: &Item| match &item.kind {
             ItemKind::Change { change, .. } => change.bytes.len(),
             _ => 0,
