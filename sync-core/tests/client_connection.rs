@@ -219,6 +219,32 @@ fn a_server_that_is_not_trusted_is_named_and_tried_again() {
     assert!(matches!(client.state.status(), Status::Reconnecting { .. }));
 }
 
+/// Scenario 52: with others to be had, 401 before the upgrade is no end.
+#[test]
+fn credentials_that_are_refused_at_the_door_are_fetched_anew_where_that_can_be_done() {
+    for refreshes in [true, false] {
+        let mut client = Harness::with(|config| config.refreshes = refreshes);
+        let refused = DialError::Unauthenticated("the server answered 401".into());
+        let attempt = client.attempt();
+        client
+            .state
+            .handle_dial_failed(client.now, attempt, refused);
+        client.settle();
+        let status = client.state.status();
+        if refreshes {
+            assert!(
+                matches!(status, Status::Reconnecting { attempt: 1, .. }),
+                "{status:?}"
+            );
+        } else {
+            assert!(
+                matches!(status, Status::Failed(FailedReason::Refused(_))),
+                "{status:?}"
+            );
+        }
+    }
+}
+
 /// Scenario 39: a server that accepts and then fails is not stormed.
 #[test]
 fn only_a_healthy_session_resets_the_backoff() {

@@ -6,6 +6,7 @@ mod e2e;
 mod registries;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ struct Desk {
     /// By user and document; who is not listed may write.
     rules: Mutex<BTreeMap<(&'static str, &'static str), Access>>,
     asked: Mutex<Vec<String>>,
+    /// Whether nobody can say who somebody is.
+    is_nobody_known: AtomicBool,
     /// Whether questions are answered: with an error, not at all, or as they are.
     mood: watch::Sender<Mood>,
 }
@@ -49,6 +52,7 @@ impl Office {
         Self(Arc::new(Desk {
             rules: Mutex::default(),
             asked: Mutex::default(),
+            is_nobody_known: AtomicBool::new(false),
             mood: watch::Sender::new(Mood::Well),
         }))
     }
@@ -76,6 +80,9 @@ struct Badge(String);
 #[async_trait]
 impl Authenticator for Office {
     async fn authenticate(&self, request: &ConnectRequest) -> Result<Identity, AuthError> {
+        if self.0.is_nobody_known.load(Ordering::Relaxed) {
+            return Err(AuthError::unavailable("the directory is away"));
+        }
         let token = String::from_utf8(request.credentials.clone().unwrap().to_vec()).unwrap();
         Ok(match token.split_once('-') {
             Some((user, badge)) => Identity::new(User::new(user).with_claims(Badge(badge.into())))
@@ -394,4 +401,77 @@ async fn an_open_that_was_allowed_before_a_revocation_is_asked_about_again() {
         (content(&b).as_str(), office.asked()),
         ("secret", asked + 2)
     );
+}
+
+/// Scenario 83: whatever it is that cannot be had, and whether the client is connected when it begins or comes back into it.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_told_or_done_now_takes_nothing_from_an_outbox() {
+    type Fault = (&'static str, fn(&World, &Office), fn(&World, &Office));
+    let faults: [Fault; 5] = [
+        (
+            "authentication",
+            |_, office| office.0.is_nobody_known.store(true, Ordering::Relaxed),
+            |_, office| office.0.is_nobody_known.store(false, Ordering::Relaxed),
+        ),
+        (
+            "authorization fails",
+            |_, office| office.is(Mood::Away),
+            |_, office| office.is(Mood::Well),
+        ),
+        (
+            "authorization hangs",
+            |_, office| office.is(Mood::Silent),
+            |_, office| office.is(Mood::Well),
+        ),
+        (
+            "storage fails",
+            |world, _| {
+                world.faults.fail_appends(3);
+                world.faults.fail_reads(3);
+            },
+            |_, _| {},
+        ),
+        (
+            "storage hangs",
+            |world, _| world.faults.hold_appends(HoldPoint::BeforeCommit),
+            |world, _| world.faults.release_appends(),
+        ),
+    ];
+    for (what, begin, end) in faults {
+        for is_cut in [false, true] {
+            let (world, office) = world().await;
+            office.allow(
+                "ann",
+                DOC,
+                Access::write().valid_for(Duration::from_secs(2)),
+            );
+            let ann = client(&world, "ann");
+            let a = text(&ann, DOC).await;
+            push(&a, "0");
+            saved(&a).await;
+            begin(&world, &office);
+            if is_cut {
+                world.network.cut();
+            }
+            for n in 1..=5 {
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                push(&a, &n.to_string());
+                let state = a.sync_state().get();
+                assert_eq!(state.refused, 0, "{what}, cut: {is_cut}");
+                assert_eq!(
+                    content(&a),
+                    "012345".split_at(n + 1).0,
+                    "{what}, cut: {is_cut}"
+                );
+            }
+            end(&world, &office);
+            saved(&a).await;
+            assert_eq!(
+                world.log(DOC).await.len(),
+                6,
+                "{what}, cut: {is_cut}: once each"
+            );
+            assert_eq!(a.refused().len(), 0, "{what}, cut: {is_cut}");
+        }
+    }
 }

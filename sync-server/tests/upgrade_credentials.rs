@@ -176,3 +176,51 @@ async fn an_authenticator_that_cannot_tell_is_no_refusal() {
     assert!(answer.contains("retry-after: "), "{answer}");
     assert!(!answer.contains("database"), "{answer}");
 }
+
+/// Lets in whoever has been refused often enough.
+struct Doorman(std::sync::atomic::AtomicU32);
+
+#[async_trait::async_trait]
+impl Authenticator for Doorman {
+    async fn authenticate(&self, request: &ConnectRequest) -> Result<Identity, AuthError> {
+        assert_eq!(request.source, CredentialsSource::Authorization);
+        match self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+            0 => Err(AuthError::refused("not yet")),
+            _ => Ok(sync_server::User::new("ada").into()),
+        }
+    }
+}
+
+/// Scenario 52: who can get other credentials is asked for them, and tries again.
+#[tokio::test]
+async fn a_401_has_credentials_asked_for_again_where_they_can_be() {
+    let (server, _registry) = server(Doorman(0.into()));
+    let url = format!("ws://{}", serve(routes(server)).await);
+    let dialer = WebSocketDialer::new(&url).unwrap();
+    let dialer = dialer.header("Authorization", "Bearer of a proxy").unwrap();
+    let nobody = Client::with_dialer(dialer)
+        .token("the same for ever")
+        .start()
+        .unwrap();
+    until_status(&nobody, "refused for good", |status| {
+        matches!(status, Status::Failed(FailedReason::Refused(_)))
+    })
+    .await;
+
+    let (server, _registry) = self::server(Doorman(0.into()));
+    let url = format!("ws://{}", serve(routes(server)).await);
+    let dialer = WebSocketDialer::new(&url).unwrap();
+    let dialer = dialer.header("Authorization", "Bearer of a proxy").unwrap();
+    let asked = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let count = Arc::clone(&asked);
+    let ask = move || {
+        count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        async { Ok::<_, std::io::Error>("fresh") }
+    };
+    let ada = Client::with_dialer(dialer)
+        .credentials(ask)
+        .start()
+        .unwrap();
+    until_status(&ada, "in", |status| *status == Status::Connected).await;
+    assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 2);
+}

@@ -61,8 +61,14 @@ pub fn id(name: &str) -> DocumentId {
 impl Harness {
     /// A client that has just been told to connect.
     pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub fn with(change: impl FnOnce(&mut ClientConfig)) -> Self {
+        let mut config = ClientConfig::new(OriginId(1), 42);
+        change(&mut config);
         let mut harness = Self {
-            state: ClientState::new(ClientConfig::new(OriginId(1), 42)),
+            state: ClientState::new(config),
             now: Time::from_micros(1_000),
             dials: 0,
             events: Vec::new(),

@@ -407,12 +407,10 @@ fn answer(session: &mut ServerSession, now: Time, message: &Message) -> Result<(
     outputs.retain(|output| !matches!(output, SessionOutput::Event(_)));
     match &outputs[..] {
         [SessionOutput::Broadcast(_) | SessionOutput::Extension { .. }] => Ok(()),
-        [SessionOutput::Event(_), SessionOutput::Send(frame)] => {
-            match decode_frame(frame.clone(), 1 << 20).unwrap() {
-                Message::Error(error) => Err(error),
-                other => panic!("{other:?}"),
-            }
-        }
+        [SessionOutput::Send(frame)] => match decode_frame(frame.clone(), 1 << 20).unwrap() {
+            Message::Error(error) => Err(error),
+            other => panic!("{other:?}"),
+        },
         _ => panic!("{outputs:?}"),
     }
 }

@@ -363,3 +363,33 @@ fn checked_changes_wait_in_the_line_and_are_checked_again() {
         }
     }
 }
+
+/// Neither what waits for a hook when the no comes, nor what its session pushed before and has left.
+#[test]
+fn changes_that_somebody_has_yet_to_accept_are_refused_or_dropped_like_all_others() {
+    let mut world = World::with(|config| config.asks = true);
+    world.open(ADA);
+    world.open(BOB);
+    world.push(ADA, 1, &["a", "b"]);
+    world.doubt(ADA);
+    world.push(ADA, 3, &["c"]);
+    world.allow(AccessLevel::Read);
+    let refused =
+        |message: &Message| matches!(message, Message::Refuse(refuse) if refuse.number == 1);
+    assert!(world.all(ADA).iter().any(refused));
+    let charges = ["a", "b", "c"].map(|change| crate::limits::change_charge(change.as_bytes()));
+    assert_eq!(
+        world.charge_settled(ADA),
+        charges.into_iter().sum::<usize>()
+    );
+
+    world.push(BOB, 1, &["x"]);
+    world.room.handle_close(world.now, BOB);
+    world.doubt(BOB);
+    for (number, request) in std::mem::take(&mut world.asks) {
+        let n = request.changes.len();
+        world.room.handle_asked(world.now, number, n, None);
+        world.run();
+    }
+    assert!(world.logged().is_empty(), "{:?}", world.logged());
+}
