@@ -153,7 +153,7 @@ async fn documents_are_named_only_where_that_is_said_and_only_the_busiest() {
         .keys()
         .filter(|name| name.contains("document="))
         .collect();
-    assert_eq!(named.len(), 12, "{named:?}");
+    assert_eq!(named.len(), 14, "{named:?}");
     let of =
         |metric: &str, id: &str| samples[&format!("sync_document_{metric}{{document=\"{id}\"}}")];
     assert_eq!(of("sessions", r#"odd\"} 1\nsync_evil 1 \\"#), 2.0);

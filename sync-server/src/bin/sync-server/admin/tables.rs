@@ -100,9 +100,10 @@ pub(super) fn inspected(found: &Value) -> Result<(), Failure> {
         size(number(stats, "/bytes_out_total"))
     ))?;
     line(format_args!(
-        "sessions  {}, {} lagging",
+        "sessions  {}, {} lagging, {} present",
         number(stats, "/n_sessions"),
-        number(stats, "/n_lagging")
+        number(stats, "/n_lagging"),
+        number(stats, "/n_present")
     ))?;
     for session in items(live, "/sessions") {
         line(format_args!(
