@@ -1,9 +1,11 @@
 //! What clients have met with since a phase began.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use sync_client::transport::DialError;
 use sync_client::{ClientEvent, EndReason, ErrorCode};
 use tokio::sync::watch;
 
@@ -77,6 +79,15 @@ impl Board {
             }
             _ => {}
         }
+    }
+
+    /// Notes why a dial came to nothing; a lost session is told of as well.
+    pub(super) fn note_dial(&self, error: &DialError) {
+        let cause = error
+            .source()
+            .map_or_else(|| error.to_string(), ToString::to_string);
+        let mut phase = self.lock();
+        *phase.ended.entry(format!("dial: {cause}")).or_default() += 1;
     }
 
     /// Waits until so many are back in this phase.

@@ -30,13 +30,18 @@ struct Guest {
 struct Timed {
     dialer: LinkDialer,
     dialed: Arc<Mutex<Option<Instant>>>,
+    board: Arc<Board>,
 }
 
 #[async_trait]
 impl Dialer for Timed {
     async fn dial(&self) -> Result<Box<dyn Transport>, DialError> {
         *self.dialed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        self.dialer.dial().await
+        let dialed = self.dialer.dial().await;
+        if let Err(error) = &dialed {
+            self.board.note_dial(error);
+        }
+        dialed
     }
 }
 
@@ -126,6 +131,7 @@ async fn guest(
     let dialer = Timed {
         dialer: links.dialer(WebSocketDialer::new(&format!("ws://{address}"))?),
         dialed: Arc::clone(&dialed),
+        board: Arc::clone(board),
     };
     let client = Client::with_dialer(dialer).start()?;
     let mut events = client.events();
