@@ -93,3 +93,8 @@ storm clients="5000" *arguments:
     cargo build --release -p sync-examples --bin storm
     "${CARGO_TARGET_DIR:-target}/release/storm" --clients {{ clients }} --edits 500 --drain 10 \
         --program "${CARGO_TARGET_DIR:-target}/release/sync-server" {{ arguments }}
+
+# The example `rooms`, playing by itself on the server program.
+rooms:
+    cargo build -p sync-server --features bin --bin sync-server
+    cargo run -p sync-examples --bin rooms -- --demo --program "${CARGO_TARGET_DIR:-target}/debug/sync-server"

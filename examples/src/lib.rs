@@ -10,6 +10,7 @@ pub mod local;
 pub mod progress;
 pub mod random;
 pub mod replay;
+pub mod rooms;
 pub mod server_process;
 #[cfg(unix)]
 pub mod storm;

@@ -58,6 +58,22 @@ async fn board_shows_two_processes_the_same() {
 }
 
 #[tokio::test]
+async fn rooms_have_a_text_a_chat_and_guests() {
+    let printed = run(env!("CARGO_BIN_EXE_rooms"), &["--demo"]).await;
+    for line in [
+        "ben finds: garden",
+        "ben reads: plant tulips",
+        "ben is digging",
+        "ada to ben: shall we begin?",
+        "ben to ada: I have",
+        "ada reads: plant tulips, water them",
+        "ada sees: ada is writing\n",
+    ] {
+        assert!(printed.contains(line), "no {line} in {printed}");
+    }
+}
+
+#[tokio::test]
 async fn encrypted_keeps_the_server_and_a_wrong_key_out() {
     let printed = run(env!("CARGO_BIN_EXE_encrypted"), &[]).await;
     for line in [
