@@ -121,6 +121,12 @@ async fn the_dashboard_shows_sessions_documents_and_broadcasts_as_they_come() {
         .await;
     page.until("document.querySelector('#sessions [data-label=\"May\"]').textContent === 'write'")
         .await;
+    notes
+        .presence::<String>()
+        .set(&"reading".to_owned())
+        .unwrap();
+    page.until("document.querySelector('#tile-present dd').textContent === '1'")
+        .await;
     notes.broadcast("chat", "hello").unwrap();
     page.until(
         "[...document.querySelectorAll('#events li')].some((e) => e.textContent.includes('broadcast'))",

@@ -108,8 +108,13 @@ impl ServerMetrics {
                 stats.n_open,
             ),
             (
+                "documents_present",
+                "Sessions that say something of themselves in a document, each counted for every document",
+                stats.n_present,
+            ),
+            (
                 "documents_lagging",
-                "Of those, how many are so far behind that they are served from the registry",
+                "Documents open on sessions that are so far behind that they are served from the registry",
                 stats.n_lagging,
             ),
             (

@@ -44,6 +44,7 @@ impl Server {
             n_users: 0,
             n_documents: count(rooms.len()),
             n_open: 0,
+            n_present: 0,
             n_lagging: 0,
             n_folding: 0,
             n_relayed: 0,
@@ -62,6 +63,7 @@ impl Server {
         for room in rooms {
             let (room, kept) = room.stats(|counted| counters.add(counted));
             stats.n_open += count(room.n_sessions);
+            stats.n_present += count(room.n_present);
             stats.n_lagging += count(room.n_lagging);
             stats.n_folding += u64::from(room.is_folding);
             stats.n_relayed += u64::from(kept.is_relayed(&room));

@@ -33,7 +33,9 @@ pub struct ServerStats {
     pub n_documents: u64,
     /// Documents open on sessions, each counted once for every session.
     pub n_open: u64,
-    /// Those of them that are served from the registry, or by a snapshot, because their position is too far behind.
+    /// Sessions that say something of themselves in a document, each counted once for every document.
+    pub n_present: u64,
+    /// Documents open on sessions that are served from the registry, or by a snapshot, because their position is too far behind.
     pub n_lagging: u64,
     /// Live documents whose log is being folded.
     pub n_folding: u64,
