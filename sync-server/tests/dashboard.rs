@@ -1,5 +1,6 @@
 //! The dashboard, in a real browser.
 #![cfg(feature = "http")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod browser;
 #[path = "embedded/directory.rs"]

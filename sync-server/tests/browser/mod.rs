@@ -1,6 +1,13 @@
 //! A headless Chromium, driven over the Chrome DevTools Protocol (<https://chromedevtools.github.io/devtools-protocol/>).
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "helpers of tests"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
