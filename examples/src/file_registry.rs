@@ -44,8 +44,8 @@ enum Line {
 
 /// Sequence, digest and bytes of a snapshot.
 type State = (u64, u64, Vec<u8>);
-/// Origin, number, user and bytes of a change.
-type Change = (u128, u64, String, Vec<u8>);
+/// Origin, number, user and bytes of a change, and whether it is reconciling.
+type Change = (u128, u64, String, Vec<u8>, bool);
 
 impl FileRegistry {
     /// Opens a directory, or makes it.
@@ -67,10 +67,8 @@ impl FileRegistry {
 
 impl Open {
     fn memory(&self) -> Result<&MemoryRegistry> {
-        match self.has_failed {
-            false => Ok(&self.memory),
-            true => Err(RegistryError::unavailable("a write failed: open it again")),
-        }
+        let memory = (!self.has_failed).then_some(&self.memory);
+        memory.ok_or_else(|| RegistryError::unavailable("a write failed: open it again"))
     }
 
     /// Writes what was just done in memory. Nobody waits in between: a caller that goes away leaves no half.
@@ -237,10 +235,12 @@ fn snapshot((seq, digest, bytes): State) -> Snapshot {
 
 fn fields(change: &NewChange) -> Change {
     let (id, user) = (change.id, change.user.id.to_string());
-    (id.origin.0, id.number, user, change.bytes.to_vec())
+    let bytes = change.bytes.to_vec();
+    (id.origin.0, id.number, user, bytes, change.reconciling)
 }
 
-fn change((origin, number, user, bytes): Change) -> NewChange {
+fn change((origin, number, user, bytes, reconciling): Change) -> NewChange {
     let origin = OriginId(origin);
-    NewChange::new(ChangeId { origin, number }, User::new(user), bytes.into())
+    let id = ChangeId { origin, number };
+    NewChange::new(id, User::new(user), bytes.into()).with_reconciling(reconciling)
 }

@@ -114,13 +114,27 @@ pub struct NewChange {
     pub user: User,
     /// Its bytes.
     pub bytes: Bytes,
+    /// It says what a server lacked (design 2.3): its content may be anybody's work.
+    pub reconciling: bool,
 }
 
 impl NewChange {
-    /// A change.
+    /// A change, of its user's own work.
     #[must_use]
     pub const fn new(id: ChangeId, user: User, bytes: Bytes) -> Self {
-        Self { id, user, bytes }
+        Self {
+            id,
+            user,
+            bytes,
+            reconciling: false,
+        }
+    }
+
+    /// The same change, which [says what a server lacked](Self::reconciling) or does not.
+    #[must_use]
+    pub const fn with_reconciling(mut self, value: bool) -> Self {
+        self.reconciling = value;
+        self
     }
 }
 
@@ -159,10 +173,12 @@ pub struct StoredChange {
     pub bytes: Bytes,
     /// Digest over everything through `seq`.
     pub digest: Digest,
+    /// As [`NewChange::reconciling`].
+    pub reconciling: bool,
 }
 
 impl StoredChange {
-    /// A row.
+    /// A row of its user's own work.
     #[must_use]
     pub const fn new(seq: Seq, id: ChangeId, bytes: Bytes, digest: Digest) -> Self {
         Self {
@@ -170,7 +186,15 @@ impl StoredChange {
             id,
             bytes,
             digest,
+            reconciling: false,
         }
+    }
+
+    /// The same row, of a change that [says what a server lacked](NewChange::reconciling) or does not.
+    #[must_use]
+    pub const fn with_reconciling(mut self, value: bool) -> Self {
+        self.reconciling = value;
+        self
     }
 }
 

@@ -156,6 +156,25 @@ fn written(document: &mut YrsDocument, text: &str) -> Bytes {
     local[0].clone()
 }
 
+/// Scenario 88: after the document has been loaded, too.
+#[test]
+fn a_log_says_whose_replicas_are_whose_and_what_repaired_it_does_not() {
+    let mut ours = replica(1);
+    let [first, second, third] = ["first", "second", "third"].map(|text| written(&mut ours, text));
+    let mut ledger = new_ledger();
+    ledger.admit(&first, Some(&user(1))).unwrap();
+    assert_eq!(check(&mut ledger, &second, 2), Err(FOREIGN));
+    // Brought by somebody else on a server's behalf, or so long ago that nobody knows: it stays whose it was.
+    ledger.admit(&second, None).unwrap();
+    assert_eq!(check(&mut ledger, &third, 2), Err(FOREIGN));
+    assert_eq!(check(&mut ledger, &third, 1), Ok(Taken::New));
+    // Who repaired a server claims nothing, and refuses the owner nothing.
+    let mut repaired = new_ledger();
+    repaired.admit(&first, None).unwrap();
+    assert_eq!(check(&mut repaired, &second, 1), Ok(Taken::New));
+    assert_eq!(check(&mut repaired, &third, 2), Err(FOREIGN));
+}
+
 /// Scenario 88.
 #[test]
 fn what_nobody_has_written_cannot_be_referred_to() {

@@ -226,6 +226,35 @@ async fn a_document_is_checked_against_what_is_stored_and_by_whom() {
     }
 }
 
+/// Somebody who brings what a server lacked claims none of it, also after the server has been started again.
+#[tokio::test(start_paused = true)]
+async fn what_was_pushed_to_repair_a_server_is_nobodys_own() {
+    for reconciling in [true, false] {
+        let [words, _] = both();
+        let (server, registry) = server(&words);
+        let notes = document("notes");
+        let new = NewDocument::new(notes.clone(), EngineId::OPAQUE, Epoch(1));
+        registry.create(new).await.unwrap();
+        let id = ChangeId {
+            origin: OriginId(9),
+            number: 1,
+        };
+        let change = NewChange::new(id, User::new("repairer"), "mine:1".into());
+        let change = change.with_reconciling(reconciling);
+        let appended = registry.append(&notes, Epoch(1), None, vec![change]);
+        appended.await.unwrap();
+        let mut owner = Peer::welcomed(&server, 1).await;
+        let mut doc = owner.open("notes").await;
+        owner.follow(&mut doc, 1).await;
+        if reconciling {
+            owner.push_acked(&doc, 1, "mine:2").await;
+        } else {
+            owner.push(&doc, 1, &["mine:2"]).await;
+            assert_eq!(refusal(&mut owner).await.message, "somebody else's");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_ledger_is_loaded_once_and_again_after_a_failed_append() {
     for words in both() {

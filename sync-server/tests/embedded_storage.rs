@@ -177,17 +177,21 @@ async fn a_closed_registry_refuses_everything() {
 }
 
 #[tokio::test]
-async fn a_newer_format_and_another_programs_database_are_refused_and_kept() {
+async fn another_format_and_another_programs_database_are_refused_and_kept() {
     let directory = Directory::new();
     drop(filled(directory.path()).await);
     let database = || Connection::open(directory.path().join("sync.db")).unwrap();
+    for (format, what) in [(3, "reads up to 2"), (1, "reads 2")] {
+        database()
+            .pragma_update(None, "user_version", format)
+            .unwrap();
+        let other = EmbeddedRegistry::open(directory.path()).unwrap_err();
+        assert_eq!(
+            other.to_string(),
+            format!("the data has format {format}, this program {what}")
+        );
+    }
     database().pragma_update(None, "user_version", 2).unwrap();
-    let newer = EmbeddedRegistry::open(directory.path()).unwrap_err();
-    assert_eq!(
-        newer.to_string(),
-        "the data has format 2, this program reads up to 1"
-    );
-    database().pragma_update(None, "user_version", 1).unwrap();
     database().pragma_update(None, "application_id", 1).unwrap();
     let foreign = EmbeddedRegistry::open(directory.path()).unwrap_err();
     assert!(matches!(foreign, OpenError::Foreign { .. }), "{foreign}");

@@ -116,6 +116,7 @@ enum Wrong {
     AppendsOneByOne,
     AnswersRepeatsAsCommitted,
     HidesReusedIds,
+    ForgetsWhoReconciled,
     PagesWithoutBound,
     PagesMayBeEmpty,
     TellsTheDigestOfTheHead,
@@ -126,7 +127,7 @@ enum Wrong {
     FailsToClose,
 }
 
-const ALL: [Wrong; 21] = [
+const ALL: [Wrong; 22] = [
     Wrong::CreatesOnRead,
     Wrong::RecreatesDeleted,
     Wrong::IgnoresEpoch,
@@ -140,6 +141,7 @@ const ALL: [Wrong; 21] = [
     Wrong::AppendsOneByOne,
     Wrong::AnswersRepeatsAsCommitted,
     Wrong::HidesReusedIds,
+    Wrong::ForgetsWhoReconciled,
     Wrong::PagesWithoutBound,
     Wrong::PagesMayBeEmpty,
     Wrong::TellsTheDigestOfTheHead,
@@ -277,6 +279,10 @@ impl ServerRegistry for Broken {
             digest, changes, ..
         } = &mut tail
         {
+            if self.is(Wrong::ForgetsWhoReconciled) {
+                let rows = changes.iter_mut();
+                rows.for_each(|row| row.reconciling = false);
+            }
             if self.is(Wrong::TellsTheDigestOfTheHead) {
                 *digest = self.inner.meta(document).await?.digest;
             }

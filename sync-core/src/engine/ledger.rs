@@ -27,7 +27,8 @@ pub trait Ledger: Send + 'static {
     /// [`EngineError`] if nothing can be checked on top of it.
     fn load(&mut self, snapshot: &[u8]) -> Result<(), EngineError>;
 
-    /// Takes a change that is in the log, whatever it is. Its author is not known if that was too long ago.
+    /// Takes a change that is in the log, whatever it is. `author` made what is new in it; nobody is named if it said what a
+    /// server lacked (a reconciling push), or if its author is not known any more.
     ///
     /// # Errors
     /// [`EngineError`] if nothing can be checked on top of it.

@@ -20,7 +20,7 @@ use super::workers::Reading;
 #[derive(Debug, Default)]
 pub(crate) struct Content {
     pub(crate) snapshot: Option<Bytes>,
-    /// Each with its author, if that is known.
+    /// Each with its author, if that is known, and the work in it is that user's own.
     pub(crate) rows: Vec<(Option<User>, Bytes)>,
 }
 

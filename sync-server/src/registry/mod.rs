@@ -111,6 +111,8 @@ pub trait ServerRegistry: Send + Sync + 'static {
     /// Changes see the ones before them in the same call. After one that was neither `At` nor `Duplicate`, the same
     /// call's later changes of this origin and user are `Gap`: nothing that may build on a refused change overtakes it.
     ///
+    /// A row says whether its change is [reconciling](NewChange::reconciling), which is no part of its identity.
+    ///
     /// Origins whose last change is in the kept log are never forgotten. Of the older ones, at least the newest
     /// [`ORIGINS_PER_USER_MAX`] of each user are remembered, up to [`ORIGINS_PER_DOCUMENT_MAX`] together.
     ///

@@ -89,11 +89,8 @@ impl DocumentState {
             let author = author.ok_or_else(|| RegistryError::Damaged {
                 what: "a row's origin is not known".into(),
             })?;
-            Ok(NewChange::new(
-                row.id,
-                author.user.clone(),
-                row.bytes.clone(),
-            ))
+            let change = NewChange::new(row.id, author.user.clone(), row.bytes.clone());
+            Ok(change.with_reconciling(row.reconciling))
         };
         let log: Result<_, RegistryError> = self.log.iter().map(change).collect();
         Ok(Export {
@@ -273,8 +270,8 @@ impl Log for DocumentState {
         let digest = self.meta.digest.with(change.id.number, &change.bytes);
         self.origins.advance(&change, seq);
         self.by_id.insert(change.id, seq);
-        self.log
-            .push_back(StoredChange::new(seq, change.id, change.bytes, digest));
+        let row = StoredChange::new(seq, change.id, change.bytes, digest);
+        self.log.push_back(row.with_reconciling(change.reconciling));
         self.meta.head = seq;
         self.meta.digest = digest;
         seq

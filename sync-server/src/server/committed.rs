@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use sync_core::history::{Digest, Epoch, Seq};
 use sync_core::ids::{DocumentId, OriginId, User};
 use sync_core::registry::{DocumentMeta, RegistryError, Snapshot, StoredChange, Tail};
@@ -39,7 +38,7 @@ pub(super) struct Wanted {
 pub(super) struct Committed {
     snapshot: Option<Snapshot>,
     /// Those after the snapshot.
-    changes: Vec<(OriginId, Bytes)>,
+    changes: Vec<StoredChange>,
     /// Of all that were read, oldest first.
     pub(super) row_bytes: Vec<usize>,
     /// Where the last row read stands, and the digest there.
@@ -133,7 +132,7 @@ impl Shared {
         document: &DocumentId,
         committed: Committed,
     ) -> Result<Content, FoldError> {
-        let origins = committed.changes.iter().map(|(origin, _)| (*origin, None));
+        let origins = committed.changes.iter().map(|row| (row.id.origin, None));
         let mut authors: BTreeMap<OriginId, Option<User>> = origins.collect();
         let origins: Vec<_> = authors.keys().copied().collect();
         for origins in origins.chunks(ORIGINS_MAX) {
@@ -173,7 +172,7 @@ impl Committed {
         self.row_bytes.push(row.bytes.len());
         let snapshot_seq = self.snapshot.as_ref().map_or(Seq::ZERO, |found| found.seq);
         if keeps && row.seq > snapshot_seq {
-            self.changes.push((row.id.origin, row.bytes));
+            self.changes.push(row);
         }
         self.compare_snapshot()
     }
@@ -188,14 +187,16 @@ impl Committed {
         }
     }
 
-    /// What engines are given.
+    /// What engines are given. What says what a server lacked is nobody's own.
     pub(super) fn content(self, author: impl Fn(OriginId) -> Option<User>) -> Content {
-        let rows = self.changes.into_iter();
+        let row = |row: StoredChange| {
+            let is_own = !row.reconciling;
+            let author = is_own.then(|| author(row.id.origin)).flatten();
+            (author, row.bytes)
+        };
         Content {
             snapshot: self.snapshot.map(|snapshot| snapshot.bytes),
-            rows: rows
-                .map(|(origin, bytes)| (author(origin), bytes))
-                .collect(),
+            rows: self.changes.into_iter().map(row).collect(),
         }
     }
 }

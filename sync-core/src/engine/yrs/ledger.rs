@@ -37,7 +37,7 @@ pub(super) struct YrsLedger {
 struct Replica {
     /// The clock after the last known element.
     next: u32,
-    /// Whose it is; `None` if all that is known came from the log or with reconciling pushes.
+    /// Whose it is; `None` if all that is known came from snapshots or with reconciling pushes.
     user: Option<User>,
     /// How deep elements are nested: from each of these clocks on, up to the next.
     depths: Vec<(u32, u32)>,
@@ -73,8 +73,8 @@ const FOREIGN: EngineError = EngineError::Rejected {
 /// On whose behalf something is taken.
 #[derive(Debug, Clone, Copy)]
 enum By<'a> {
-    /// It is in the log, and not judged again.
-    Log,
+    /// It is in the log, and not judged again; whose work it is, if that is known.
+    Log(Option<&'a User>),
     /// A push.
     Push {
         user: &'a User,
@@ -88,12 +88,11 @@ impl Ledger for YrsLedger {
     }
 
     fn load(&mut self, snapshot: &[u8]) -> Result<(), EngineError> {
-        self.take(snapshot, &UNLIMITED, By::Log).map(drop)
+        self.take(snapshot, &UNLIMITED, By::Log(None)).map(drop)
     }
 
-    /// The author is no evidence of whose replicas these are: the change may have been a reconciling push.
-    fn admit(&mut self, change: &Bytes, _: Option<&User>) -> Result<(), EngineError> {
-        self.take(change, &UNLIMITED, By::Log).map(drop)
+    fn admit(&mut self, change: &Bytes, author: Option<&User>) -> Result<(), EngineError> {
+        self.take(change, &UNLIMITED, By::Log(author)).map(drop)
     }
 
     fn check(
@@ -265,7 +264,7 @@ impl Taker<'_> {
             return Ok(());
         }
         let owner = match self.by {
-            By::Log => None,
+            By::Log(author) => author,
             By::Push { is_reconciling, .. } if is_reconciling => None,
             By::Push { user, .. } => Some(user),
         };
@@ -273,7 +272,7 @@ impl Taker<'_> {
         let replica = self.ledger.replicas.entry(client).or_default();
         let is_foreign =
             matches!((&replica.user, owner), (Some(known), Some(user)) if known != user);
-        if is_foreign {
+        if is_foreign && matches!(self.by, By::Push { .. }) {
             return Err(FOREIGN);
         }
         self.taken.push(Before {

@@ -246,7 +246,7 @@ impl Room {
             member: key,
             received: now,
             kind: ItemKind::Change {
-                change: NewChange::new(id, user, bytes),
+                change: NewChange::new(id, user, bytes).with_reconciling(reconciling),
                 is_doubtful,
                 reconciling,
                 checked: Checked::No,

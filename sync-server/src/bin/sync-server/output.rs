@@ -89,7 +89,7 @@ impl From<OpenError> for Failure {
         let text = Self::text(&error);
         match error {
             OpenError::InUse { .. } => Self::InUse(text),
-            OpenError::Newer { .. } => Self::Newer(text),
+            OpenError::Newer { .. } | OpenError::Older { .. } => Self::Newer(text),
             OpenError::Damaged { .. } | OpenError::Foreign { .. } => Self::Damaged(text),
             _ => Self::Other(text),
         }
@@ -111,7 +111,7 @@ impl From<ExportError> for Failure {
     fn from(error: ExportError) -> Self {
         let text = Self::text(&error);
         match error {
-            ExportError::Newer { .. } => Self::Newer(text),
+            ExportError::Newer { .. } | ExportError::Older { .. } => Self::Newer(text),
             ExportError::Foreign | ExportError::Damaged { .. } => Self::Damaged(text),
             _ => Self::Other(text),
         }

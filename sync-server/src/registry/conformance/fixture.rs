@@ -83,12 +83,8 @@ impl<'a> Document<'a> {
     /// Notes in the model that a change was committed at the head.
     pub(super) fn add(&mut self, change: &NewChange) {
         let digest = self.digest().with(change.id.number, &change.bytes);
-        self.rows.push(StoredChange::new(
-            self.head().next(),
-            change.id,
-            change.bytes.clone(),
-            digest,
-        ));
+        let row = StoredChange::new(self.head().next(), change.id, change.bytes.clone(), digest);
+        self.rows.push(row.with_reconciling(change.reconciling));
     }
 
     pub(super) fn head(&self) -> Seq {
@@ -173,7 +169,7 @@ pub(super) fn user(name: &str) -> User {
     User::new(name)
 }
 
-/// Change `number` of `origin`, by `ada`, with bytes of its own.
+/// Change `number` of `origin`, by `ada`, with bytes of its own. Every third says what a server lacked.
 pub(super) fn change(origin: u128, number: u64) -> NewChange {
     change_by("ada", origin, number)
 }
@@ -183,7 +179,8 @@ pub(super) fn change_by(name: &str, origin: u128, number: u64) -> NewChange {
         origin: OriginId(origin),
         number,
     };
-    NewChange::new(id, user(name), Bytes::from(format!("{id}")))
+    let change = NewChange::new(id, user(name), Bytes::from(format!("{id}")));
+    change.with_reconciling(number % 3 == 0)
 }
 
 /// The same change with other bytes.

@@ -194,7 +194,8 @@ impl Export {
             seq = seq.next();
             digest = digest.with(change.id.number, &change.bytes);
             Entry {
-                change: StoredChange::new(seq, change.id, change.bytes.clone(), digest),
+                change: StoredChange::new(seq, change.id, change.bytes.clone(), digest)
+                    .with_reconciling(change.reconciling),
                 user: change.user.clone(),
             }
         };

@@ -25,12 +25,12 @@ use sync_core::ids::{DocumentId, EngineId, OriginId, User};
 
 use super::export::Export;
 use super::plan::segments;
-use super::row::{Stored, check, decode, put_len, take_len};
-use crate::registry::{DocumentMeta, NewChange, OriginEntry, Snapshot};
+use super::row::{Entry, Stored, check, decode, put_len, take_len};
+use crate::registry::{DocumentMeta, OriginEntry, Snapshot};
 
 const MAGIC: &[u8; 8] = b"SYNCDOC\n";
 /// What this code writes, and the newest that it reads.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Bytes of the snapshot in one section.
 const PART: usize = 1 << 20;
 /// Bytes of a section at most: a row of the log holds a change, however large, or some small ones.
@@ -56,6 +56,14 @@ pub enum ExportError {
         /// The format found.
         found: u32,
         /// The newest that this program reads.
+        supported: u32,
+    },
+    /// A version before the first release wrote it.
+    #[error("the file has format {found}, this program reads {supported}")]
+    Older {
+        /// The format found.
+        found: u32,
+        /// The format that this program reads.
         supported: u32,
     },
     /// It was cut short or changed.
@@ -153,6 +161,12 @@ pub(super) fn read(mut input: impl Read) -> Result<Export, ExportError> {
     let found = u32::from_le_bytes(array(&mut input)?);
     if found > FORMAT {
         return Err(ExportError::Newer {
+            found,
+            supported: FORMAT,
+        });
+    }
+    if found < FORMAT {
+        return Err(ExportError::Older {
             found,
             supported: FORMAT,
         });
@@ -274,9 +288,7 @@ fn log_row(export: &mut Export, rest: &mut &[u8]) -> Option<()> {
         changes: std::mem::take(rest),
     };
     let entries = decode(row).ok().filter(|_| seq == follows)?;
-    let changes = entries
-        .into_iter()
-        .map(|entry| NewChange::new(entry.change.id, entry.user, entry.change.bytes));
+    let changes = entries.into_iter().map(Entry::into_change);
     export.log.extend(changes);
     Some(())
 }

@@ -15,10 +15,11 @@ use super::export::Export;
 use super::index::{Index, lock};
 use super::planning::last_of_each;
 use super::reader::Reader;
+use super::row::Entry;
 use super::schema::{Directory, OpenError, failed, opening, seq_column};
 use super::standing::{find, list};
 use super::writer::Shared;
-use crate::registry::{DocumentMeta, NewChange, RegistryError};
+use crate::registry::{DocumentMeta, RegistryError};
 
 /// Reads the directory of an [`EmbeddedRegistry`](super::EmbeddedRegistry) as it was at one moment, also while a server
 /// has it open.
@@ -227,11 +228,7 @@ impl Reader {
         }
         let mut origins: Vec<_> = origins.into_values().collect();
         origins.sort_unstable_by_key(|entry| entry.origin);
-        let log = page
-            .entries
-            .into_iter()
-            .map(|entry| NewChange::new(entry.change.id, entry.user, entry.change.bytes))
-            .collect();
+        let log = page.entries.into_iter().map(Entry::into_change).collect();
         Ok(Some(Export {
             start_digest: view.standing.start_digest,
             meta,

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use sync_core::history::{Digest, Epoch, Seq};
 use sync_core::ids::{DocumentId, OriginId};
 
-use super::row::{Entry, Part, encode};
+use super::row::{Entry, encode};
 use crate::registry::{DocumentMeta, OriginEntry, RegistryError, Snapshot, rules};
 
 /// What the writer is asked to do, one step at a time.
@@ -144,12 +144,7 @@ pub(super) fn segments(entries: &[Entry]) -> Vec<Segment> {
         let (now, later) = rest.split_at(len);
         rest = later;
         let mut changes = Vec::new();
-        let parts = now.iter().map(|entry| Part {
-            id: entry.change.id,
-            user: &entry.user,
-            bytes: &entry.change.bytes,
-        });
-        encode(&mut changes, first.change.seq, parts);
+        encode(&mut changes, first.change.seq, now.iter().map(Entry::part));
         segments.push(Segment {
             seq: first.change.seq,
             n,

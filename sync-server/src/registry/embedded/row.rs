@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! authors          varint count, then for each: origin (16 bytes), varint length and bytes of the user's id
-//! changes          for each (the row's `n` says how many): varint author, varint number, varint length
+//! changes          for each (the row's `n` says how many): varint author * 2 + 1 if reconciling, varint number, varint length
 //! bytes            those of all changes, one after the other
 //! check            XXH3-64 of all that, seeded with the row's first sequence, little endian
 //! ```
@@ -14,7 +14,7 @@ use sync_core::history::{Digest, Seq};
 use sync_core::ids::{ChangeId, OriginId, User};
 use twox_hash::XxHash3_64;
 
-use crate::registry::{RegistryError, StoredChange};
+use crate::registry::{NewChange, RegistryError, StoredChange};
 
 const CHECK: usize = 8;
 
@@ -23,6 +23,7 @@ pub(super) struct Part<'a> {
     pub(super) id: ChangeId,
     pub(super) user: &'a User,
     pub(super) bytes: &'a [u8],
+    pub(super) reconciling: bool,
 }
 
 /// A change read from a row, and who made it.
@@ -30,6 +31,24 @@ pub(super) struct Part<'a> {
 pub(super) struct Entry {
     pub(super) change: StoredChange,
     pub(super) user: User,
+}
+
+impl Entry {
+    /// As it is to be written again.
+    pub(super) fn part(&self) -> Part<'_> {
+        Part {
+            id: self.change.id,
+            user: &self.user,
+            bytes: &self.change.bytes,
+            reconciling: self.change.reconciling,
+        }
+    }
+
+    /// As it was handed in.
+    pub(super) fn into_change(self) -> NewChange {
+        let Self { change, user } = self;
+        NewChange::new(change.id, user, change.bytes).with_reconciling(change.reconciling)
+    }
 }
 
 /// Writes a row's value behind what is in `out`. Returns how many bytes it has.
@@ -56,7 +75,8 @@ pub(super) fn encode<'a>(
         out.extend_from_slice(user.id.as_bytes());
     }
     for part in parts.clone() {
-        put_len(out, author(&authors, part.id).unwrap_or_default());
+        let author = author(&authors, part.id).unwrap_or_default();
+        put_len(out, author * 2 + usize::from(part.reconciling));
         put(out, part.id.number);
         put_len(out, part.bytes.len());
     }
@@ -109,24 +129,26 @@ fn try_decode(row: Stored<'_>) -> Option<Vec<Entry>> {
     }
     let mut heads = Vec::new();
     for _ in 0..row.n {
-        let (origin, user) = authors.get(take_len(&mut rest)?)?;
+        let author = take_len(&mut rest)?;
+        let (origin, user) = authors.get(author / 2)?;
         let number = take(&mut rest)?;
         let id = ChangeId {
             origin: *origin,
             number,
         };
-        heads.push((id, user, take_len(&mut rest)?));
+        heads.push((id, user, author % 2 == 1, take_len(&mut rest)?));
     }
     let mut digest = Digest::EMPTY;
     let mut entries = Vec::with_capacity(heads.len());
-    for ((id, user, len), offset) in heads.into_iter().zip(0..) {
+    for ((id, user, reconciling, len), offset) in heads.into_iter().zip(0..) {
         let (bytes, after) = rest.split_at_checked(len)?;
         rest = after;
         digest = digest.with(id.number, bytes);
         // Copied one by one: whoever keeps a change keeps no other.
         let bytes = Bytes::copy_from_slice(bytes);
         entries.push(Entry {
-            change: StoredChange::new(row.seq.plus(offset), id, bytes, digest),
+            change: StoredChange::new(row.seq.plus(offset), id, bytes, digest)
+                .with_reconciling(reconciling),
             user: user.clone(),
         });
     }
@@ -192,6 +214,7 @@ mod tests {
             },
             user: &user,
             bytes,
+            reconciling: number == 8,
         });
         let digest = parts.iter().fold(Digest(99), |digest, part| {
             digest.with(part.id.number, part.bytes)
@@ -219,6 +242,8 @@ mod tests {
         assert_eq!(entries[2].change.digest, digest);
         assert_eq!(entries[2].change.seq, Seq(7));
         assert_eq!(entries[2].change.bytes, "eight");
+        let marks: Vec<_> = entries.iter().map(|row| row.change.reconciling).collect();
+        assert_eq!(marks, [false, false, true]);
         assert_eq!(entries[1].change.id.origin, OriginId(2));
         assert_eq!(&*entries[1].user.id, "ada");
     }

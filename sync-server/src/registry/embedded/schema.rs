@@ -15,7 +15,7 @@ use super::{EmbeddedOptions, disk};
 use crate::registry::RegistryError;
 
 /// What this code reads and writes. A directory of a newer one is refused.
-const FORMAT: i32 = 1;
+const FORMAT: i32 = 2;
 /// "Sync": says whose file it is, to `file(1)` too.
 const APPLICATION: i32 = 0x5379_6e63;
 
@@ -99,6 +99,14 @@ pub enum OpenError {
         /// The format found.
         found: i32,
         /// The newest that this program reads.
+        supported: i32,
+    },
+    /// A version before the first release wrote it.
+    #[error("the data has format {found}, this program reads {supported}")]
+    Older {
+        /// The format found.
+        found: i32,
+        /// The format that this program reads.
         supported: i32,
     },
     /// The database in it is not a registry's.
@@ -242,6 +250,11 @@ impl Directory {
             Err(OpenError::Foreign { path })
         } else if format > FORMAT {
             Err(OpenError::Newer {
+                found: format,
+                supported: FORMAT,
+            })
+        } else if format < FORMAT {
+            Err(OpenError::Older {
                 found: format,
                 supported: FORMAT,
             })

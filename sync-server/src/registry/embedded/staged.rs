@@ -67,6 +67,7 @@ impl Staged {
             id: change.id,
             user: &change.user,
             bytes: &change.bytes,
+            reconciling: change.reconciling,
         });
         let bytes = encode(buffer, seq, parts);
         Some(RowRef {
