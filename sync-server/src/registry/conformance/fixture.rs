@@ -180,7 +180,7 @@ pub(super) fn change_by(name: &str, origin: u128, number: u64) -> NewChange {
         number,
     };
     let change = NewChange::new(id, user(name), Bytes::from(format!("{id}")));
-    change.with_reconciling(number % 3 == 0)
+    change.with_reconciling(number.is_multiple_of(3))
 }
 
 /// The same change with other bytes.
