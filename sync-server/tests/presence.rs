@@ -345,6 +345,55 @@ async fn the_server_says_who_somebody_is() {
     assert_eq!(&*me.user.id, "bob");
 }
 
+/// Who may not read any more is not seen, and sees nobody.
+#[tokio::test(start_paused = true)]
+async fn who_loses_the_right_to_read_is_gone_at_once() {
+    let denied = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let may = denied.clone();
+    let auth = Auth::new(
+        Tokens,
+        authorize_fn(move |user: User, _: DocumentId| {
+            let is_denied = &*user.id == "bob" && may.load(std::sync::atomic::Ordering::Relaxed);
+            async move {
+                Ok::<_, AuthError>(if is_denied {
+                    Access::none()
+                } else {
+                    Access::write()
+                })
+            }
+        }),
+    );
+    let world = World::with_auth(auth).await;
+    let mut ada = seat(world.builder().token("ada").start().unwrap()).await;
+    let mut bob = seat(world.builder().token("bob").start().unwrap()).await;
+    ada.presence.set(&at("ada", 1)).unwrap();
+    bob.presence.set(&at("bob", 1)).unwrap();
+    sees(&mut ada.roster, &[at("bob", 1)]).await;
+    sees(&mut bob.roster, &[at("ada", 1)]).await;
+    denied.store(true, std::sync::atomic::Ordering::Relaxed);
+    let begun = Instant::now();
+    world
+        .server
+        .reauthorize(&DocumentId::new(NOTES).unwrap())
+        .await;
+    ada.presence.set(&at("ada", 2)).unwrap();
+    bob.presence.set(&at("bob", 2)).unwrap();
+    sees(&mut ada.roster, &[]).await;
+    assert!(begun.elapsed() <= 2 * TICK, "{:?}", begun.elapsed());
+    // What she said since never reaches him.
+    loop {
+        let seen = others(&bob.roster.get());
+        assert_ne!(seen, [at("ada", 2)]);
+        if seen.is_empty() {
+            break;
+        }
+        within("he sees nobody", bob.roster.changed()).await.unwrap();
+    }
+    sleep(GRACE).await;
+    assert!(others(&ada.roster.get()).is_empty());
+    assert!(others(&bob.roster.get()).is_empty());
+}
+
 async fn scripted(world: &World, origin: u128) -> (Scripted, SessionId, Channel) {
     let mut peer = world.network.dialer().dial().await.unwrap();
     send(&mut peer, hello(origin)).await;
