@@ -14,10 +14,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use e2e::{World, content, get, map, push, set, text, until, until_status, within};
+use e2e::{Over, World, content, get, map, push, set, text, until, until_status, within};
 use sync_client::yrs::{Text, Transact};
 use sync_client::{
-    AccessLevel, Client, DocumentEvent, DocumentHandle, EditError, Engine, ErrorCode,
+    AccessLevel, Client, ClientEvent, DocumentEvent, DocumentHandle, EditError, Engine, ErrorCode,
     RefusedReason, SaveError, Status, SyncPhase,
 };
 use sync_server::registry::HoldPoint;
@@ -89,10 +89,14 @@ impl Authorizer for Office {
     }
 }
 
-async fn world() -> (World, Office) {
+async fn world_over(over: Over) -> (World, Office) {
     let office = Office::default();
     let auth = Auth::new(office.clone(), office.clone());
-    (World::with_auth(auth).await, office)
+    (World::assemble(over, auth, |builder| builder).await, office)
+}
+
+async fn world() -> (World, Office) {
+    world_over(Over::Memory).await
 }
 
 fn client(world: &World, user: &'static str) -> Client {
@@ -112,10 +116,12 @@ fn reasons<E: Engine>(document: &DocumentHandle<E>) -> Vec<RefusedReason> {
     refused.iter().map(|change| change.reason).collect()
 }
 
-/// Scenario 54.
-#[tokio::test(start_paused = true)]
-async fn a_reader_receives_and_its_edits_are_refused_before_they_are_made() {
-    let (world, office) = world().await;
+both! {
+    /// Scenario 54.
+    a_reader_receives_and_its_edits_are_refused_before_they_are_made => reader(super::world_over)
+}
+
+async fn reader((world, office): (World, Office)) {
     office.set(|rules| rules.readers.push("bob"));
     let (ann, bob) = (client(&world, "ann"), client(&world, "bob"));
     let a = text(&ann, DOC).await;
@@ -207,10 +213,12 @@ async fn edits_made_before_a_client_knew_that_it_may_only_read_come_back() {
     assert_eq!(bob.unsaved().get().len(), 0);
 }
 
-/// Scenario 54: what is done through the engine's own handle cannot be refused beforehand.
-#[tokio::test(start_paused = true)]
-async fn a_readers_native_edits_come_back() {
-    let (world, office) = world().await;
+both! {
+    /// Scenario 54: what is done through the engine's own handle cannot be refused beforehand.
+    a_readers_native_edits_come_back => native_edits(super::world_over)
+}
+
+async fn native_edits((world, office): (World, Office)) {
     office.set(|rules| rules.readers.push("bob"));
     let b = text(&client(&world, "ann"), DOC).await;
     push(&b, "one");
@@ -267,10 +275,12 @@ async fn work_of_a_client_that_lost_its_access_meanwhile_comes_back_and_later_ed
     assert_eq!(content(&a), "one two");
 }
 
-/// Scenario 55: no access to one document is no access to that one.
-#[tokio::test(start_paused = true)]
-async fn a_document_that_is_not_for_this_user_says_so_and_keeps_what_was_written() {
-    let (world, office) = world().await;
+both! {
+    /// Scenario 55: no access to one document is no access to that one.
+    a_document_that_is_not_for_this_user_says_so_and_keeps_what_was_written => not_for_this_user(super::world_over)
+}
+
+async fn not_for_this_user((world, office): (World, Office)) {
     office.set(|rules| rules.strangers.push("bob"));
     let bob = client(&world, "bob");
     let b = text(&bob, DOC).await;
@@ -290,26 +300,33 @@ async fn a_document_that_is_not_for_this_user_says_so_and_keeps_what_was_written
 
 // ---- scenario 83: what cannot be answered now is no answer
 
-registries! {
+both! {
     /// Scenario 83, authorization.
-    authorization_that_fails_or_hangs_takes_nothing_from_an_outbox => failing_authorization
+    authorization_that_fails_or_hangs_takes_nothing_from_an_outbox => failing_authorization(std::future::ready)
 }
 
-async fn failing_authorization() {
+async fn failing_authorization(over: Over) {
     for how in [Trouble::Unavailable, Trouble::Refused, Trouble::Silent] {
-        let (world, office) = world().await;
-        office.set(|rules| rules.may = vec![how; 3]);
+        let times = match (over, how) {
+            (Over::Memory, _) => 3,
+            // Over real sockets it would take its time.
+            (Over::WebSocket, Trouble::Silent) => continue,
+            (Over::WebSocket, _) => 1,
+        };
+        let (world, office) = world_over(over).await;
+        office.set(|rules| rules.may = vec![how; times]);
         let ann = client(&world, "ann");
         let a = text(&ann, DOC).await;
         push(&a, "one ");
         push(&a, "two");
-        let done = a.saved();
-        while office.set(|rules| rules.may.len()) > 0 {
-            let state = a.sync_state().get();
-            assert_eq!((state.unsaved, state.refused), (2, 0), "{how:?}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        within("saved", done).await.unwrap();
+        until(&a, "saved", |_, state| {
+            assert_eq!(state.refused, 0, "{how:?}");
+            if office.set(|rules| rules.may.len()) > 0 {
+                assert_eq!(state.unsaved, 2, "{how:?}");
+            }
+            state.is_saved()
+        })
+        .await;
         assert_eq!(
             (content(&a).as_str(), a.refused().len()),
             ("one two", 0),
@@ -319,27 +336,36 @@ async fn failing_authorization() {
     }
 }
 
-registries! {
+both! {
     /// Scenario 83, authentication.
-    authentication_that_fails_or_hangs_takes_nothing_from_an_outbox => failing_authentication
+    authentication_that_fails_or_hangs_takes_nothing_from_an_outbox => failing_authentication(std::future::ready)
 }
 
-async fn failing_authentication() {
+async fn failing_authentication(over: Over) {
     for how in [Trouble::Unavailable, Trouble::Silent, Trouble::Refused] {
-        let (world, office) = world().await;
+        if over == Over::WebSocket && matches!(how, Trouble::Silent) {
+            // Over real sockets it would take its time.
+            continue;
+        }
+        let (world, office) = world_over(over).await;
         office.set(|rules| rules.who = vec![how; 2]);
         let ann = client(&world, "ann");
+        let mut events = ann.events();
         let a = text(&ann, DOC).await;
         push(&a, "one");
         let done = a.saved();
         if let Trouble::Refused = how {
             // Only other credentials help, or asking again.
             for left in [1, 0] {
-                while office.set(|rules| rules.who.len()) > left {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-                let failed = |status: &Status| matches!(status, Status::Failed(_));
-                until_status(&ann, "failed", failed).await;
+                let failed = async {
+                    use ClientEvent::StatusChanged;
+                    while !matches!(
+                        events.next().await.unwrap(),
+                        StatusChanged(Status::Failed(_))
+                    ) {}
+                };
+                within("failed", failed).await;
+                assert_eq!(office.set(|rules| rules.who.len()), left);
                 let state = a.sync_state().get();
                 assert_eq!((state.unsaved, state.refused), (1, 0));
                 ann.connect();

@@ -30,7 +30,7 @@ use sync_client::{
 use sync_core::engine::{EngineError, ValidateLimits, Validator};
 use sync_core::ids::EngineId;
 use sync_core::registry::RegistryError;
-use sync_core::transport::{Acceptor, Dialer, PeerInfo};
+use sync_core::transport::{Acceptor, PeerInfo};
 use sync_core::wire::{ErrorMessage, Extension, Message, Reference};
 use sync_server::registry::{
     ChangeId, DocumentId, Epoch, EpochMode, NewDocument, Seq, ServerRegistry,
@@ -70,8 +70,8 @@ impl Validator for Censor {
     }
 }
 
-async fn censored() -> World {
-    World::with(Over::Memory, |server| {
+async fn censored(over: Over) -> World {
+    World::with(over, |server| {
         server.engines(InProcess::default().engine(Censor))
     })
     .await
@@ -193,10 +193,12 @@ async fn a_client_tells_why_a_session_ended() {
     }
 }
 
-/// Scenario 72.
-#[tokio::test(start_paused = true)]
-async fn a_client_tells_of_its_documents_once() {
-    let world = censored().await;
+both! {
+    /// Scenario 72.
+    a_client_tells_of_its_documents_once => client_of_documents(super::censored)
+}
+
+async fn client_of_documents(world: World) {
     let client = world.client();
     until_status(&client, "connected", Status::is_connected).await;
     let mut events = client.events();
@@ -276,10 +278,12 @@ async fn a_client_tells_what_it_ignored() {
 
 // ---- a document's
 
-/// Scenario 72.
-#[tokio::test(start_paused = true)]
-async fn a_document_tells_of_changes_here_and_elsewhere_once() {
-    let world = World::memory().await;
+both! {
+    /// Scenario 72.
+    a_document_tells_of_changes_here_and_elsewhere_once => document_of_changes
+}
+
+async fn document_of_changes(world: World) {
     let (ann, bob) = (world.client(), world.client());
     let (a, b) = (text(&ann, NOTES).await, text(&bob, NOTES).await);
     let (mut at_a, mut at_b) = (a.events(), b.events());
@@ -314,10 +318,12 @@ async fn a_document_tells_of_changes_here_and_elsewhere_once() {
     }
 }
 
-/// Scenario 72.
-#[tokio::test(start_paused = true)]
-async fn a_document_tells_of_a_refusal_and_its_replacement_once() {
-    let world = censored().await;
+both! {
+    /// Scenario 72.
+    a_document_tells_of_a_refusal_and_its_replacement_once => document_of_a_refusal(super::censored)
+}
+
+async fn document_of_a_refusal(world: World) {
     let client = world.client();
     let document = text(&client, NOTES).await;
     within("caught up", document.caught_up()).await.unwrap();
@@ -394,7 +400,7 @@ async fn a_document_tells_of_its_access_and_its_end_once() {
 #[tokio::test(start_paused = true)]
 async fn a_server_tells_of_a_documents_life_once_and_in_order() {
     use ServerEvent as E;
-    let world = censored().await;
+    let world = censored(Over::Memory).await;
     let mut events = world.server.events();
     let (client, tap) = world.tapped();
     let client = client.start().unwrap();
@@ -482,13 +488,15 @@ async fn a_server_tells_of_a_documents_life_once_and_in_order() {
     assert!(events.try_next().is_none());
 }
 
-/// Scenario 72.
-#[tokio::test(start_paused = true)]
-async fn a_server_tells_of_peers_that_misbehave_once() {
+both! {
+    /// Scenario 72.
+    a_server_tells_of_peers_that_misbehave_once => server_of_peers
+}
+
+async fn server_of_peers(world: World) {
     use ServerEvent as E;
-    let world = World::memory().await;
     let mut events = world.server.events();
-    let mut peer = world.network.dialer().dial().await.unwrap();
+    let mut peer = world.dial().await;
     send(&mut peer, hello(1)).await;
     let Some(Message::Welcome(welcome)) = receive(&mut peer).await else {
         panic!("it is welcomed");
@@ -513,9 +521,9 @@ async fn a_server_tells_of_peers_that_misbehave_once() {
     told!(events, E::SessionClosed { session, reason: CloseReason::Ended(e) }
         if *session == welcome.session && *e == error);
 
-    drop(world.network.dialer().dial().await.unwrap());
+    drop(world.dial().await);
     told!(events, E::ConnectionFailed { peer, reason: CloseReason::Lost { .. } }
-        if *peer == PeerInfo::default());
+        if peer.address.is_none() == world.is_virtual());
     assert!(events.try_next().is_none());
 }
 

@@ -17,7 +17,7 @@ use e2e::slow::Slow;
 use e2e::{Over, World, text, within};
 use sync_client::{Client, ClientEvent, ErrorCode, Events, Extension, ExtensionError, SessionId};
 use sync_core::rate::Rate;
-use sync_server::hooks::ExtensionContext;
+use sync_server::hooks::{ExtensionContext, HookFailure};
 use sync_server::{DocumentId, Limits, SendError, ServerEvent, ServerHooks};
 
 const ROOM: &str = "room";
@@ -96,6 +96,7 @@ async fn both_ways(over: Over) {
     let world = World::with(over, |builder| builder.hooks(hooks)).await;
     let (ann, bob) = (world.client(), world.client());
     let mut events = ann.events();
+    let mut server = world.server.events();
     let (mut a_gets, mut b_gets) = (ann.extensions(), bob.extensions());
     let session = session(&mut events).await;
     let (a, b) = (text(&ann, ROOM).await, text(&bob, ROOM).await);
@@ -103,6 +104,8 @@ async fn both_ways(over: Over) {
         within("caught up", document.caught_up()).await.unwrap();
     }
 
+    // A hook that panics kills nothing.
+    ann.extend(BROKEN, "").unwrap();
     ann.extend(ECHO, "hello").unwrap();
     let answer = (ECHO, None, b"anonymous said hello".to_vec());
     assert_eq!(received(&mut a_gets).await, answer);
@@ -117,6 +120,17 @@ async fn both_ways(over: Over) {
             (ECHO, Some(id()), b"to all".to_vec())
         ]
     );
+
+    let failed = async {
+        while !matches!(
+            server.next().await,
+            Some(ServerEvent::HookFailed {
+                failure: HookFailure::Panicked,
+                ..
+            })
+        ) {}
+    };
+    within("it is told", failed).await;
 
     // Unasked, by whoever has the server.
     world.server.send_extension(session, 128, "psst").unwrap();

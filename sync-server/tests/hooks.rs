@@ -215,16 +215,19 @@ async fn hooks_are_told_of_everything_over_websockets() {
     everything(Over::WebSocket).await;
 }
 
-/// Scenario 71.
-#[tokio::test(start_paused = true)]
-async fn hooks_are_asked_in_their_order_until_one_says_no() {
+both! {
+    /// Scenario 71.
+    hooks_are_asked_in_their_order_until_one_says_no => in_order(std::future::ready)
+}
+
+async fn in_order(over: Over) {
     let (first, second) = (Desk::named("first"), Desk::named("second"));
     let (a, b) = (first.clone(), second.clone());
-    let world = World::with(Over::Memory, |builder| builder.hooks(a).hooks(b)).await;
-    let ann = user(&world, "ann");
+    let world = World::with(over, |builder| builder.hooks(a).hooks(b)).await;
+    let ann = world.client();
     let document = text(&ann, DOC).await;
     caught_up(&document).await;
-    let started = ["connect ann", "open ann doc Write"];
+    let started = ["connect anonymous", "open anonymous doc Write"];
     assert_eq!(
         (first.seen(), second.seen()),
         (

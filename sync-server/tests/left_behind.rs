@@ -50,13 +50,12 @@ async fn folded(world: &World, document: &str, through: u64) {
     }
 }
 
-registries! {
+both! {
     /// Scenario 63.
     a_deleted_document_is_gone_for_everybody_and_comes_back_for_nobody => deleted
 }
 
-async fn deleted() {
-    let world = World::memory().await;
+async fn deleted(world: World) {
     let (ann, bob) = (world.client(), world.client());
     let cem = world.builder().store(MemoryStore::new()).start().unwrap();
     let (hers, his, away) = (

@@ -148,9 +148,12 @@ async fn a_moment() {
     tokio::time::sleep(Duration::from_millis(200)).await;
 }
 
-/// Scenarios 56 and 87, over memory and WebSockets.
-async fn loses_access(over: Over) {
-    let (world, office) = world_over(over).await;
+both! {
+    /// Scenarios 56 and 87.
+    who_loses_access_is_sent_nothing_later_and_goes_on_where_it_may => loses_access(super::world_over)
+}
+
+async fn loses_access((world, office): (World, Office)) {
     let (ann, bob) = (client(&world, "ann"), client(&world, "bob"));
     let (a, b) = (text(&ann, DOC).await, text(&bob, DOC).await);
     let other = text(&bob, "other").await;
@@ -203,20 +206,12 @@ async fn loses_access(over: Over) {
     assert_eq!(told, [AccessLevel::None, AccessLevel::Write]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn who_loses_access_is_sent_nothing_later_and_goes_on_where_it_may() {
-    loses_access(Over::Memory).await;
+both! {
+    /// Scenarios 54 and 56.
+    writers_become_readers_and_writers_again_on_the_same_connection => readers_and_back(super::world_over)
 }
 
-#[tokio::test]
-async fn who_loses_access_is_sent_nothing_later_and_goes_on_where_it_may_over_websockets() {
-    loses_access(Over::WebSocket).await;
-}
-
-/// Scenarios 54 and 56.
-#[tokio::test(start_paused = true)]
-async fn writers_become_readers_and_writers_again_on_the_same_connection() {
-    let (world, office) = world().await;
+async fn readers_and_back((world, office): (World, Office)) {
     let mut events = world.server.events();
     let (ann, bob) = (client(&world, "ann"), client(&world, "bob"));
     let (a, b) = (text(&ann, DOC).await, text(&bob, DOC).await);
@@ -238,13 +233,15 @@ async fn writers_become_readers_and_writers_again_on_the_same_connection() {
     push(&b, "three");
     saved(&b).await;
     until(&a, "everybody", |a, _| content(a) == "one two three").await;
-    assert_eq!(world.network.dials(), 2);
-    let mut told = Vec::new();
+    let (mut n_sessions, mut told) = (0, Vec::new());
     while let Some(event) = events.try_next() {
-        if let ServerEvent::AccessChanged { access, .. } = event {
-            told.push(access);
+        match event {
+            ServerEvent::SessionOpened { .. } => n_sessions += 1,
+            ServerEvent::AccessChanged { access, .. } => told.push(access),
+            _ => {}
         }
     }
+    assert_eq!(n_sessions, 2);
     assert_eq!(told, [AccessLevel::Read, AccessLevel::Write]);
 }
 

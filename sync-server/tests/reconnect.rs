@@ -16,12 +16,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use e2e::frames::{Peer, frame, hello, receive, rest, send, welcome};
+use e2e::frames::{frame, hello, receive, rest, send, welcome};
+use e2e::proxy::Proxy;
 use e2e::tap::Way;
 use e2e::{Over, World, content, map, push, set, text, until, until_status, within};
 use registries::{Registry, registry};
 use sync_client::transport::memory::MemoryAcceptor;
-use sync_client::transport::{Dialer, WebSocketDialer};
 use sync_client::{
     Client, ClientEvent, EndReason, ErrorCode, Events, FailedReason, PeerError, SessionId, Status,
     SyncPhase,
@@ -30,9 +30,8 @@ use sync_core::transport::Acceptor;
 use sync_core::wire::{ErrorMessage, Message, Reference};
 use sync_server::registry::HoldPoint;
 use sync_server::{Anonymous, CloseReason, Limits, Server, ServerEvent};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -206,7 +205,7 @@ async fn strangers_on_the_port_are_told_what_it_is_and_nobody_else_notices() {
         assert!(answer.starts_with(expected), "{answer:?}");
         assert_eq!(answer.is_empty(), expected.is_empty(), "{answer:?}");
     }
-    let mut stranger = dial(&world.address()).await;
+    let mut stranger = world.dial().await;
     send(&mut stranger, Bytes::from_static(b"{\"type\":\"hello\"}")).await;
     let (errors, close_code) = rest(&mut stranger).await;
     assert!(
@@ -385,9 +384,8 @@ async fn a_half_open_websocket_is_noticed() {
     let mut limits = Limits::default();
     limits.ping_interval = Duration::from_millis(50);
     let world = World::with(Over::WebSocket, |server| server.limits(limits)).await;
-    let upstream = world.address().trim_start_matches("ws://").to_owned();
-    let proxy = Proxy::start(upstream).await;
-    let client = Client::builder(format!("ws://{}", proxy.address))
+    let proxy = Proxy::start(&world).await;
+    let client = Client::builder(&proxy.url)
         .ping_timeout(Duration::from_millis(100))
         .reconnect_max(Duration::from_millis(20))
         .start()
@@ -619,7 +617,7 @@ async fn a_shutdown_closes_every_websocket_with_a_code_that_says_try_again() {
     let mut world = World::new(Over::WebSocket).await;
     let mut peers = Vec::new();
     for origin in 1..=3 {
-        let mut peer = dial(&world.address()).await;
+        let mut peer = world.dial().await;
         send(&mut peer, hello(origin)).await;
         let welcome = receive(&mut peer).await;
         assert!(matches!(welcome, Some(Message::Welcome(_))), "{welcome:?}");
@@ -673,54 +671,12 @@ async fn closed(events: &mut Events<ServerEvent>) -> CloseReason {
     }
 }
 
-async fn dial(address: &str) -> Peer {
-    let dialer = WebSocketDialer::new(address).unwrap();
-    within("dialed", dialer.dial()).await.unwrap()
-}
-
 /// A server that welcomes whoever comes, and breaks the connection.
 async fn welcome_and_drop(mut acceptor: MemoryAcceptor) {
     while let Some(Ok((mut transport, _))) = acceptor.accept().await {
         if receive(&mut transport).await.is_some() {
             send(&mut transport, welcome()).await;
         }
-    }
-}
-
-/// Passes bytes on between its clients and a server.
-struct Proxy {
-    address: SocketAddr,
-    swallowing: watch::Sender<()>,
-}
-
-impl Proxy {
-    async fn start(upstream: String) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let swallowing = watch::Sender::new(());
-        let started = swallowing.clone();
-        tokio::spawn(async move {
-            loop {
-                let (mut client, _) = listener.accept().await.unwrap();
-                let mut server = TcpStream::connect(&upstream).await.unwrap();
-                let mut swallow = started.subscribe();
-                tokio::spawn(async move {
-                    tokio::select! {
-                        _ = copy_bidirectional(&mut client, &mut server) => {}
-                        _ = swallow.changed() => std::future::pending().await,
-                    }
-                });
-            }
-        });
-        Self {
-            address,
-            swallowing,
-        }
-    }
-
-    /// From now on the connections that there are stay open, and nothing comes through.
-    fn swallow(&self) {
-        self.swallowing.send_replace(());
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use e2e::{World, push, text, until_status, within};
+use e2e::{Over, World, push, text, until_status, within};
 use sync_client::{Client, DocumentHandle, Engine, ErrorCode, FailedReason, Status};
 use sync_server::{
     Access, Auth, AuthError, Authenticator, CloseReason, ConnectRequest, Events, Identity,
@@ -57,13 +57,15 @@ impl Authenticator for Office {
     }
 }
 
-async fn world() -> (World, Office) {
+async fn world_over(over: Over) -> (World, Office) {
     let office = Office::default();
     let may = authorize_fn(|_, _| async { Ok(Access::write()) });
-    (
-        World::with_auth(Auth::new(office.clone(), may)).await,
-        office,
-    )
+    let auth = Auth::new(office.clone(), may);
+    (World::assemble(over, auth, |builder| builder).await, office)
+}
+
+async fn world() -> (World, Office) {
+    world_over(Over::Memory).await
 }
 
 /// A client that has the tokens `ada-1`, `ada-2` and so on, or what `otherwise` makes of the number.
@@ -102,6 +104,28 @@ async fn ended(events: &mut Events<ServerEvent>) -> CloseReason {
 
 fn is_unauthenticated(reason: &CloseReason) -> bool {
     matches!(reason, CloseReason::Ended(error) if error.code == ErrorCode::Unauthenticated)
+}
+
+/// Scenario 56: over real sockets.
+#[tokio::test]
+async fn credentials_are_refreshed_over_a_websocket_without_reconnecting() {
+    let (world, office) = world_over(Over::WebSocket).await;
+    let mut events = world.server.events();
+    let ada = client(&world, |_| None);
+    let doc = text(&ada, DOC).await;
+    while office.seen().len() < 4 {
+        push(&doc, ".");
+        saved(&doc).await;
+        // Not so much at once that the connection seems dead.
+        world.pass(VALID / 20).await;
+    }
+    push(&doc, "!");
+    saved(&doc).await;
+    assert_eq!(office.seen(), ["ada-1", "ada-2", "ada-3", "ada-4"]);
+    while let Some(event) = events.try_next() {
+        let is_end = matches!(event, ServerEvent::SessionClosed { .. });
+        assert!(!is_end, "{event:?}");
+    }
 }
 
 /// Scenario 56.

@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test harness")]
 
 pub mod frames;
+pub mod proxy;
 pub mod slow;
 pub mod tap;
 
@@ -16,8 +17,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sync_client::transport::WebSocketDialer;
 use sync_client::transport::memory::MemoryNetwork;
+use sync_client::transport::{Dialer, WebSocketDialer};
 use sync_client::yrs::{GetString, Text, TransactionMut, WriteTxn};
 use sync_client::{Client, ClientBuilder, DocumentHandle, LwwMap, Status, SyncState, Typed, Yrs};
 use sync_server::registry::{DocumentId, FaultyRegistry, Seq, ServerRegistry, StoredChange, Tail};
@@ -37,21 +38,26 @@ pub enum Over {
 }
 
 /// Runs a scenario in memory under virtual time, the same with a registry on disk, and over real WebSockets.
+///
+/// The scenario is given its [`World`], or what another function makes of [`Over`]: `scenario(super::function)`.
 #[macro_export]
 macro_rules! both {
     ($(#[$doc:meta])* $name:ident => $scenario:ident) => {
+        $crate::both! { $(#[$doc])* $name => $scenario($crate::e2e::World::new) }
+    };
+    ($(#[$doc:meta])* $name:ident => $scenario:ident($world:path)) => {
         mod $name {
             $(#[$doc])*
             #[tokio::test(start_paused = true)]
             async fn in_memory() {
-                super::$scenario($crate::e2e::World::new($crate::e2e::Over::Memory).await).await;
+                super::$scenario($world($crate::e2e::Over::Memory).await).await;
             }
 
             $(#[$doc])*
             #[tokio::test(start_paused = true)]
             async fn on_disk() {
                 $crate::registries::on_disk(async {
-                    super::$scenario($crate::e2e::World::new($crate::e2e::Over::Memory).await).await;
+                    super::$scenario($world($crate::e2e::Over::Memory).await).await;
                 })
                 .await;
             }
@@ -59,7 +65,7 @@ macro_rules! both {
             $(#[$doc])*
             #[tokio::test]
             async fn over_websockets() {
-                super::$scenario($crate::e2e::World::new($crate::e2e::Over::WebSocket).await).await;
+                super::$scenario($world($crate::e2e::Over::WebSocket).await).await;
             }
         }
     };
@@ -153,6 +159,28 @@ impl World {
             }
         };
         (builder, tap)
+    }
+
+    /// A connection of a scripted peer.
+    pub async fn dial(&self) -> frames::Peer {
+        let dialed = match self.over {
+            Over::Memory => self.network.dialer().dial().await,
+            Over::WebSocket => {
+                let dialer = WebSocketDialer::new(&self.address()).unwrap();
+                within("dialed", dialer.dial()).await
+            }
+        };
+        dialed.unwrap()
+    }
+
+    /// Lets time pass without waiting for it, over real sockets too.
+    pub async fn pass(&self, time: Duration) {
+        if self.is_virtual() {
+            return tokio::time::sleep(time).await;
+        }
+        tokio::time::pause();
+        tokio::time::advance(time).await;
+        tokio::time::resume();
     }
 
     /// Whether time is virtual.
