@@ -10,11 +10,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use common::*;
+use sync_client::transport::WebSocketDialer;
 use sync_core::error::{Action, ErrorCode};
 use sync_core::ids::{Channel, EngineId, OriginId};
 use sync_core::rng::Rng;
-use sync_core::transport::PeerInfo;
 use sync_core::transport::memory::pair;
+use sync_core::transport::{Dialer, PeerInfo};
 use sync_core::wire::*;
 use sync_server::{
     Access, Auth, AuthError, Authenticator, CloseReason, ConnectRequest, Identity, Limits,
@@ -273,28 +274,51 @@ async fn a_decompression_bomb_is_refused() {
     assert_eq!(peer.ended().await.0.code, ErrorCode::DecompressionFailed);
 }
 
-/// Scenario 47: connections, documents, changes and the push window each have their own code.
+/// Scenario 47: connections, documents, changes and frames each have their own code.
 #[tokio::test(start_paused = true)]
 async fn limits_are_told_apart() {
+    let server = limited();
+    told_apart(&server, async |origin| Peer::connect(&server, origin)).await;
+}
+
+/// Scenario 47: over real sockets.
+#[tokio::test]
+async fn limits_are_told_apart_over_websockets() {
+    let server = limited();
+    let listener = server.listen_websocket("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let dialer = WebSocketDialer::new(&url).unwrap();
+    told_apart(&server, async |origin| {
+        Peer::over_any(dialer.dial().await.unwrap(), origin)
+    })
+    .await;
+}
+
+fn limited() -> Server {
     let mut limits = Limits::default();
     limits.connections_max = 2;
     limits.documents_per_session_max = 1;
     limits.change_bytes_max = 10;
     limits.push_window_bytes = 100;
     limits.message_bytes_max = 1_000;
-    let server = builder(MemoryRegistry::new())
+    builder(MemoryRegistry::new())
         .limits(limits)
         .build()
-        .unwrap();
-    let mut ada = Peer::connect(&server, 1);
+        .unwrap()
+}
+
+async fn told_apart(server: &Server, connect: impl AsyncFn(u128) -> Peer) {
+    let mut events = server.events();
+    let mut ada = connect(1).await;
     let told = ada.hello().await.limits;
     assert_eq!((told.documents_max, told.change_bytes_max), (1, 10));
     assert_eq!(
         (told.push_window_bytes, told.message_bytes_max),
         (100, 1_000)
     );
-    let mut bob = Peer::welcomed(&server, 2).await;
-    let (error, close_code) = Peer::connect(&server, 3).ended().await;
+    let mut bob = connect(2).await;
+    bob.hello().await;
+    let (error, close_code) = connect(3).await.ended().await;
     assert_eq!(
         (error.code, close_code),
         (ErrorCode::TooManyConnections, 1013)
@@ -311,8 +335,13 @@ async fn limits_are_told_apart() {
     assert_eq!(bob.ended().await.0.code, ErrorCode::FrameTooLarge);
     drop(ada);
     drop(bob);
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    Peer::welcomed(&server, 3).await;
+    for _ in 0..2 {
+        event(&mut events, |event| {
+            matches!(event, ServerEvent::SessionClosed { .. }).then_some(())
+        })
+        .await;
+    }
+    connect(4).await.hello().await;
 }
 
 /// Scenario 25.

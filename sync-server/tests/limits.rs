@@ -28,8 +28,14 @@ async fn world_with(set: impl FnOnce(&mut Limits)) -> World {
     World::with(Over::Memory, |builder| builder.limits(limits)).await
 }
 
+async fn changes_of_1000_bytes_over(over: Over) -> World {
+    let mut limits = Limits::default();
+    limits.change_bytes_max = 1_000;
+    World::with(over, |builder| builder.limits(limits)).await
+}
+
 async fn changes_of_1000_bytes() -> World {
-    world_with(|limits| limits.change_bytes_max = 1_000).await
+    changes_of_1000_bytes_over(Over::Memory).await
 }
 
 fn reasons(refused: &[RefusedChange]) -> Vec<RefusedReason> {
@@ -40,11 +46,12 @@ fn ids(refused: &[RefusedChange]) -> Vec<ChangeId> {
     refused.iter().map(|change| change.id).collect()
 }
 
-/// Scenario 47.
-#[tokio::test(start_paused = true)]
-async fn a_text_that_grows_too_much_in_one_edit_is_as_before_and_the_edit_waits_among_the_refused()
-{
-    let world = changes_of_1000_bytes().await;
+both! {
+    /// Scenario 47.
+    a_text_that_grows_too_much_in_one_edit_is_as_before_and_the_edit_waits_among_the_refused => text_too_large(super::changes_of_1000_bytes_over)
+}
+
+async fn text_too_large(world: World) {
     let (ann, bob) = (world.client(), world.client());
     let (a, b) = (text(&ann, DOC).await, text(&bob, DOC).await);
     push(&a, "one ");

@@ -13,20 +13,22 @@ mod registries;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use async_trait::async_trait;
-use e2e::frames::{frame, hello, receive, send};
+use e2e::frames::{frame, hello_as, receive, send};
 use e2e::tap::{Tap, Way};
-use e2e::{World, append, content, get, map, push, set, text, until, until_status, within};
-use sync_client::transport::memory::{MemoryNetwork, pair};
+use e2e::{Over, World, append, content, get, map, push, set, text, until, until_status, within};
+use sync_client::transport::memory::MemoryNetwork;
 use sync_client::transport::{DialError, Dialer, Transport};
 use sync_client::{
     AccessLevel, Client, ClientEvent, DocumentEvent, EditError, EngineId, ErrorCode, OriginId,
     Source, Status, User, Yrs,
 };
 use sync_core::ids::RequestId;
-use sync_core::transport::PeerInfo;
 use sync_core::wire::{Message, Open, Push};
 use sync_server::registry::HoldPoint;
-use sync_server::{Limits, Server, ServerEvent};
+use sync_server::{
+    Access, Auth, AuthError, Authenticator, ConnectRequest, Identity, Limits, ServerEvent,
+    authorize_fn,
+};
 
 both! {
     /// Scenario 16.
@@ -176,29 +178,33 @@ impl Dialer for HeldUp {
     }
 }
 
-/// Dials the server as a user that somebody in front of it has found out.
-struct As(Server, &'static str);
+/// The user is the token.
+struct Tokens;
 
 #[async_trait]
-impl Dialer for As {
-    async fn dial(&self) -> Result<Box<dyn Transport>, DialError> {
-        let (ours, theirs) = pair(64 * 1024);
-        let user = User::new(self.1);
-        tokio::spawn(self.0.serve_as(theirs, PeerInfo::default(), user));
-        Ok(Box::new(ours))
+impl Authenticator for Tokens {
+    async fn authenticate(&self, request: &ConnectRequest) -> Result<Identity, AuthError> {
+        let token = request.credentials.clone().unwrap();
+        Ok(User::new(String::from_utf8(token.to_vec()).unwrap()).into())
     }
 }
 
-/// Scenario 53.
-#[tokio::test(start_paused = true)]
-async fn sessions_have_ids_of_their_own_and_nobody_speaks_as_another() {
-    let world = World::memory().await;
+async fn of_tokens(over: Over) -> World {
+    let may = authorize_fn(|_, _| async { Ok(Access::write()) });
+    World::assemble(over, Auth::new(Tokens, may), |builder| builder).await
+}
+
+both! {
+    /// Scenario 53.
+    sessions_have_ids_of_their_own_and_nobody_speaks_as_another => ids(super::of_tokens)
+}
+
+async fn ids(world: World) {
     let mut events = world.server.events();
-    let tap = Tap::default();
-    let ada = || As(world.server.clone(), "ada");
-    let laptop = Client::with_dialer(tap.on(ada())).start().unwrap();
+    let (laptop, tap) = world.tapped();
+    let laptop = laptop.token("ada").start().unwrap();
     until_status(&laptop, "connected", Status::is_connected).await;
-    let phone = Client::with_dialer(ada()).start().unwrap();
+    let phone = world.builder().token("ada").start().unwrap();
     until_status(&phone, "connected", Status::is_connected).await;
     let (a, b) = (text(&laptop, "notes").await, text(&phone, "notes").await);
     push(&a, "ada ");
@@ -210,8 +216,8 @@ async fn sessions_have_ids_of_their_own_and_nobody_speaks_as_another() {
         Message::Hello(hello) => Some(hello.origin.0),
         _ => None,
     });
-    let mut mallory = As(world.server.clone(), "mallory").dial().await.unwrap();
-    send(&mut mallory, hello(hellos[0])).await;
+    let mut mallory = world.dial().await;
+    send(&mut mallory, hello_as(hellos[0], Some("mallory"))).await;
     let welcome = receive(&mut mallory).await;
     assert!(
         matches!(&welcome, Some(Message::Welcome(welcome)) if welcome.user == "mallory"),
@@ -384,7 +390,7 @@ async fn five_edits_in_one_closure_are_seen_whole_or_not_at_all() {
 async fn an_edit_that_fails_leaves_no_trace() {
     let mut limits = Limits::default();
     limits.change_bytes_max = 1_000;
-    let world = World::with(e2e::Over::Memory, |server| server.limits(limits)).await;
+    let world = World::with(Over::Memory, |server| server.limits(limits)).await;
     let (ann, bob) = (world.client(), world.client());
     let a = text(&ann, "notes").await;
     push(&a, "kept");

@@ -391,7 +391,9 @@ async fn who_loses_the_right_to_read_is_gone_at_once() {
         if seen.is_empty() {
             break;
         }
-        within("he sees nobody", bob.roster.changed()).await.unwrap();
+        within("he sees nobody", bob.roster.changed())
+            .await
+            .unwrap();
     }
     sleep(GRACE).await;
     assert!(others(&ada.roster.get()).is_empty());

@@ -133,7 +133,19 @@ registries! {
 
 async fn failing_storage() {
     let (server, registry) = faulty();
-    let mut ada = Peer::welcomed(&server, 1).await;
+    let ada = Peer::welcomed(&server, 1).await;
+    fails_once(ada, &registry).await;
+}
+
+/// Scenario 83, storage: over real sockets.
+#[tokio::test]
+async fn storage_that_fails_over_a_websocket_is_a_retry_and_never_a_refusal() {
+    let (server, registry) = faulty();
+    let ada = Peer::over_websocket(&server, "ada", 1).await;
+    fails_once(ada, &registry).await;
+}
+
+async fn fails_once(mut ada: Peer, registry: &FaultyRegistry<Arc<Registry>>) {
     let doc = ada.open("notes").await;
     registry.fail_appends(1);
     ada.push(&doc, 1, &["a"]).await;
@@ -146,7 +158,9 @@ async fn failing_storage() {
     assert!(error.retry_after.is_some());
     ada.push(&doc, 2, &["ignored until the document is opened again"])
         .await;
-    assert_eq!(ada.quiet().await, None);
+    // Nothing else is said of it, now or later.
+    ada.send(&Message::Ping(Ping { nonce: 1 })).await;
+    assert!(matches!(ada.next().await, Message::Pong(_)));
     registry.fail_reads(1);
     let open = ada.open_message("notes");
     ada.send(&Message::Open(open)).await;
@@ -486,22 +500,35 @@ async fn epoch_of(registry: &FaultyRegistry<MemoryRegistry>, n: usize) -> Epoch 
 /// Scenario 84.
 #[tokio::test(start_paused = true)]
 async fn a_used_id_with_other_bytes_is_refused_and_another_users_origin_is_not_taken() {
-    let registry = registry();
-    let server = builder(Arc::clone(&registry)).build().unwrap();
-    let mut ada = Peer::welcomed(&server, 1).await;
+    let (server, _) = server();
+    let ada = Peer::welcomed(&server, 1).await;
+    let (ours, theirs) = sync_core::transport::memory::pair(CAPACITY);
+    let eve = sync_server::User::new("eve");
+    tokio::spawn(server.serve_as(theirs, Default::default(), eve));
+    let mut eve = Peer::over(ours, 1);
+    eve.hello().await;
+    used_ids(ada, eve).await;
+}
+
+/// Scenario 84: over real sockets.
+#[tokio::test]
+async fn a_used_id_and_another_users_origin_are_refused_over_websockets() {
+    let (server, _) = server();
+    let ada = Peer::over_websocket(&server, "ada", 1).await;
+    let eve = Peer::over_websocket(&server, "eve", 1).await;
+    used_ids(ada, eve).await;
+}
+
+/// Two users have the same origin.
+async fn used_ids(mut ada: Peer, mut eve: Peer) {
     let doc = ada.open("notes").await;
     ada.push_acked(&doc, 1, "first").await;
     ada.push(&doc, 1, &["other bytes"]).await;
     assert!(
         matches!(ada.next().await, Message::Refuse(r) if r.code == ErrorCode::IdReused && r.number == 1)
     );
-    let (ours, theirs) = sync_core::transport::memory::pair(CAPACITY);
-    let eve = sync_server::User::new("eve");
-    tokio::spawn(server.serve_as(theirs, Default::default(), eve));
-    let mut eve = Peer::over(ours, 1);
-    eve.hello().await;
     let doc = eve.open("notes").await;
-    assert_eq!(doc.opened.origins[0].1, 0);
+    assert_eq!(doc.opened.origins.first().unwrap().1, 0);
     eve.push(&doc, 2, &["in another's name"]).await;
     loop {
         if let Message::Error(error) = eve.next().await {

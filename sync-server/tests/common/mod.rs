@@ -12,16 +12,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use sync_client::transport::WebSocketDialer;
 use sync_core::error::{ErrorCode, PeerError};
 use sync_core::events::Events;
 use sync_core::history::{Cursor, Digest, Epoch, Seq};
 use sync_core::ids::{Channel, DocumentId, EngineId, OriginId, RequestId};
 use sync_core::limits::Limits;
 use sync_core::transport::memory::{MemoryLink, MemoryTransport, pair};
-use sync_core::transport::{PeerInfo, Transport, TransportError};
+use sync_core::transport::{Acceptor, Dialer, PeerInfo, Transport, TransportError};
 use sync_core::wire::*;
 use sync_server::registry::ServerRegistry;
-use sync_server::{Anonymous, Server, ServerBuilder, ServerEvent};
+use sync_server::transport::WebSocketAcceptor;
+use sync_server::{Anonymous, Server, ServerBuilder, ServerEvent, User};
 
 use crate::registries::{Registry, registry};
 
@@ -94,6 +96,19 @@ impl Peer {
     /// Connects and is welcomed.
     pub(crate) async fn welcomed(server: &Server, origin: u128) -> Self {
         let mut peer = Self::connect(server, origin);
+        peer.hello().await;
+        peer
+    }
+
+    /// Connects as this user over a real WebSocket, and is welcomed.
+    pub(crate) async fn over_websocket(server: &Server, user: &str, origin: u128) -> Self {
+        let mut acceptor = WebSocketAcceptor::bind("127.0.0.1:0").await.unwrap();
+        let address = acceptor.local_addr().unwrap();
+        let dialer = WebSocketDialer::new(&format!("ws://{address}")).unwrap();
+        let (dialed, accepted) = tokio::join!(dialer.dial(), acceptor.accept());
+        let (accepted, info) = accepted.unwrap().unwrap();
+        tokio::spawn(server.serve_as(accepted, info, User::new(user)));
+        let mut peer = Self::over_any(dialed.unwrap(), origin);
         peer.hello().await;
         peer
     }

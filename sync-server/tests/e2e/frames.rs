@@ -41,12 +41,16 @@ pub fn frame(message: &Message) -> Bytes {
 }
 
 pub fn hello(origin: u128) -> Bytes {
+    hello_as(origin, None)
+}
+
+pub fn hello_as(origin: u128, token: Option<&'static str>) -> Bytes {
     frame(&Message::Hello(Hello {
         versions: PROTOCOL_VERSIONS,
         software: "scripted".into(),
         origin: OriginId(origin),
         connection: 1,
-        credentials: None,
+        credentials: token.map(Into::into),
         compression: Vec::new(),
         resume: None,
     }))
