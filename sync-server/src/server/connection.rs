@@ -1,49 +1,39 @@
 //! One connection: the task that owns its transport.
 
 mod hooked;
+mod outputs;
+mod writing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
 use sync_core::error::{ErrorCode, PeerError};
-use sync_core::ids::{Channel, DocumentId, OriginId, RequestId, User};
-use sync_core::server::{
-    Allowance, Grant, JoinRequest, MemberOutput, Occupied, ServerSession, SessionEvent,
-    SessionOutput,
-};
+use sync_core::ids::{Channel, OriginId, RequestId, User};
+use sync_core::server::{Grant, MemberOutput, ServerSession};
 use sync_core::time::Time;
 use sync_core::transport::{PeerInfo, Transport, TransportError};
-use sync_core::wire::AccessLevel;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Shared;
-use super::admission::network;
-use super::budget::Payer;
 use super::line::Line;
 use super::mailbox::Mailbox;
 use super::rooms::RoomHandle;
-use super::statistics::SessionInfo;
-use crate::auth::{ConnectRequest, Identity};
+use crate::auth::Identity;
 use crate::event::{CloseReason, ServerEvent};
 
 /// Frames read before anything is written, so that reading does not starve writing.
 const READS_MAX: usize = 32;
 /// Rounds of reading and writing before other tasks get their turn.
 const ROUNDS_MAX: usize = 16;
-/// Bytes handed to the transport before it is asked again whether it takes more.
-const WRITE_BYTES: usize = 16 * 1024;
 /// Bytes of the session's own answers beyond which nothing is read: only who asks and does not read gets there.
 const ANSWERS_BYTES_MAX: usize = 256 * 1024;
-/// How long the last frames and the goodbye may take.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Owns a transport and the session over it; shares nothing but the mailbox, and the rooms that it visits.
 pub(super) struct Connection<T: Transport> {
@@ -356,315 +346,6 @@ impl<T: Transport> Connection<T> {
             self.timer.as_mut().reset(deadline);
         }
         false
-    }
-
-    /// Does what the session wants.
-    fn carry_out(&mut self) {
-        while let Some(output) = self.session.poll_output() {
-            match output {
-                SessionOutput::Send(frame) => {
-                    self.answers_bytes += frame.len();
-                    self.answers.push_back(frame);
-                }
-                SessionOutput::Authenticate(request) => {
-                    let mut connect = ConnectRequest::new(self.peer.clone());
-                    connect.origin = Some(request.origin);
-                    connect.credentials = request.credentials;
-                    connect.software = request.software;
-                    self.authenticate(connect);
-                }
-                SessionOutput::Authorize { request, document } => {
-                    self.authorize(request, document);
-                }
-                SessionOutput::Join(join) => self.join(&join),
-                SessionOutput::Push(push) => {
-                    if let Some(room) = self.rooms.get(&push.channel) {
-                        room.push(self.session.id(), push);
-                    }
-                }
-                SessionOutput::StopPush { channel, error } => {
-                    if let Some(room) = self.rooms.get(&channel) {
-                        room.stop_push(self.session.id(), error);
-                    }
-                }
-                SessionOutput::Broadcast(broadcast) => {
-                    if let Some(room) = self.rooms.get(&broadcast.channel) {
-                        let room = Arc::clone(room);
-                        self.broadcast(&room, broadcast);
-                    }
-                }
-                SessionOutput::Extension {
-                    kind,
-                    channel,
-                    document,
-                    bytes,
-                } => self.extension(kind, channel, document, bytes),
-                SessionOutput::Presence { channel, state } => {
-                    if let Some(room) = self.rooms.get(&channel) {
-                        room.presence(self.session.id(), state);
-                    }
-                }
-                SessionOutput::FoldOffer(offer) => {
-                    if let Some(room) = self.rooms.get(&offer.channel) {
-                        room.fold_offer(self.session.id(), offer);
-                    }
-                }
-                SessionOutput::Leave(channel) => {
-                    if let Some(room) = self.rooms.remove(&channel) {
-                        self.closed(&room);
-                        room.close(self.session.id());
-                        self.ready.retain(|ready| !Arc::ptr_eq(ready, &room));
-                        self.held.remove(&channel);
-                        self.note(channel, None);
-                    }
-                }
-                SessionOutput::Refreshed(user) => {
-                    for room in self.rooms.values() {
-                        room.user(self.session.id(), user.clone());
-                    }
-                    if let Some((_, theirs)) = &mut self.client {
-                        *theirs = user;
-                    }
-                }
-                SessionOutput::Heads { nonce } => {
-                    let id = self.session.id();
-                    let heads = self
-                        .rooms
-                        .iter()
-                        .filter_map(|(channel, room)| Some((*channel, room.head_for(id)?)))
-                        .collect();
-                    self.session
-                        .handle_heads(self.server.clock.now(), nonce, heads);
-                }
-                SessionOutput::Event(event) => self.tell(event),
-                SessionOutput::Close { code, reason } => {
-                    self.closing = Some(Closing {
-                        code,
-                        reason,
-                        deadline: Instant::now() + CLOSE_TIMEOUT,
-                    });
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn tell(&mut self, event: SessionEvent) {
-        let session = self.session.id();
-        let event = match event {
-            SessionEvent::Opened {
-                user,
-                origin,
-                connection,
-            } => {
-                let client = (origin, user.clone());
-                self.client = Some(client.clone());
-                let _ = self.mailbox.info.set(SessionInfo {
-                    user: user.clone(),
-                    origin,
-                    peer: self.peer.clone(),
-                    since: self.server.clock.now(),
-                });
-                let (now, payer) = (self.server.clock.now(), self.payer(&user));
-                self.mailbox.set_budget(self.server.budgets.of(now, payer));
-                self.server.take_over(session, client, connection);
-                ServerEvent::SessionOpened {
-                    session,
-                    user,
-                    peer: self.peer.clone(),
-                }
-            }
-            SessionEvent::ProtocolError(error) => {
-                tracing::debug!(%session, peer = %self.peer, %error, "a client broke the protocol");
-                ServerEvent::ProtocolError { session, error }
-            }
-            SessionEvent::Ignored { message } => ServerEvent::MessageIgnored { session, message },
-            SessionEvent::ErrorSent(code) => return self.server.count_error(code),
-            SessionEvent::PeerReported(error) => {
-                let (code, message) = (error.code, error.message);
-                tracing::warn!(%session, peer = %self.peer, %code, message, "a client complains");
-                return;
-            }
-            _ => return,
-        };
-        self.server.events.send(event);
-    }
-
-    fn payer(&self, user: &User) -> Payer {
-        if !self.is_anonymous {
-            return Payer::User(user.clone());
-        }
-        network(&self.peer).map_or(Payer::Session(self.session.id()), Payer::Address)
-    }
-
-    fn authenticate(&mut self, request: ConnectRequest) {
-        let server = Arc::clone(&self.server);
-        let call = if self.client.is_none() {
-            // The session gives up by itself when this takes too long.
-            self.connect(request).map(Answer::Authenticated).boxed()
-        } else {
-            let asked = server.identify_in_time(request);
-            asked.map(Answer::Authenticated).boxed()
-        };
-        self.calls.push(call);
-    }
-
-    fn authorize(&self, request: RequestId, document: DocumentId) {
-        let Some((_, user)) = self.client.clone() else {
-            return;
-        };
-        let asked_at = self.server.doubts.count();
-        let (server, session) = (Arc::clone(&self.server), self.session.id());
-        let call = async move {
-            let asked = Arc::clone(&server).ask_access(user.clone(), document.clone());
-            let mut answer = asked.await;
-            if let Ok(grant) = answer
-                && grant.level > AccessLevel::None
-                && let Err(error) = server
-                    .ask_open(&user, session, &document, grant.level)
-                    .await
-            {
-                answer = Err(error);
-            }
-            Answer::Authorized(request, asked_at, answer)
-        };
-        self.calls.push(call.boxed());
-    }
-
-    fn join(&mut self, join: &JoinRequest) {
-        if let Some(line) = &mut self.line {
-            line.opened(join.document.clone());
-        }
-        let server = &self.server;
-        let room = server.join(&join.document, &self.mailbox, &join.open, self.asked_at);
-        let now = self.server.clock.now();
-        self.session
-            .handle_joined(now, join.document.clone(), room.channel());
-        self.rooms.insert(room.channel(), room);
-    }
-
-    /// Hands frames to the transport while it takes them; true if any were.
-    fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, TransportError> {
-        let mut wrote = false;
-        let now = self.server.clock.now();
-        while !self.answers.is_empty() || (!self.ready.is_empty() && self.may_serve(now)) {
-            if self.transport.poll_ready(cx)?.is_pending() {
-                return Ok(wrote);
-            }
-            let mut bytes = 0;
-            while bytes < WRITE_BYTES
-                && let Some(frame) = self.answers.pop_front()
-            {
-                bytes += frame.len();
-                self.answers_bytes -= frame.len();
-                self.send(frame)?;
-            }
-            if bytes < WRITE_BYTES
-                && self.may_serve(now)
-                && let Some(room) = self.ready.pop_front()
-            {
-                self.write_room(room, WRITE_BYTES - bytes)?;
-            }
-            wrote = true;
-        }
-        let paced = self.paced(now);
-        if paced != self.paced_until {
-            self.paced_until = paced;
-            // Once more, for the timer.
-            wrote |= paced.is_some();
-        }
-        if !self.is_flushed && self.transport.poll_flush(cx)?.is_ready() {
-            self.is_flushed = true;
-        }
-        Ok(wrote)
-    }
-
-    /// When something may be served again that may not be now.
-    fn paced(&self, now: Time) -> Option<Time> {
-        if self.ready.is_empty() || self.closing.is_some() || self.may_serve(now) {
-            return None;
-        }
-        self.mailbox.budget().map(|budget| budget.serves_at())
-    }
-
-    /// Hands some frames of one room to the transport, and puts the room at the end of the line if it has more.
-    fn write_room(
-        &mut self,
-        room: Arc<RoomHandle>,
-        bytes_max: usize,
-    ) -> Result<(), TransportError> {
-        let mut polled = std::mem::take(&mut self.polled);
-        let channel = room.channel();
-        let allowance = self.allowance(channel);
-        let (has_more, occupied) = room.poll(self.session.id(), bytes_max, allowance, &mut polled);
-        let mut bytes = 0;
-        for output in polled.drain(..) {
-            match output {
-                MemberOutput::Frame(frame) => {
-                    bytes += frame.len();
-                    self.send(frame)?;
-                }
-                MemberOutput::Settled(charge) => self.session.handle_settled(charge),
-                MemberOutput::Left => {
-                    let now = self.server.clock.now();
-                    self.session.handle_left(now, room.channel());
-                    self.rooms.remove(&room.channel());
-                    self.closed(&room);
-                }
-                _ => {}
-            }
-        }
-        self.polled = polled;
-        if let Some(budget) = self.mailbox.budget().filter(|_| bytes > 0) {
-            budget.serve(self.server.clock.now(), bytes);
-        }
-        self.note(channel, Some(occupied));
-        if has_more {
-            self.ready.push_back(room);
-        } else if allowance != self.allowance(channel) {
-            // It has made room itself, and gets in line for that.
-            self.ready.push_back(room);
-        } else if allowance != Allowance::ALL {
-            self.held.insert(channel, room);
-        }
-        Ok(())
-    }
-
-    /// What a room may do for this session now.
-    fn allowance(&self, channel: Channel) -> Allowance {
-        let config = &self.server.room_config;
-        let at_once = config.limits.catch_up_bytes_max / config.catch_up_bytes.max(1);
-        Allowance {
-            large: self.in_message.is_none_or(|sending| sending == channel),
-            read: self.catching_up.len() < at_once.max(1),
-        }
-    }
-
-    /// Notes what a room has under way for this session, if it is still there; others may go on when it is done.
-    fn note(&mut self, channel: Channel, occupied: Option<Occupied>) {
-        let was_in_message = self.in_message == Some(channel);
-        let in_message = occupied.is_some_and(|occupied| occupied.in_message);
-        if in_message {
-            self.in_message = Some(channel);
-        } else if was_in_message {
-            self.in_message = None;
-        }
-        let catching_up = occupied.is_some_and(|occupied| occupied.catching_up);
-        let was_catching_up = if catching_up {
-            !self.catching_up.insert(channel)
-        } else {
-            self.catching_up.remove(&channel)
-        };
-        if (was_in_message && !in_message) || (was_catching_up && !catching_up) {
-            self.ready
-                .extend(std::mem::take(&mut self.held).into_values());
-        }
-    }
-
-    fn send(&mut self, frame: Bytes) -> Result<(), TransportError> {
-        self.is_flushed = false;
-        self.mailbox.traffic.sent(frame.len());
-        self.transport.start_send(frame)
     }
 
     /// Says goodbye once everything has been handed over; gives up after a while.

@@ -2,39 +2,34 @@
 
 mod check;
 mod ephemeral;
+mod task;
+mod telling;
 
 use std::collections::{BTreeMap, HashMap};
-use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
 use sync_core::error::{ErrorCode, PeerError};
 use sync_core::history::{Epoch, Seq};
 use sync_core::ids::{Channel, DocumentId, SessionId, User};
 use sync_core::limits::push_charge;
-use sync_core::registry::RegistryError;
 use sync_core::server::{
     Allowance, AskRequest, CheckRequest, FoldError, FoldRequest, FoldedLog, Grant, MemberOutput,
     MemberStats, Occupied, OpenRequest, RegistryAnswer, RegistryRequest, RequestNumber, Room,
-    RoomCounters, RoomEvent, RoomOutput, RoomPhase, RoomStats, RoomUnloaded,
+    RoomCounters, RoomEvent, RoomOutput, RoomStats, RoomUnloaded,
 };
 use sync_core::time::Time;
 use sync_core::transport::PeerInfo;
 use sync_core::wire::{FoldOffer, Push};
 use tokio::sync::Notify;
 
+pub(super) use self::task::caught;
 use super::budget::Shares;
 use super::mailbox::Mailbox;
-use super::statistics::{count, millis};
 use super::{Shared, lock};
-use crate::engine_host::{Checks, Hot, Meter};
-use crate::event::ServerEvent;
-use crate::registry::ServerRegistry;
+use crate::engine_host::{Checks, Hot};
 use crate::stats::FoldStats;
 
 /// The rooms of a server. There is at most one live room of a document.
@@ -188,7 +183,7 @@ impl Shared {
             work: Notify::new(),
         });
         live.insert(document.clone(), Arc::clone(&room));
-        tokio::spawn(run(Arc::clone(&room)));
+        tokio::spawn(task::run(Arc::clone(&room)));
         room
     }
 
@@ -427,147 +422,6 @@ impl RoomHandle {
         }
         result
     }
-
-    fn keep(&self, kept: &mut Kept, event: &RoomEvent) {
-        match event {
-            RoomEvent::Folded {
-                seq, bytes, took, ..
-            } => {
-                let clock = &self.server.clock;
-                kept.fold_failure = None;
-                kept.last_fold = Some(FoldStats {
-                    at_ms: clock.wall_ms(clock.now()),
-                    seq: *seq,
-                    bytes: count(*bytes),
-                    took_ms: millis(*took),
-                });
-            }
-            RoomEvent::FoldFailed { error, .. } => kept.fold_failure = Some(error.to_string()),
-            _ => {}
-        }
-    }
-
-    /// Told before anybody can find out by opening the document, so that the next room is told of after it.
-    fn tell_unloaded(&self, state: &mut RoomState) {
-        if std::mem::take(&mut state.is_loaded) {
-            self.server.events.send(ServerEvent::RoomUnloaded {
-                document: self.document.clone(),
-            });
-        }
-    }
-
-    fn tell(&self, event: RoomEvent) {
-        let document = self.document.clone();
-        self.server.events.send(match event {
-            RoomEvent::Loaded { head } => ServerEvent::RoomLoaded { document, head },
-            RoomEvent::Opened { session, access } => ServerEvent::DocumentOpened {
-                session,
-                document,
-                access,
-            },
-            RoomEvent::AccessChanged { session, access } => ServerEvent::AccessChanged {
-                session,
-                document,
-                access,
-            },
-            RoomEvent::Left { session } => ServerEvent::DocumentClosed { session, document },
-            RoomEvent::PresenceJoined {
-                session,
-                user,
-                instead_of,
-            } => ServerEvent::PresenceJoined {
-                document,
-                session,
-                user,
-                instead_of,
-            },
-            RoomEvent::PresenceLeft { session } => ServerEvent::PresenceLeft { document, session },
-            RoomEvent::Committed {
-                first,
-                last,
-                origin,
-                user,
-            } => ServerEvent::Committed {
-                document,
-                first,
-                last,
-                origin,
-                user,
-            },
-            RoomEvent::Refused { change, user, code } => ServerEvent::Refused {
-                document,
-                change,
-                user,
-                code,
-            },
-            RoomEvent::Broadcast {
-                sender,
-                bytes,
-                n_recipients,
-            } => ServerEvent::Broadcast {
-                document,
-                sender,
-                bytes,
-                n_recipients,
-            },
-            RoomEvent::BroadcastsMissed { session, missed } => ServerEvent::BroadcastsMissed {
-                document,
-                session,
-                missed,
-            },
-            RoomEvent::ValidatorPanicked { change } => {
-                tracing::error!(%document, %change, "a validator panicked");
-                ServerEvent::ValidatorPanicked { document, change }
-            }
-            RoomEvent::HistoryReplaced { epoch } => {
-                tracing::warn!(%document, %epoch, "the document has another history now");
-                ServerEvent::HistoryReplaced { document, epoch }
-            }
-            RoomEvent::SnapshotRead { seq, bytes } => ServerEvent::SnapshotRead {
-                document,
-                seq,
-                bytes,
-            },
-            RoomEvent::NearLimit { bytes, max } => {
-                tracing::warn!(%document, bytes, max, "the document is nearly too large");
-                ServerEvent::DocumentNearLimit {
-                    document,
-                    bytes,
-                    max,
-                }
-            }
-            RoomEvent::Folded {
-                seq,
-                bytes,
-                keep_after,
-                took,
-            } => ServerEvent::Folded {
-                document,
-                seq,
-                bytes,
-                keep_after,
-                took,
-            },
-            RoomEvent::FoldFailed { through, error } => {
-                let cause = std::error::Error::source(&*error).map(ToString::to_string);
-                tracing::warn!(%document, %through, %error, cause, "the log was not folded");
-                ServerEvent::FoldFailed {
-                    document,
-                    through,
-                    error,
-                }
-            }
-            RoomEvent::RegistryFailed { call, error } => {
-                tracing::warn!(%document, call, %error, "the registry failed");
-                ServerEvent::RegistryFailed {
-                    document,
-                    call,
-                    error,
-                }
-            }
-            _ => return,
-        });
-    }
 }
 
 /// What a session is told whose client has connected again.
@@ -576,165 +430,4 @@ pub(super) fn superseded() -> PeerError {
         ErrorCode::Superseded,
         "a newer connection of the same client took over",
     )
-}
-
-/// A room's task: calls the registry, several calls at once, and minds the time.
-async fn run(room: Arc<RoomHandle>) {
-    let mut calls = FuturesUnordered::new();
-    loop {
-        let (requests, timeout, phase) = {
-            let mut state = lock(&room.state);
-            let requests = std::mem::take(&mut state.requests);
-            (requests, state.timeout, state.room.phase())
-        };
-        for request in requests {
-            calls.push(match request {
-                Request::Registry(number, request) => call(&room, number, request),
-                Request::Fold(request, payers) => fold(&room, request, payers),
-                Request::Ask(number, request) => ask(&room, number, request),
-                Request::Authorize(number, user) => {
-                    let asked = Arc::clone(&room.server).ask_access(user, room.document.clone());
-                    asked
-                        .map(move |answer| Answer::Authorized(number, answer))
-                        .boxed()
-                }
-                Request::Check(number, request, hot, payers) => {
-                    check::check(&room, number, request, hot, payers)
-                }
-            });
-        }
-        let is_over = match phase {
-            RoomPhase::Unloaded => true,
-            RoomPhase::Draining { .. } => room.server.is_closing(),
-            _ => false,
-        };
-        if is_over && calls.is_empty() {
-            break;
-        }
-        let deadline = timeout.map(|time| room.server.clock.instant(time));
-        tokio::select! {
-            Some(answer) = calls.next() => {
-                room.turn(|state, now| match answer {
-                    Answer::Registry(number, answer) => {
-                        state.room.handle_registry(now, number, answer);
-                    }
-                    Answer::Fold(result) => state.room.handle_folded(now, result),
-                    Answer::Asked(number, (accepted, error)) => {
-                        state.room.handle_asked(now, number, accepted, error);
-                    }
-                    Answer::Authorized(number, answer) => {
-                        state.room.handle_authorized(now, number, answer);
-                    }
-                    Answer::Check(number, epoch, checks) => {
-                        room.checked(state, now, number, epoch, checks);
-                    }
-                });
-            }
-            () = room.work.notified() => {}
-            () = sleep_until(deadline), if deadline.is_some() => {
-                room.turn(|state, now| state.room.handle_timeout(now));
-            }
-        }
-    }
-    room.tell_unloaded(&mut lock(&room.state));
-    room.server.forget_room(&room);
-    room.server.rooms.ended.notify_waiters();
-}
-
-async fn sleep_until(deadline: Option<tokio::time::Instant>) {
-    if let Some(deadline) = deadline {
-        tokio::time::sleep_until(deadline).await;
-    }
-}
-
-/// Calls the registry. A call that panics may have been carried out or not.
-fn call(
-    room: &RoomHandle,
-    number: RequestNumber,
-    request: RegistryRequest,
-) -> BoxFuture<'static, Answer> {
-    let server = Arc::clone(&room.server);
-    let document = room.document.clone();
-    async move {
-        let (registry, calls) = (&server.registry, &server.calls);
-        let answer = match request {
-            RegistryRequest::Create(new) => {
-                RegistryAnswer::Create(calls.create.time(caught(registry.create(new))).await)
-            }
-            RegistryRequest::Meta => {
-                RegistryAnswer::Meta(calls.meta.time(caught(registry.meta(&document))).await)
-            }
-            RegistryRequest::Size => RegistryAnswer::Size(caught(registry.size(&document)).await),
-            RegistryRequest::Append {
-                epoch,
-                expect,
-                changes,
-            } => {
-                let appended = registry.append(&document, epoch, expect, changes);
-                RegistryAnswer::Append(calls.append.time(caught(appended)).await)
-            }
-            RegistryRequest::Tail { after, max_bytes } => {
-                let tail = registry.tail(&document, after, max_bytes);
-                RegistryAnswer::Tail(calls.tail.time(caught(tail)).await)
-            }
-            RegistryRequest::Snapshot => {
-                let snapshot = caught(registry.snapshot(&document));
-                RegistryAnswer::Snapshot(calls.snapshot.time(snapshot).await)
-            }
-            RegistryRequest::Origins(origins) => {
-                let origins = caught(registry.origins(&document, &origins));
-                RegistryAnswer::Origins(calls.origins.time(origins).await)
-            }
-            RegistryRequest::Compact {
-                epoch,
-                snapshot,
-                keep_after,
-            } => {
-                let compacted = registry.compact(&document, epoch, snapshot, keep_after);
-                RegistryAnswer::Compact(calls.compact.time(caught(compacted)).await)
-            }
-            // The core and the server are built together.
-            _ => RegistryAnswer::Meta(Err(RegistryError::Unavailable {
-                retry_after: None,
-                source: None,
-            })),
-        };
-        Answer::Registry(number, answer)
-    }
-    .boxed()
-}
-
-fn fold(room: &RoomHandle, request: FoldRequest, payers: Shares) -> BoxFuture<'static, Answer> {
-    let server = Arc::clone(&room.server);
-    let document = room.document.clone();
-    async move {
-        let meter = Meter::default();
-        let folded = server.fold(&document, request, &meter).await;
-        payers.spend(server.clock.now(), meter.spent());
-        Answer::Fold(folded)
-    }
-    .boxed()
-}
-
-fn ask(
-    room: &RoomHandle,
-    number: RequestNumber,
-    request: AskRequest,
-) -> BoxFuture<'static, Answer> {
-    let server = Arc::clone(&room.server);
-    let document = room.document.clone();
-    async move { Answer::Asked(number, server.ask_changes(&document, &request).await) }.boxed()
-}
-
-pub(super) async fn caught<T>(
-    call: impl Future<Output = Result<T, RegistryError>>,
-) -> Result<T, RegistryError> {
-    AssertUnwindSafe(call)
-        .catch_unwind()
-        .await
-        .unwrap_or_else(|_| {
-            Err(RegistryError::Unknown {
-                source: Some("the registry panicked".into()),
-            })
-        })
 }
