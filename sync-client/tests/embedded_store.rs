@@ -439,6 +439,8 @@ impl Directory {
         let made = MADE.fetch_add(1, Ordering::Relaxed);
         let name = format!("embedded-store-{}-{made}", std::process::id());
         let path = std::env::temp_dir().join(name);
+        // Of a test that was killed, and whose process had the same number.
+        let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }

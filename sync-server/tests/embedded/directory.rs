@@ -14,6 +14,8 @@ impl Directory {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("sync-embedded-{}-{n}", std::process::id()));
+        // Of a test that was killed, and whose process had the same number.
+        let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).unwrap();
         Self(path)
     }
