@@ -79,10 +79,8 @@ impl Server {
             .await
             .map_err(ListenError::Bind)?
             .handshake_timeout(self.shared.room_config.limits.handshake_timeout);
-        let local_addr = acceptor.local_addr().map_err(ListenError::Bind)?;
-        let mut listener = self.listen(acceptor);
-        listener.local_addr = Some(local_addr);
-        Ok(listener)
+        let local_addr = acceptor.local_addr();
+        self.listen_at(acceptor, local_addr)
     }
 
     /// Listens for TCP connections that carry frames with their lengths, without TLS or HTTP around them; port 0 takes a free
@@ -102,10 +100,8 @@ impl Server {
             .await
             .map_err(ListenError::Bind)?
             .handshake_timeout(self.shared.room_config.limits.handshake_timeout);
-        let local_addr = acceptor.local_addr().map_err(ListenError::Bind)?;
-        let mut listener = self.listen(acceptor);
-        listener.local_addr = Some(local_addr);
-        Ok(listener)
+        let local_addr = acceptor.local_addr();
+        self.listen_at(acceptor, local_addr)
     }
 
     /// Listens at a Unix socket, for processes of this user; [`UnixAcceptor`](crate::transport::UnixAcceptor) lets others in
@@ -122,6 +118,18 @@ impl Server {
             .map_err(ListenError::Bind)?
             .handshake_timeout(self.shared.room_config.limits.handshake_timeout);
         Ok(self.listen(acceptor))
+    }
+
+    #[cfg(any(feature = "tcp", feature = "websocket"))]
+    fn listen_at(
+        &self,
+        acceptor: impl Acceptor,
+        local_addr: io::Result<SocketAddr>,
+    ) -> Result<Listener, ListenError> {
+        let local_addr = local_addr.map_err(ListenError::Bind)?;
+        let mut listener = self.listen(acceptor);
+        listener.local_addr = Some(local_addr);
+        Ok(listener)
     }
 
     /// Serves the connections of an acceptor. To be called on a tokio runtime.
