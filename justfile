@@ -13,7 +13,7 @@ default:
     @just --list --unsorted
 
 # Everything that has to pass before a change is merged.
-check: formatted lint docs deny test
+check: formatted lint features docs deny test
 
 # Run all tests: with nextest where it is installed, and the doctests, which nextest does not run.
 test:
@@ -34,6 +34,15 @@ formatted:
 # Fail on any warning of the compiler or of clippy.
 lint:
     cargo clippy --workspace --all-targets --all-features -- -D warnings
+
+# Fail if a crate does not build without a warning with each of its features alone, and with none.
+features:
+    @for crate in sync-core sync-client sync-server; do \
+        for feature in "" $(sed -n '/^\[features\]/,/^\[dep/s/^\([a-z-]*\) = .*/\1/p' "$crate/Cargo.toml"); do \
+            echo "$crate with ${feature:-nothing}"; \
+            cargo clippy --quiet -p "$crate" --no-default-features --features "$feature" -- -D warnings; \
+        done; \
+    done
 
 # Build the docs, as users see them and then with private items; fail on a broken link.
 docs:

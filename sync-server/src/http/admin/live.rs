@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -58,8 +57,7 @@ pub(super) struct LiveState {
 /// A user's sessions.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct UserSessions {
-    #[schema(value_type = String)]
-    user: Arc<str>,
+    user: String,
     n_sessions: u64,
 }
 
@@ -151,7 +149,10 @@ impl Live {
         }
         let users = by_user.into_iter();
         let mut users: Vec<_> = users
-            .map(|(user, n_sessions)| UserSessions { user, n_sessions })
+            .map(|(user, n_sessions)| UserSessions {
+                user: user.to_string(),
+                n_sessions,
+            })
             .collect();
         users.sort_by_key(|one| Reverse(one.n_sessions));
         users.truncate(USERS_MAX);
