@@ -11,6 +11,11 @@ mod json;
 pub mod limits;
 mod maybe_send;
 pub mod mergeable;
+#[cfg(not(feature = "planted-bugs"))]
+mod planted;
+#[cfg(feature = "planted-bugs")]
+#[doc(hidden)]
+pub mod planted;
 pub mod rate;
 pub mod registry;
 pub mod rng;

@@ -8,6 +8,9 @@ use bytes::Bytes;
 use super::backoff::BackoffConfig;
 use crate::ids::{Hidden, OriginId};
 use crate::limits::Limits;
+#[cfg(feature = "planted-bugs")]
+use crate::planted::Bug;
+use crate::planted::Planted;
 use crate::wire::{Compression, PROTOCOL_VERSIONS, VersionRange};
 
 /// Configuration of a [`ClientState`](super::ClientState).
@@ -40,6 +43,10 @@ pub struct ClientConfig {
     pub outbox_max: usize,
     /// Whether there is a store. Default no.
     pub store: bool,
+    /// A bug, for the simulator to find.
+    #[cfg(feature = "planted-bugs")]
+    #[doc(hidden)]
+    pub planted: Option<Bug>,
 }
 
 /// Without what is secret.
@@ -59,6 +66,8 @@ impl fmt::Debug for ClientConfig {
             backoff,
             outbox_max,
             store,
+            #[cfg(feature = "planted-bugs")]
+                planted: _,
         } = self;
         f.debug_struct("ClientConfig")
             .field("origin", origin)
@@ -96,6 +105,16 @@ impl ClientConfig {
             backoff: BackoffConfig::default(),
             outbox_max: 1_000_000,
             store: false,
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
+        }
+    }
+
+    /// The bug that is planted, if there is one.
+    pub(crate) const fn planted(&self) -> Planted {
+        Planted {
+            #[cfg(feature = "planted-bugs")]
+            bug: self.planted,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::engine::Validator;
 use crate::ids::{EngineId, ResumeToken, User};
 use crate::limits::{Limits, SNAPSHOT_PIECE_BYTES};
+use crate::planted::{Bug, Planted};
 
 /// The engines that a server knows, each with what checks its changes.
 #[derive(Clone, Default)]
@@ -156,6 +157,10 @@ pub struct RoomConfig {
     pub fold_offer_timeout: Duration,
     /// Randomness for epochs; different for every room.
     pub seed: u64,
+    /// A bug, for the simulator to find.
+    #[cfg(feature = "planted-bugs")]
+    #[doc(hidden)]
+    pub planted: Option<Bug>,
 }
 
 impl RoomConfig {
@@ -186,7 +191,18 @@ impl RoomConfig {
             pin_bytes_max: 64 * 1024 * 1024,
             fold_offer_timeout: Duration::from_secs(30),
             seed,
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
         }
+    }
+
+    /// Whether this bug is planted.
+    pub(super) fn has(&self, bug: Bug) -> bool {
+        let planted = Planted {
+            #[cfg(feature = "planted-bugs")]
+            bug: self.planted,
+        };
+        planted.has(bug)
     }
 
     /// Bytes of changes read for a member before its open is answered; what it lacks beyond them, when its turn comes.

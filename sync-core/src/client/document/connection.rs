@@ -7,6 +7,7 @@ use crate::client::replica::Job;
 use crate::error::{Action, ErrorCode, PeerError};
 use crate::history::{Cursor, Seq};
 use crate::ids::{Channel, EngineId, OriginId, RequestId};
+use crate::planted::Bug;
 use crate::rng::Rng;
 use crate::time::Time;
 use crate::wire::{AccessLevel, Close, Continuation, Message, Open, Opened, Reset};
@@ -86,7 +87,12 @@ impl DocumentState {
             .iter()
             .map(|(origin, last, _)| (*origin, *last))
             .collect();
-        if self.outbox.reconcile_with(&last) == Standing::Forgotten {
+        let standing = if self.ignores_standing(&opened) {
+            Standing::Known
+        } else {
+            self.outbox.reconcile_with(&last)
+        };
+        if standing == Standing::Forgotten {
             if self.headless && self.engine == EngineId::OPAQUE {
                 // They may be sealed for their ids, and the key is the application's.
                 return self.park(opened.channel, turn);
@@ -138,6 +144,24 @@ impl DocumentState {
         self.update_progress();
         self.finish_if_complete(turn);
         true
+    }
+
+    /// Bugs that can be planted: what the registry has of the outbox does not count.
+    fn ignores_standing(&self, opened: &Opened) -> bool {
+        let is_rebase = matches!(
+            opened.next,
+            Continuation::Reset {
+                reset: Reset::Rebase,
+                ..
+            }
+        );
+        let is_less = |(origin, known): &(OriginId, u64)| {
+            let told = opened.origins.iter().find(|(told, ..)| told == origin);
+            told.is_some_and(|(_, last, _)| last < known)
+        };
+        (is_rebase && self.planted.has(Bug::LostAckReplayed))
+            || (self.planted.has(Bug::EvictedOriginRefused)
+                && self.outbox.origins().iter().any(is_less))
     }
 
     /// Leaves the channel until the application opens the document.
@@ -219,6 +243,11 @@ impl DocumentState {
         };
         if error.code == ErrorCode::AccessDenied {
             self.handle_access(AccessLevel::None, turn);
+        }
+        if error.code == ErrorCode::AuthorizationUnavailable
+            && self.planted.has(Bug::AuthorizeErrorRefuses)
+        {
+            self.refuse_pending(error.code, turn);
         }
         if error.code == ErrorCode::Deleted {
             turn.events.push(DocumentEvent::Deleted);

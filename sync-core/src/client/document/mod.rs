@@ -41,6 +41,7 @@ use crate::engine::{Sealer, Unreadable};
 use crate::error::ErrorCode;
 use crate::history::{Cursor, Seq};
 use crate::ids::{Author, ChangeId, Channel, DocumentId, EngineId, OriginId, RequestId};
+use crate::planted::Planted;
 use crate::rng::Rng;
 use crate::time::Time;
 use crate::wire::{AccessLevel, Close, Message};
@@ -119,6 +120,7 @@ pub(crate) struct DocumentState {
     unreadable: Unreadable,
     progress: Progress,
     presence: Presence,
+    planted: Planted,
 }
 
 #[derive(Debug)]
@@ -217,6 +219,7 @@ impl DocumentState {
         origin: OriginId,
         backoff: Backoff,
         keeps: bool,
+        planted: Planted,
     ) -> Self {
         Self {
             id,
@@ -245,6 +248,7 @@ impl DocumentState {
             unreadable: Unreadable::default(),
             progress: Progress::default(),
             presence: Presence::default(),
+            planted,
         }
     }
 

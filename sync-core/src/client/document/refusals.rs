@@ -50,6 +50,14 @@ impl DocumentState {
         self.rebuild(turn);
     }
 
+    /// A bug that can be planted: the first pending change is refused, and with it everything.
+    pub(super) fn refuse_pending(&mut self, code: ErrorCode, turn: &mut Turn) {
+        let first = self.outbox.pending().next().map(|entry| entry.id);
+        if let Some(first) = first {
+            self.refuse_from(first, code, "".into(), turn);
+        }
+    }
+
     /// The replica is rebuilt from server state and what is pending now. Does nothing while that is under way.
     pub(crate) fn rebuild(&mut self, turn: &mut Turn) {
         if matches!(self.link, Link::Damaged(_)) {

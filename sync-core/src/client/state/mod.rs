@@ -439,6 +439,7 @@ impl ClientState {
             origin,
             Backoff::new(self.config.backoff),
             self.config.store,
+            self.config.planted(),
         );
         if let Some(stored) = stored {
             state.restore(stored);

@@ -13,6 +13,7 @@ use super::{Room, RoomEvent, RoomOutput};
 use crate::error::{ErrorCode, PeerError};
 use crate::history::Seq;
 use crate::ids::{ChangeId, OriginId, SessionId, User};
+use crate::planted::Bug;
 use crate::server::grant::Grant;
 use crate::server::registry::RequestNumber;
 use crate::time::Time;
@@ -237,6 +238,7 @@ impl Room {
 
     /// From here on nothing after this is sent to a member, and nothing of it is appended.
     fn stop_at(&mut self, session: SessionId, limit: Seq) {
+        let is_ignored = self.config.has(Bug::RevocationIgnoredByRing);
         let Some(member) = self.members.get_mut(&session) else {
             return;
         };
@@ -244,7 +246,7 @@ impl Room {
             *before = limit.min(*before);
             return;
         }
-        member.permit.limit = Some(limit);
+        member.permit.limit = Some(if is_ignored { Seq(u64::MAX) } else { limit });
         if let Some(stream) = member.stream() {
             // Others of the session's documents may read instead.
             stream.catch_up.clear();

@@ -4,8 +4,10 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::push::{Item, ItemKind};
 use super::{Fill, Purpose, Room, RoomOutput, absence};
+use crate::error::{ErrorCode, PeerError};
 use crate::history::{Epoch, Seq};
 use crate::ids::SessionId;
+use crate::planted::Bug;
 use crate::registry::{NewChange, Outcome, RegistryError, Tail};
 use crate::server::registry::RegistryRequest;
 use crate::time::Time;
@@ -197,6 +199,16 @@ impl Room {
             Err(error) => error,
         };
         match error {
+            RegistryError::Unknown { .. } if self.config.has(Bug::UnknownAppendFailed) => {
+                for item in batch.items {
+                    let ItemKind::Change { change, .. } = &item.kind else {
+                        self.settle(&item);
+                        continue;
+                    };
+                    let error = PeerError::new(ErrorCode::Vetoed, "not appended");
+                    self.refuse(now, item.member, change.id, error, item.charge);
+                }
+            }
             RegistryError::Unknown { .. } if batch.attempt < self.config.append_attempts_max => {
                 self.registry_failed("append", error);
                 batch.attempt += 1;

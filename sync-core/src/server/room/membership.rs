@@ -5,6 +5,7 @@ use super::{Room, RoomEvent, RoomOutput};
 use crate::error::PeerError;
 use crate::history::Seq;
 use crate::ids::SessionId;
+use crate::planted::Bug;
 use crate::time::Time;
 use crate::wire::{Closed, ErrorMessage, Message, Reference, abort_frame, encode_frame, split};
 
@@ -104,7 +105,9 @@ impl Room {
         };
         let key = (member.open.origin, member.open.user.clone());
         self.offers.left(session);
-        self.presence.leave(session);
+        if !self.config.has(Bug::PresenceKept) {
+            self.presence.leave(session);
+        }
         if self.by_origin.get(&key) == Some(&session) {
             self.by_origin.remove(&key);
         }

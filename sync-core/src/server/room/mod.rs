@@ -68,6 +68,7 @@ use crate::error::PeerError;
 use crate::history::Seq;
 use crate::ids::{Author, Channel, DocumentId, OriginId, SessionId, User};
 use crate::limits::push_charge;
+use crate::planted::Bug;
 use crate::time::Time;
 
 /// One live document (design 2 and 8).
@@ -400,6 +401,15 @@ impl Room {
 
     fn event(&mut self, event: RoomEvent) {
         self.outputs.push_back(RoomOutput::Event(event));
+    }
+
+    /// The channel of what is cut.
+    fn fragment_channel(&self) -> Channel {
+        if self.config.has(Bug::FragmentIdsCollide) {
+            Channel(0)
+        } else {
+            self.channel
+        }
     }
 
     const fn fragmented_id(&mut self) -> u32 {

@@ -9,6 +9,7 @@ use super::reconcile::Slot;
 use super::{Room, RoomEvent};
 use crate::history::{Cursor, EpochMode, Seq};
 use crate::ids::{OriginId, SessionId};
+use crate::planted::Bug;
 use crate::registry::{DocumentMeta, StoredChange, Tail};
 use crate::time::Time;
 use crate::wire::{AccessLevel, Continuation, Message, Opened, Reset};
@@ -25,6 +26,11 @@ impl Room {
     /// Answers the open if everything that it waits for is there.
     pub(super) fn finish_open(&mut self, now: Time, key: (SessionId, u32)) {
         let current = self.current().map(|history| (history.epoch, history.read));
+        let published = self.head();
+        let (ignores_digest, has_memory) = (
+            self.config.has(Bug::DigestIgnored),
+            self.config.has(Bug::ResetFromMemory),
+        );
         let Some(member) = self.live(key) else {
             return;
         };
@@ -41,7 +47,9 @@ impl Room {
             return self.start_open(key);
         }
         let cursor = member.open.cursor;
-        let verdict = match verdict(&meta, cursor, opening.tail.take()) {
+        let is_beyond = |cursor: Cursor| cursor.epoch == meta.epoch && cursor.seq > published;
+        let verdict = match verdict(&meta, cursor, opening.tail.take(), ignores_digest) {
+            Ok(_) if has_memory && cursor.is_some_and(is_beyond) => Verdict::Reset(Reset::Merge),
             Ok(verdict) => verdict,
             Err(HistoryChanged) => return self.start_open(key),
         };
@@ -207,6 +215,7 @@ fn verdict(
     meta: &DocumentMeta,
     cursor: Option<Cursor>,
     tail: Option<Tail>,
+    ignores_digest: bool,
 ) -> Result<Verdict, HistoryChanged> {
     let Some(cursor) = cursor else {
         return Ok(if meta.snapshot_seq > Seq::ZERO {
@@ -230,7 +239,7 @@ fn verdict(
         ) if epoch != meta.epoch => Err(HistoryChanged),
         Some(Tail::Changes {
             digest, changes, ..
-        }) if digest == cursor.digest => Ok(Verdict::Resume(cursor.seq, changes)),
+        }) if digest == cursor.digest || ignores_digest => Ok(Verdict::Resume(cursor.seq, changes)),
         Some(Tail::Changes { .. } | Tail::BeyondHead { .. }) => Ok(Verdict::Reset(Reset::Merge)),
         Some(Tail::Compacted { .. }) if meta.snapshot_seq >= cursor.seq => Ok(Verdict::Snapshot),
         // Compacted since `meta` was read.

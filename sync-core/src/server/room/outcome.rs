@@ -11,6 +11,7 @@ use super::{Room, RoomEvent};
 use crate::error::{ErrorCode, PeerError};
 use crate::history::Seq;
 use crate::ids::{ChangeId, SessionId};
+use crate::planted::Bug;
 use crate::registry::{NewChange, Outcome};
 use crate::time::Time;
 use crate::wire::{Ack, Compression, ErrorMessage, Message, Reference, Refuse, encode_frame};
@@ -127,6 +128,10 @@ impl Room {
                 );
                 self.refuse(now, key, id, error, charge);
             }
+            Outcome::Gap { .. } if self.config.has(Bug::EvictedOriginRefused) => {
+                let error = PeerError::new(ErrorCode::MissingDependency, "not the next");
+                self.refuse(now, key, id, error, charge);
+            }
             Outcome::Gap { expected } => {
                 let error = PeerError::new(
                     ErrorCode::Gap,
@@ -147,7 +152,7 @@ impl Room {
     }
 
     /// Says that everything of the origin through `last` had been committed before.
-    fn repeat(&mut self, key: (SessionId, u32), id: ChangeId, last: u64, charge: usize) {
+    pub(super) fn repeat(&mut self, key: (SessionId, u32), id: ChangeId, last: u64, charge: usize) {
         let channel = self.channel;
         let number = last.max(id.number);
         let Some(member) = self.live(key) else {
@@ -183,7 +188,7 @@ impl Room {
     }
 
     /// Refuses a change for good; everything before it has been committed.
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         now: Time,
         key: (SessionId, u32),
@@ -237,8 +242,9 @@ impl Room {
             member.writing = Writing::Closed;
         }
         self.drop_unchecked(Some(key));
+        let lets_through = self.config.has(Bug::RefusalOvertaken);
         for item in std::mem::take(&mut self.queue) {
-            if item.member == key {
+            if item.member == key && !lets_through {
                 self.settle(&item);
             } else {
                 self.queue.push_back(item);

@@ -98,12 +98,12 @@ impl Room {
                 .map(|(commit, author)| (*author, commit.id.number, &*commit.bytes))
                 .collect();
             let frame = changes_frame(self.channel, first.seq, changes);
-            let id = self.fragmented_id();
+            let (channel, id) = (self.fragment_channel(), self.fragmented_id());
             self.ring.push(RingFrame {
                 first: first.seq,
                 last: now.last().map_or(first.seq, |commit| commit.seq),
                 sole: sole(now),
-                encoded: Encoded::new(self.channel, id, frame),
+                encoded: Encoded::new(channel, id, frame),
             });
             (rest, authors) = (later, later_by);
         }

@@ -9,6 +9,7 @@ use crate::engine::{EngineError, ValidateLimits};
 use crate::error::{ErrorCode, PeerError};
 use crate::ids::{ChangeId, SessionId};
 use crate::limits::{change_charge, push_charge};
+use crate::planted::Bug;
 use crate::registry::NewChange;
 use crate::time::Time;
 use crate::wire::{AccessLevel, AuthorMessage, Message, Push};
@@ -76,7 +77,8 @@ impl Room {
         };
         let key = (session, member.generation);
         let until = member.permit.until();
-        if member.writing == Writing::Closed {
+        let is_let_through = push.first_number == 1 && self.config.has(Bug::RefusalOvertaken);
+        if member.writing == Writing::Closed && !is_let_through {
             member.settled = member.settled.saturating_add(push_charge(&push.changes));
             return self.wake(session);
         }
@@ -237,6 +239,9 @@ impl Room {
         }) else {
             return;
         };
+        if self.config.has(Bug::AckBeforeCommit) {
+            self.repeat(key, id, id.number, 0);
+        }
         let bytes = if bytes.len() <= COPY_BYTES_MAX {
             Bytes::copy_from_slice(&bytes)
         } else {

@@ -8,6 +8,7 @@ use super::{MemberOutput, Purpose, Room, RoomEvent, absence, stats};
 use crate::history::Seq;
 use crate::ids::{Author, Channel, SessionId};
 use crate::limits::FRAGMENT_BYTES;
+use crate::planted::Bug;
 use crate::registry::{RegistryError, StoredChange, Tail};
 use crate::server::registry::{RegistryRequest, RequestNumber};
 use crate::time::Time;
@@ -113,6 +114,10 @@ impl Room {
                 member.awake = false;
                 let key = (session, member.generation);
                 if let Need::Tail(after) = need {
+                    if self.config.has(Bug::LaggingSessionSkipped) {
+                        member.skip_to(head.next());
+                        return self.poll_member_within(now, session, allowance);
+                    }
                     if let Some(stream) = member.stream() {
                         stream.is_reading = true;
                     }
@@ -247,7 +252,7 @@ impl Room {
             let frame = changes_frame(self.channel, first, changes);
             let last = now.last().map_or(first, |row| row.seq);
             let id = self.fragmented_id();
-            let encoded = Encoded::new(self.channel, id, frame);
+            let encoded = Encoded::new(self.fragment_channel(), id, frame);
             frames.push((Arc::new(encoded), last));
             (rest, authors) = (later, later_by);
         }
@@ -270,6 +275,13 @@ pub(super) fn frame_len(changes: impl Iterator<Item = (Author, u64, Seq, usize)>
 }
 
 impl Member {
+    /// A bug that can be planted: it is sent nothing of what it lacks.
+    fn skip_to(&mut self, next: Seq) {
+        if let Some(stream) = self.stream() {
+            stream.next = next;
+        }
+    }
+
     pub(super) fn poll_stream(
         &mut self,
         channel: Channel,

@@ -13,6 +13,7 @@ pub(super) use self::table::{Table, Told};
 use super::member::{Member, MemberState};
 use super::{MemberOutput, Room, RoomEvent, RoomOutput, stats};
 use crate::ids::SessionId;
+use crate::planted::Bug;
 use crate::time::Time;
 
 impl Room {
@@ -30,7 +31,9 @@ impl Room {
 
     /// Takes a session out that was cut off. Others go on seeing it for a while, in case it comes back.
     pub fn handle_lost(&mut self, now: Time, session: SessionId) {
-        self.presence.lose(now, session);
+        if !self.config.has(Bug::PresenceKept) {
+            self.presence.lose(now, session);
+        }
         self.handle_close(now, session);
     }
 
