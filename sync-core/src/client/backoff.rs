@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use backon::{BackoffBuilder, ExponentialBuilder};
 
 use crate::rng::Rng;
 
@@ -26,36 +26,35 @@ impl Default for BackoffConfig {
 }
 
 /// The n-th delay is drawn evenly from zero to `min * 2^(n-1)`, at most `max`. It never ends.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     config: BackoffConfig,
-    delays: ExponentialBackoff,
     attempts: u32,
 }
 
 impl Backoff {
-    pub(crate) fn new(config: BackoffConfig) -> Self {
+    pub(crate) const fn new(config: BackoffConfig) -> Self {
         Self {
             config,
-            delays: Self::delays(config),
             attempts: 0,
         }
     }
 
-    fn delays(config: BackoffConfig) -> ExponentialBackoff {
-        ExponentialBuilder::default()
-            .with_min_delay(config.min)
-            .with_max_delay(config.max)
-            .with_factor(2.0)
-            .without_max_times()
-            .build()
-    }
-
     /// The next delay.
     pub(crate) fn next(&mut self, rng: &mut Rng) -> Duration {
+        // Made anew each time: the iterator has a generator of its own, seeded from outside, and would not be copied.
+        let mut delays = ExponentialBuilder::default()
+            .with_min_delay(self.config.min)
+            .with_max_delay(self.config.max)
+            .with_factor(2.0)
+            .without_max_times()
+            .build();
+        let doublings = self.attempts.min(DOUBLINGS_MAX);
         self.attempts = self.attempts.saturating_add(1);
-        let cap = self.delays.next().unwrap_or(self.config.max);
-        rng.up_to(cap.min(self.config.max))
+        let cap = usize::try_from(doublings)
+            .ok()
+            .and_then(|doublings| delays.nth(doublings));
+        rng.up_to(cap.unwrap_or(self.config.max).min(self.config.max))
     }
 
     /// Delays given since the last reset.
@@ -69,6 +68,9 @@ impl Backoff {
         }
     }
 }
+
+/// Doublings after which a nanosecond is longer than any delay.
+const DOUBLINGS_MAX: u32 = 64;
 
 #[cfg(test)]
 mod tests {

@@ -30,7 +30,7 @@ pub(crate) struct Entry {
 /// ```
 ///
 /// Changes are sent and committed in order, so each state is a stretch of the sequence.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Outbox {
     entries: VecDeque<Entry>,
     /// Committed before the last open: the stream passes them before it reaches the head told there.

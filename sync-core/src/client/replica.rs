@@ -125,7 +125,7 @@ pub struct PendingWork {
 }
 
 /// What a replica had to hand over.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct ReplicaDrained {
     /// Local changes and events of the replica that the application sees.
@@ -145,6 +145,25 @@ pub struct Replica<E: Engine> {
     /// them, and what is done through those must surface.
     retired: Vec<E::Document>,
     wake: Option<Wake>,
+}
+
+/// A copy goes its own way, from the same state and with the same seeds; what is called when there is something to drain is
+/// the same.
+impl<E: Engine> Clone for Replica<E>
+where
+    E::Document: Clone,
+{
+    fn clone(&self) -> Self {
+        Self {
+            engine: self.engine.clone(),
+            limits: self.limits,
+            seeds: self.seeds.clone(),
+            main: self.main.clone(),
+            shadow: self.shadow.clone(),
+            retired: self.retired.clone(),
+            wake: self.wake.clone(),
+        }
+    }
 }
 
 impl<E: Engine> fmt::Debug for Replica<E> {

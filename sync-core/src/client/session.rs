@@ -15,7 +15,7 @@ use crate::time::Time;
 use crate::wire::{self, Compression, DecodeError, Message, Ping, Reassembler, Welcome};
 
 /// The client's half of the protocol over one connection.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct ClientSession {
     phase: Phase,
     reassembler: Reassembler,
@@ -27,7 +27,7 @@ pub(crate) struct ClientSession {
     next_fragmented: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Phase {
     Greeting {
         deadline: Time,
@@ -41,7 +41,7 @@ enum Phase {
 }
 
 /// What a frame was.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[expect(
     clippy::large_enum_variant,
     reason = "taken apart at once: a box would cost an allocation for each message"

@@ -103,7 +103,7 @@ impl FusedIterator for Fragments {}
 ///
 /// Its memory is bounded by what has arrived and by the limits, whatever fragments claim. After an error the
 /// session is closed, so nothing is repaired.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Reassembler {
     bytes_max: usize,
     messages_max: usize,
@@ -113,7 +113,7 @@ pub struct Reassembler {
 }
 
 /// A message of which something has arrived.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Partial {
     total: u32,
     /// Index of the next fragment; at least 1.

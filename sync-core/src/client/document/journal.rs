@@ -15,7 +15,7 @@ use crate::ids::ChangeId;
 const TAIL_BYTES_MIN: usize = 256 * 1024;
 
 /// Changes of what is stored since the last write.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Journal {
     /// There is something to write.
     is_dirty: bool,
@@ -37,7 +37,7 @@ pub(super) struct Journal {
 }
 
 /// What a stretch of the log puts into the stored replica, once it is imported.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Passed {
     /// The log's changes, own ones included.
     changes: Vec<Bytes>,

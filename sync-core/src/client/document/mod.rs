@@ -66,7 +66,7 @@ impl Default for OpenOptions {
 }
 
 /// What a turn of a document's machine asks of the client around it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Turn {
     pub(crate) messages: Vec<Message>,
     pub(crate) jobs: Vec<(u64, Job)>,
@@ -79,7 +79,7 @@ pub(crate) struct Turn {
     pub(crate) shows_presence: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct DocumentState {
     id: DocumentId,
     engine: EngineId,
@@ -123,7 +123,7 @@ pub(crate) struct DocumentState {
     planted: Planted,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Link {
     /// To be opened as soon as there is a connection and no job is running.
     Idle,
@@ -149,7 +149,7 @@ enum Fresh {
     Merge,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Stream {
     channel: Channel,
     /// What has arrived and is at least queued for import.
@@ -176,7 +176,7 @@ enum Plan {
     Replace { replay: bool },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct PendingJob {
     number: u64,
     effect: Effect,

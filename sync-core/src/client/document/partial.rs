@@ -6,7 +6,7 @@ use crate::history::Seq;
 use crate::wire::{PartialSnapshot, SnapshotMessage};
 
 /// Holds what has arrived and nothing more, whatever is announced: at most one snapshot for each document.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Partial {
     seq: Seq,
     total: u64,

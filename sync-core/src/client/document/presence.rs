@@ -48,7 +48,7 @@ impl Me {
 /// Only the latest of what the application says is kept, here as everywhere; it is said at most once in an interval, and
 /// again on every new session. What is known of others stays for a while when the connection is lost, and is replaced by
 /// what the next session is told.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Presence {
     own: Option<Bytes>,
     /// The server may have something of ours.

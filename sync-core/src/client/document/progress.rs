@@ -8,7 +8,7 @@ use crate::history::Seq;
 /// A snapshot's bytes are known beforehand. Of the changes after it only the number is, so their bytes are reckoned from
 /// those that have come, or from the snapshot's while none have. What is told never goes back: not the bytes received,
 /// nor their share of the total, unless the server begins a snapshot anew.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Progress {
     snapshot_received: u64,
     snapshot_total: u64,

@@ -14,7 +14,7 @@ use crate::time::Time;
 use crate::wire::{self, AccessLevel, Message, WelcomeLimits};
 
 /// What is left of the rates that the server told.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Buckets {
     broadcasts: TokenBucket,
     extensions: TokenBucket,

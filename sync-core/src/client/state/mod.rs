@@ -41,7 +41,7 @@ const SESSION_CHANNEL: Channel = Channel(0);
 pub struct AttemptId(u64);
 
 /// What the machine asks of its driver, to be started in this order.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Output {
     /// Make a connection, and answer with [`ClientState::handle_connected`] or
@@ -115,7 +115,7 @@ pub enum Output {
 /// - **command it** with `connect`, `disconnect`, `open`, `close`, `handle_edit`;
 /// - **drain** [`poll_output`](Self::poll_output) until `None` after each of these;
 /// - then sleep until [`poll_timeout`](Self::poll_timeout) and call [`handle_timeout`](Self::handle_timeout).
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ClientState {
     config: ClientConfig,
     rng: Rng,
@@ -148,7 +148,7 @@ pub struct ClientState {
 /// Offline ◀── disconnect ── any          Failed ◀── Stop, Upgrade, RefreshAuth (unless that can be done) ── any
 ///    └ connect ▶ Dialing ── connected ──▶ Greeting ── Welcome ──▶ Live ── lost ──▶ Waiting ── delay ──▶ Dialing
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Link {
     Offline,
     Failed(FailedReason),
@@ -163,7 +163,7 @@ enum Link {
     Up(Box<Up>),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Up {
     session: ClientSession,
     welcomed: Option<WelcomeLimits>,

@@ -24,7 +24,7 @@ const ASK_AGAIN_MIN: Duration = Duration::from_millis(500);
 const ASK_AGAIN_MAX: Duration = Duration::from_secs(15);
 
 /// What is known of what a member may do; how much that is, is in its open.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Permit {
     /// Until when it is to be believed; `None`: as long as the session has the document open.
     until: Option<Time>,
@@ -80,7 +80,7 @@ impl Permit {
 }
 
 /// The questions of a room.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Questions {
     /// When each is to be asked.
     due: BTreeSet<(Time, SessionId)>,

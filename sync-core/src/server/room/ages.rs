@@ -15,7 +15,7 @@ const MARKS_MAX: u32 = 32;
 /// Rows carry no time: clocks of servers differ, and are set. What a room has seen published it can tell by its own,
 /// monotonic time; what was there before it counts as new when the room was made. So a row is never younger than it is
 /// taken for, and one that is taken for old is old.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Ages {
     marks: VecDeque<(Time, Seq)>,
 }

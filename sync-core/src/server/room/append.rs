@@ -13,7 +13,7 @@ use crate::server::registry::RegistryRequest;
 use crate::time::Time;
 
 /// The append under way.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct InFlight {
     pub(super) epoch: Epoch,
     /// The head that its changes were checked at, if they were.

@@ -25,13 +25,13 @@ pub struct AskRequest {
 }
 
 /// The lines of those who have something in them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Asks {
     lines: BTreeMap<(SessionId, u32), Line>,
     running: BTreeMap<RequestNumber, (SessionId, u32)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Line {
     waiting: VecDeque<Item>,
     /// Those that are being asked about, before all that wait.

@@ -19,7 +19,7 @@ use crate::wire::{
 };
 
 /// What waits for one member. The frames are shared with all others that have yet to send them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Waiting {
     frames: VecDeque<Arc<Encoded>>,
     charge: usize,

@@ -80,7 +80,7 @@ pub(super) enum Checked {
 }
 
 /// The line in front of the line: changes that have not been checked.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Checks {
     /// Whether the document's changes are checked at all.
     is_on: bool,

@@ -102,7 +102,7 @@ pub enum FoldError {
 }
 
 /// What a room knows of its log's length.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Folding {
     pub(super) engine: Option<EngineId>,
     pub(super) snapshot_seq: Seq,
@@ -118,7 +118,7 @@ pub(super) struct Folding {
     step: Step,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Step {
     Idle,
     /// The driver folds, or the registry compacts.

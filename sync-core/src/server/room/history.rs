@@ -8,7 +8,7 @@ use crate::registry::DocumentMeta;
 use crate::server::registry::RequestNumber;
 use crate::time::Time;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct History {
     pub(super) epoch: Epoch,
     /// Last sequence published.

@@ -18,7 +18,7 @@ use crate::time::Time;
 use crate::wire::Compression;
 
 /// A member never has a queue of changes: what it is sent follows from its position.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Member {
     pub(super) open: OpenRequest,
     /// Counts the opens of this session, so that what belongs to an earlier one can be told apart.
@@ -65,7 +65,7 @@ pub(super) struct Member {
 ///    │ └──▶ Ended
 ///    └── from all of them, by another open
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum MemberState {
     /// The registry is being read for `Opened`.
     Opening(Box<Opening>),
@@ -80,7 +80,7 @@ pub(super) enum MemberState {
 }
 
 /// Position of a member.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Stream {
     /// The sequence that the next frame starts with.
     pub(super) next: Seq,
@@ -114,7 +114,7 @@ pub(super) enum Writing {
     Closed,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Control {
     pub(super) after: Seq,
     pub(super) frame: Bytes,

@@ -76,7 +76,7 @@ use crate::time::Time;
 /// Its truth is the registry; what it keeps itself is a bounded [ring](RoomConfig::ring_bytes_max) of recent frames,
 /// a position for each member, and the changes that are being appended. Members behind the ring are served from
 /// the registry, so a slow one costs one read at a time and nothing to the others.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Room {
     config: RoomConfig,
     document: DocumentId,

@@ -20,7 +20,7 @@ use crate::wire::{
 };
 
 /// Who can be asked, and the client that has been, if one has.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Offers {
     /// Sessions that may maintain the document: usually few of many.
     maintainers: BTreeSet<SessionId>,
@@ -29,7 +29,7 @@ pub(super) struct Offers {
     tried: BTreeSet<SessionId>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Asked {
     member: (SessionId, u32),
     epoch: Epoch,

@@ -14,7 +14,7 @@ use crate::wire::{AccessLevel, Message};
 const OPEN_ATTEMPTS_MAX: u32 = 4;
 
 /// The reads that an open waits for.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Opening {
     pub(super) attempts: u32,
     pub(super) meta: Option<(RequestNumber, DocumentMeta)>,
@@ -22,7 +22,7 @@ pub(super) struct Opening {
     pub(super) origins: Read<Vec<Option<OriginEntry>>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) enum Read<T> {
     #[default]
     NotNeeded,

@@ -58,7 +58,7 @@ pub struct OpenRequest {
 }
 
 /// What a room wants done.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum RoomOutput {
     /// Ask the registry, and hand the answer to [`handle_registry`](super::Room::handle_registry).

@@ -18,7 +18,7 @@ use crate::wire::{AccessLevel, AuthorMessage, Message, Push};
 const COPY_BYTES_MAX: usize = 64 * 1024;
 
 /// Something in the line.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Item {
     pub(super) member: (SessionId, u32),
     /// When its push came.
@@ -51,7 +51,7 @@ impl Item {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum ItemKind {
     Change {
         change: NewChange,

@@ -5,7 +5,7 @@ use crate::ids::SessionId;
 use crate::time::Time;
 
 /// The turn of the one client that reconciles (`docs/protocol.md` section 8.2).
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Slot {
     pub(super) member: (SessionId, u32),
     pub(super) deadline: Time,

@@ -11,7 +11,7 @@ use crate::server::registry::{RegistryAnswer, RegistryRequest, RequestNumber};
 use crate::time::Time;
 
 /// What a registry answer is for.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Purpose {
     OpenMeta {
         member: (SessionId, u32),

@@ -18,7 +18,7 @@ const CUT_ONCE_BYTES_MAX: usize = 2 * 1024 * 1024;
 const COMPRESS_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// One message to many members: encoded, compressed and cut at most once each, when first needed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Encoded {
     channel: Channel,
     /// Names its fragments.
@@ -62,7 +62,7 @@ impl Encoded {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Cut {
     frame: Bytes,
     pieces: OnceLock<Arc<[Bytes]>>,
@@ -90,14 +90,14 @@ impl Cut {
 }
 
 /// What one member has yet to send of one message.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Sending {
     id: u32,
     next: usize,
     rest: Rest,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Rest {
     Cut(Fragments),
     Shared(Arc<[Bytes]>),
@@ -145,7 +145,7 @@ pub(super) struct Sole {
     pub(super) first_number: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct RingFrame {
     pub(super) first: Seq,
     pub(super) last: Seq,
@@ -154,7 +154,7 @@ pub(super) struct RingFrame {
 }
 
 /// Frames of the newest changes, without holes, within a number of bytes whatever the number of readers.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Ring {
     bytes_max: usize,
     bytes: usize,

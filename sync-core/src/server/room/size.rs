@@ -13,7 +13,7 @@ use crate::server::registry::{RegistryRequest, RequestNumber};
 const FULL_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// What is known beside the log's length, which [`Folding`](super::fold::Folding) keeps.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Size {
     /// Asked for, and what has been published since.
     reading: Option<(RequestNumber, Vec<(Seq, usize)>)>,

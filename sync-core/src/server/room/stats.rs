@@ -9,7 +9,7 @@ use crate::server::stats::Rate;
 use crate::time::Time;
 
 /// What the room counts.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Counts {
     pub(super) totals: RoomCounters,
     pub(super) changes: Rate,

@@ -6,7 +6,7 @@ use crate::server::registry::RequestNumber;
 use crate::time::Time;
 
 /// What a room is told by those who give its document another history.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Standstill {
     /// Nothing is appended before.
     until: Option<Time>,

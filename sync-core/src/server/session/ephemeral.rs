@@ -9,7 +9,7 @@ use crate::time::Time;
 use crate::wire::{Broadcast, Extension, Reference};
 
 /// What the session has left of the rates.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Buckets {
     broadcasts: TokenBucket,
     extensions: TokenBucket,

@@ -51,7 +51,7 @@ const SESSION_CHANNEL: Channel = Channel(0);
 ///
 /// Outputs are to be carried out in their order. After [`SessionOutput::Close`] there are none, and nothing fed
 /// to the session does anything.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ServerSession {
     config: SessionConfig,
     id: SessionId,
@@ -78,7 +78,7 @@ pub struct ServerSession {
     outputs: VecDeque<SessionOutput>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Phase {
     Greeting { deadline: Time },
     Authenticating { deadline: Time, greeting: Greeting },
@@ -86,7 +86,7 @@ enum Phase {
     Closed,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Live {
     origin: OriginId,
     connection: u64,

@@ -10,7 +10,7 @@ use crate::server::room::OpenRequest;
 use crate::wire::{Broadcast, ErrorMessage, FoldOffer, Push};
 
 /// What a session wants done.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionOutput {
     /// Send this frame, ahead of frames that rooms have for the session.

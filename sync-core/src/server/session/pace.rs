@@ -15,7 +15,7 @@ use crate::wire::Push;
 const HOLD_MAX: Duration = Duration::from_secs(10);
 
 /// The line in which a session's pushes wait for their turn.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Pace {
     changes: TokenBucket,
     bytes: TokenBucket,

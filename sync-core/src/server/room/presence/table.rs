@@ -31,7 +31,7 @@ const DELTA_BYTES_MAX: usize = 24;
 ///
 /// Every tick that changes something makes a version. What a member has been told is a [`Place`] in the order in which
 /// entries changed last, so a member that does not read misses versions, not states, and costs nothing.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in super::super) struct Table {
     interval: Duration,
     grace: Duration,
@@ -69,7 +69,7 @@ impl Owner {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Row {
     owner: Owner,
     state: Bytes,
@@ -79,7 +79,7 @@ struct Row {
     changed: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Change {
     State {
         owner: Owner,
@@ -134,7 +134,7 @@ impl Place {
 }
 
 /// What members at one place are sent next.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Piece {
     /// Their place after it.
     end: Place,
