@@ -191,3 +191,84 @@ impl ClientSession {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Auth;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn after(time: Duration) -> Time {
+        Time::ZERO + time
+    }
+
+    /// Pings each second, and is given up after three.
+    fn live() -> ClientSession {
+        let mut session = ClientSession::new(Time::ZERO, &Limits::default(), SECOND, 3 * SECOND);
+        session.phase = Phase::Live {
+            compression: Compression::None,
+            ping_interval: SECOND,
+            next_ping: after(SECOND),
+        };
+        session
+    }
+
+    fn nonce(due: &Due) -> u64 {
+        match due {
+            Due::Ping(Message::Ping(ping)) => ping.nonce,
+            other => panic!("expected a ping, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_early_call_does_nothing_and_a_late_one_what_was_due() {
+        let mut session = ClientSession::new(Time::ZERO, &Limits::default(), SECOND, SECOND);
+        let early = after(SECOND - Duration::from_micros(1));
+        assert_eq!(session.handle_timeout(early), Due::Nothing);
+        assert_eq!(session.handle_timeout(after(SECOND)), Due::HandshakeTimeout);
+        assert_eq!(
+            session.handle_timeout(after(60 * SECOND)),
+            Due::HandshakeTimeout
+        );
+        assert_eq!(live().handle_timeout(after(SECOND / 2)), Due::Nothing);
+        assert_eq!(nonce(&live().handle_timeout(after(60 * SECOND))), 1);
+    }
+
+    /// Scenario 38: an interval that is shorter than the timeout.
+    #[test]
+    fn pings_go_on_while_one_is_unanswered_and_the_first_of_them_counts() {
+        let mut session = live();
+        let pings = [1, 2, 3].map(|n| nonce(&session.handle_timeout(after(n * SECOND))));
+        assert_eq!(pings, [1, 2, 3], "each is another one");
+        assert_eq!(session.next_deadline(), after(4 * SECOND));
+        assert_eq!(session.handle_timeout(after(4 * SECOND)), Due::Silence);
+    }
+
+    #[test]
+    fn a_large_message_leaves_in_fragments_of_its_own_id_and_a_small_one_whole() {
+        let mut session = live();
+        let message = |bytes: usize| {
+            Message::Auth(Auth {
+                credentials: vec![0; bytes].into(),
+            })
+        };
+        assert_eq!(
+            session
+                .encode(&message(FRAGMENT_BYTES / 2), Channel(0))
+                .len(),
+            1
+        );
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            let frames = session.encode(&message(2 * FRAGMENT_BYTES), Channel(0));
+            assert!(frames.iter().all(|frame| frame.len() <= FRAGMENT_BYTES));
+            let first = wire::decode_frame(frames[0].clone(), FRAGMENT_BYTES).unwrap();
+            let Message::Fragment(first) = first else {
+                panic!("expected a fragment, got {first:?}");
+            };
+            ids.push(first.id);
+        }
+        assert_ne!(ids[0], ids[1]);
+    }
+}
