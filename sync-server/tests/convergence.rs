@@ -8,15 +8,14 @@
 )]
 
 mod registries;
-mod world;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
 use sync_core::wire::Message;
-use world::maps::{DOC, Map, bytes_in_log, set, world};
-use world::{CALM, ROUGH, World};
+use sync_sim::world::maps::{DOC, Map, bytes_in_log, set, world};
+use sync_sim::world::{CALM, ROUGH, World};
 
 seeds! {
     /// Scenario 36.
@@ -24,7 +23,7 @@ seeds! {
 }
 
 fn cut_delayed_doubled(seed: u64) {
-    let mut world = world(seed, 3, ROUGH);
+    let mut world = world(registries::simulated(), seed, 3, ROUGH);
     for n in 0..30 {
         let client = usize::try_from(world.below(3)).unwrap();
         let key = world.below(5);
@@ -58,7 +57,7 @@ seeds! {
 }
 
 fn folding(seed: u64) {
-    let mut world = world(seed, 3, ROUGH);
+    let mut world = world(registries::simulated(), seed, 3, ROUGH);
     world.folding = Some((3, usize::try_from(seed % 3 * 60).unwrap()));
     let mut written = BTreeSet::new();
     for n in 0..30 {
@@ -111,7 +110,7 @@ seeds! {
 
 fn exchange(seed: u64) {
     for (offline_edits, online_edits) in [(3, 0), (0, 4), (3, 4)] {
-        let mut world = world(seed, 2, CALM);
+        let mut world = world(registries::simulated(), seed, 2, CALM);
         set(&mut world, 0, 0, 0);
         world.settle(DOC);
         world.set_online(0, false);
@@ -188,7 +187,7 @@ seeds! {
 }
 
 fn cut_before_ack(seed: u64) {
-    let mut world = world(seed, 2, ROUGH);
+    let mut world = world(registries::simulated(), seed, 2, ROUGH);
     for n in 0..5 {
         set(&mut world, 0, n, n);
     }
@@ -209,7 +208,7 @@ seeds! {
 }
 
 fn few_frames(seed: u64) {
-    let mut world = world(seed, 2, CALM);
+    let mut world = world(registries::simulated(), seed, 2, CALM);
     set(&mut world, 1, 5_000, 0);
     world.settle(DOC);
     world.set_online(0, false);
@@ -235,7 +234,7 @@ seeds! {
 }
 
 fn repopulated(seed: u64) {
-    let mut world = world(seed, 3, CALM);
+    let mut world = world(registries::simulated(), seed, 3, CALM);
     for n in 0..20 {
         set(&mut world, usize::try_from(n % 3).unwrap(), n, n);
     }
@@ -260,7 +259,7 @@ seeds! {
 }
 
 fn pending_at_loss(seed: u64) {
-    let mut world = world(seed, 3, ROUGH);
+    let mut world = world(registries::simulated(), seed, 3, ROUGH);
     for n in 0..10 {
         set(&mut world, usize::try_from(n % 3).unwrap(), n, n);
         let pause = Duration::from_millis(world.below(400));
@@ -285,7 +284,7 @@ seeds! {
 }
 
 fn thousand_clients(seed: u64) {
-    let mut world = world(seed, 1, CALM);
+    let mut world = world(registries::simulated(), seed, 1, CALM);
     for n in 0..50 {
         set(&mut world, 0, n, n);
     }

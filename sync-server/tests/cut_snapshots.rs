@@ -8,7 +8,6 @@
 )]
 
 mod registries;
-mod world;
 
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use sync_core::engine::typed::Typed;
 use sync_core::history::Seq;
 use sync_core::mergeable::LwwMap;
 use sync_core::wire::Message;
-use world::{ROUGH, World};
+use sync_sim::world::{ROUGH, World};
 
 type Map = Typed<LwwMap<u64, u64>>;
 
@@ -29,7 +28,7 @@ const DOC: &str = "doc";
 fn snapshots_cut_at_any_piece_go_on_and_everybody_converges() {
     let (mut claimed, mut resumed, mut begun_anew) = (0, 0, 0);
     for seed in 0..150 {
-        let mut world = World::new(seed, Map::new(), ROUGH);
+        let mut world = World::on(registries::simulated(), seed, Map::new(), ROUGH);
         world.folding = Some((8, usize::try_from(seed % 3 * 60).unwrap()));
         world.piece_bytes = usize::try_from(8 + seed % 5 * 16).unwrap();
         world.trickle = Duration::from_millis(40);

@@ -10,7 +10,6 @@
 mod common;
 mod e2e;
 mod registries;
-mod world;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,7 +36,7 @@ use sync_core::rng::Rng;
 use sync_core::wire::Message;
 use sync_server::registry::{FaultyRegistry, ServerRegistry};
 use sync_server::{Anonymous, InProcess, ServerEvent};
-use world::{CALM, ROUGH, World as Simulation};
+use sync_sim::world::{CALM, ROUGH, Weather, World as Simulation};
 
 const DOC: &str = "doc";
 
@@ -569,9 +568,9 @@ async fn a_refused_change_is_handed_back_and_what_follows_is_sealed_again() {
     assert_bound(&world.log(DOC).await);
 }
 
-fn simulation(seed: u64, weather: world::Weather) -> Simulation<Encrypted<Typed<Numbers>>> {
+fn simulation(seed: u64, weather: Weather) -> Simulation<Encrypted<Typed<Numbers>>> {
     let engine = Encrypted::new(Typed::<Numbers>::new(), key(1));
-    let mut world = Simulation::new(seed, engine, weather);
+    let mut world = Simulation::on(registries::simulated(), seed, engine, weather);
     for _ in 0..3 {
         let client = world.add_client();
         world.open(client, DOC);

@@ -7,12 +7,11 @@
 )]
 
 mod registries;
-mod world;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use registries::Registry;
 use sync_core::client::RefusedReason;
 use sync_core::engine::suite::{Probe, TypedProbe};
 use sync_core::engine::{Document, Engine, EngineError, Folder, ReplicaSeed};
@@ -22,7 +21,7 @@ use sync_core::registry::{NewChange, NewDocument, Snapshot};
 use sync_core::rng::Rng;
 use sync_core::wire::Message;
 use sync_server::registry::ServerRegistry;
-use world::{CALM, ROUGH, Weather, World, id, wait};
+use sync_sim::world::{CALM, ROUGH, Weather, World, WorldRegistry, id, wait};
 
 const DOC: &str = "doc";
 
@@ -81,7 +80,7 @@ engines! {
 }
 
 fn world<P: Probe>(seed: u64, clients: usize, weather: Weather) -> World<P::Engine> {
-    let mut world = World::new(seed, P::engine(), weather);
+    let mut world = World::on(registries::simulated(), seed, P::engine(), weather);
     for client in 0..clients {
         world.add_client();
         world.open(client, DOC);
@@ -171,8 +170,8 @@ fn lost_server<P: Probe>(seeds: u64) {
 }
 
 /// A registry as it was after the first `n` changes, under the same epoch.
-fn backup<E: Engine>(world: &World<E>, engine: &E, n: usize) -> Registry {
-    let registry = Registry::of_this_test();
+fn backup<E: Engine>(world: &World<E>, engine: &E, n: usize) -> Arc<dyn WorldRegistry> {
+    let registry = registries::simulated();
     let epoch = world.meta(DOC).epoch;
     let new = NewDocument::new(id(DOC), Engine::id(engine), epoch);
     wait(registry.create(new)).unwrap();
@@ -184,7 +183,7 @@ fn backup<E: Engine>(world: &World<E>, engine: &E, n: usize) -> Registry {
     registry
 }
 
-fn append(registry: &Registry, epoch: Epoch, rows: Vec<NewChange>) {
+fn append(registry: &Arc<dyn WorldRegistry>, epoch: Epoch, rows: Vec<NewChange>) {
     let document = id(DOC);
     let appended = registry.append(&document, epoch, None, rows);
     wait(appended).unwrap();
@@ -223,7 +222,7 @@ fn rewrite<E: Engine>(world: &World<E>, engine: &E, mode: EpochMode, epoch: u64,
     let rows = log
         .iter()
         .map(|change| NewChange::new(change.id, author(world, change.id), change.bytes.clone()));
-    wait(world.registry.replace(new, rows.collect())).unwrap();
+    world.registry.replace(new, rows.collect()).unwrap();
 }
 
 fn author<E: Engine>(world: &World<E>, id: ChangeId) -> User {
@@ -379,7 +378,7 @@ fn trimmed<P: Probe>(_: u64) {
     let mut new = NewDocument::new(id(DOC), Engine::id(&P::engine()), Epoch(77));
     new.mode = EpochMode::Rebase;
     new.snapshot = Some(Snapshot::new(before.head, before.digest, bytes));
-    wait(world.registry.replace(new, Vec::new())).unwrap();
+    world.registry.replace(new, Vec::new()).unwrap();
     (0..3).for_each(|client| world.cut(client));
     world.set_online(0, true);
     world.run_for(Duration::from_secs(30));

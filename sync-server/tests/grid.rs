@@ -4,14 +4,13 @@
 
 mod e2e;
 mod registries;
-mod world;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use e2e::{until, within};
 use sync_client::{Client, DocumentHandle, LwwMap, Status, Typed};
-use world::{CALM, ROUGH, World};
+use sync_sim::world::{CALM, ROUGH, World};
 
 /// Cells by row and column.
 type Grid = LwwMap<(u8, u8), char>;
@@ -25,7 +24,7 @@ fn cells(grid: &Grid) -> Vec<((u8, u8), char)> {
 }
 
 fn three_players(seed: u64) -> World<Typed<Grid>> {
-    let mut world = World::new(seed, Typed::new(), ROUGH);
+    let mut world = World::on(registries::simulated(), seed, Typed::new(), ROUGH);
     for player in 0..3 {
         world.add_client();
         world.open(player, DOC);
@@ -102,7 +101,7 @@ fn a_mark_that_is_delivered_twice_does_not_win_twice() {
 fn a_mark_made_after_seeing_another_beats_it_although_the_clock_is_an_hour_slow() {
     const HOUR_MS: u64 = 3_600_000;
     let now = 100 * HOUR_MS;
-    let mut world = World::<Typed<Grid>>::new(1, Typed::new(), CALM);
+    let mut world = World::<Typed<Grid>>::on(registries::simulated(), 1, Typed::new(), CALM);
     for player in 0..2 {
         world.add_client();
         world.open(player, DOC);

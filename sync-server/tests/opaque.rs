@@ -10,7 +10,6 @@
 mod common;
 mod e2e;
 mod registries;
-mod world;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +30,7 @@ use sync_server::{
     Access, Anonymous, Auth, AuthError, Authenticator, ConnectRequest, Identity, ServerEvent,
     authorize_fn,
 };
-use world::{CALM, ROUGH, World as Simulation};
+use sync_sim::world::{CALM, ROUGH, Weather, World as Simulation};
 
 const DOC: &str = "doc";
 
@@ -259,8 +258,8 @@ async fn a_server_that_lost_everything_is_repopulated_in_the_same_order() {
     assert_eq!(content(&late), "0 1 2 3 4 5 6");
 }
 
-fn simulation(seed: u64, clients: usize, weather: world::Weather) -> Simulation<Opaque> {
-    let mut world = Simulation::new(seed, words(), weather);
+fn simulation(seed: u64, clients: usize, weather: Weather) -> Simulation<Opaque> {
+    let mut world = Simulation::on(registries::simulated(), seed, words(), weather);
     for _ in 0..clients {
         let client = world.add_client();
         world.open(client, DOC);

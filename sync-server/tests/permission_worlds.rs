@@ -8,7 +8,6 @@
 )]
 
 mod registries;
-mod world;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,7 +15,7 @@ use std::time::Duration;
 use sync_client::{LwwMap, Typed};
 use sync_core::client::SyncPhase;
 use sync_core::wire::AccessLevel;
-use world::{CALM, ROUGH, World};
+use sync_sim::world::{CALM, ROUGH, World};
 
 type Map = Typed<LwwMap<String, u8>>;
 
@@ -32,7 +31,7 @@ seeds! {
 
 fn come_and_go(seed: u64) {
     let weather = if seed.is_multiple_of(2) { CALM } else { ROUGH };
-    let mut world = World::new(seed, Map::new(), weather);
+    let mut world = World::on(registries::simulated(), seed, Map::new(), weather);
     world.permits.valid_for = (!seed.is_multiple_of(3)).then_some(Duration::from_secs(8));
     if seed.is_multiple_of(5) {
         world.folding = Some((8, 0));

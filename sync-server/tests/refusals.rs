@@ -9,7 +9,6 @@
 
 mod e2e;
 mod registries;
-mod world;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,7 +24,7 @@ use sync_core::engine::{Engine, EngineError, ValidateLimits, Validator};
 use sync_core::ids::EngineId;
 use sync_core::wire::Message;
 use sync_server::InProcess;
-use world::{CALM, ROUGH, World, id};
+use sync_sim::world::{CALM, ROUGH, Weather, World, id};
 
 const DOC: &str = "doc";
 const OTHER: &str = "other";
@@ -141,8 +140,8 @@ impl Words for sync_core::engine::automerge::Automerge {
     }
 }
 
-fn world<E: Words>(seed: u64, clients: usize, weather: world::Weather) -> World<E> {
-    let mut world = World::new(seed, E::new(), weather);
+fn world<E: Words>(seed: u64, clients: usize, weather: Weather) -> World<E> {
+    let mut world = World::on(registries::simulated(), seed, E::new(), weather);
     world.validator = Some(Arc::new(Censor(E::new())));
     for client in 0..clients {
         world.add_client();

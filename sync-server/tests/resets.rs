@@ -8,13 +8,12 @@
 )]
 
 mod registries;
-mod world;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use registries::Registry;
 use sync_core::engine::yrs::Yrs;
 use sync_core::engine::{Document, Engine, ReplicaSeed};
 use sync_core::history::{Epoch, EpochMode};
@@ -23,14 +22,14 @@ use sync_core::registry::{NewChange, NewDocument, Snapshot, StoredChange};
 use sync_core::wire::{Continuation, Message, Reset};
 use sync_core::yrs::{GetString, ReadTxn, Text, TransactionMut, WriteTxn};
 use sync_server::registry::ServerRegistry;
-use world::{CALM, ROUGH, Weather, World, id, wait};
+use sync_sim::world::{CALM, ROUGH, Weather, World, WorldRegistry, id, wait};
 
 type Texts = World<Yrs>;
 
 const DOC: &str = "doc";
 
 fn texts(seed: u64, clients: usize, weather: Weather) -> Texts {
-    let mut world = World::new(seed, Yrs::new(), weather);
+    let mut world = World::on(registries::simulated(), seed, Yrs::new(), weather);
     for client in 0..clients {
         world.add_client();
         world.open(client, DOC);
@@ -91,8 +90,8 @@ fn rows(world: &Texts, log: &[StoredChange]) -> Vec<NewChange> {
 }
 
 /// A registry as it was after the first `n` changes, under the same epoch.
-fn backup(world: &Texts, n: usize) -> Registry {
-    let registry = Registry::of_this_test();
+fn backup(world: &Texts, n: usize) -> Arc<dyn WorldRegistry> {
+    let registry = registries::simulated();
     let meta = world.meta(DOC);
     let new = NewDocument::new(id(DOC), EngineId::YRS, meta.epoch);
     wait(registry.create(new)).unwrap();
@@ -101,7 +100,7 @@ fn backup(world: &Texts, n: usize) -> Registry {
 }
 
 /// Appends what comes from elsewhere.
-fn log(registry: &Registry, epoch: Epoch, rows: Vec<NewChange>) {
+fn log(registry: &Arc<dyn WorldRegistry>, epoch: Epoch, rows: Vec<NewChange>) {
     let document = id(DOC);
     let appended = registry.append(&document, epoch, None, rows);
     wait(appended).unwrap();
@@ -111,7 +110,7 @@ fn log(registry: &Registry, epoch: Epoch, rows: Vec<NewChange>) {
 fn rewrite(world: &Texts, mode: EpochMode, epoch: u64, log: Vec<NewChange>) {
     let mut new = NewDocument::new(id(DOC), EngineId::YRS, Epoch(epoch));
     new.mode = mode;
-    wait(world.registry.replace(new, log)).unwrap();
+    world.registry.replace(new, log).unwrap();
 }
 
 seeds! {
@@ -297,7 +296,7 @@ fn issued_again() {
 }
 
 /// The document as a snapshot at its head, with nobody's numbers.
-fn folded(world: &mut Texts) -> Registry {
+fn folded(world: &mut Texts) -> Arc<dyn WorldRegistry> {
     let meta = world.meta(DOC);
     let engine = Yrs::new();
     let mut fold = engine.create(ReplicaSeed(1)).unwrap();
@@ -309,7 +308,7 @@ fn folded(world: &mut Texts) -> Registry {
         meta.digest,
         fold.snapshot().unwrap(),
     ));
-    let registry = Registry::of_this_test();
+    let registry = registries::simulated();
     wait(registry.create(new)).unwrap();
     registry
 }
@@ -338,7 +337,7 @@ fn by(origin: u128, bytes: Bytes) -> NewChange {
 fn a_log_that_holds_an_orphan_is_read_again_once_and_nobody_claims_to_have_it_all() {
     let [missing, orphan] = dependent_changes();
     for reset in [false, true] {
-        let mut world = World::new(6, Yrs::new(), CALM);
+        let mut world = World::on(registries::simulated(), 6, Yrs::new(), CALM);
         for client in 0..2 {
             world.add_client();
             if reset {

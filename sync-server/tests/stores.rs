@@ -7,13 +7,12 @@
 )]
 
 mod registries;
-mod world;
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use world::maps::{DOC, keys, set, world_with_stores};
-use world::{CALM, ROUGH, wait};
+use sync_sim::world::maps::{DOC, keys, set, world_with_stores};
+use sync_sim::world::{CALM, ROUGH, id};
 
 seeds! {
     /// Scenario 32.
@@ -21,7 +20,7 @@ seeds! {
 }
 
 fn offline_edits(seed: u64) {
-    let mut world = world_with_stores(seed, 2, CALM);
+    let mut world = world_with_stores(registries::simulated(), seed, 2, CALM);
     set(&mut world, 0, 0, 0);
     world.settle(DOC);
     // Until the store knows that, too.
@@ -50,7 +49,7 @@ seeds! {
 }
 
 fn unopened_outboxes(seed: u64) {
-    let mut world = world_with_stores(seed, 2, CALM);
+    let mut world = world_with_stores(registries::simulated(), seed, 2, CALM);
     set(&mut world, 1, 99, 0);
     world.settle(DOC);
     // Until the store knows that, too.
@@ -65,7 +64,7 @@ fn unopened_outboxes(seed: u64) {
         world.log(DOC).len() == 11
     });
     world.run_for(Duration::from_secs(5));
-    let stored = &world.clients[0].store.as_ref().unwrap()[&world::id(DOC)];
+    let stored = &world.clients[0].store.as_ref().unwrap()[&id(DOC)];
     // They stay in the store, as something that the server has, until a replica takes them over.
     assert_eq!(stored.outbox.len(), 10);
     assert_eq!(
@@ -94,7 +93,7 @@ seeds! {
 }
 
 fn killed_clients(seed: u64) {
-    let mut world = world_with_stores(seed, 3, ROUGH);
+    let mut world = world_with_stores(registries::simulated(), seed, 3, ROUGH);
     let mut made = 0;
     for _ in 0..30 {
         let client = usize::try_from(world.below(3)).unwrap();
@@ -147,7 +146,7 @@ seeds! {
 }
 
 fn lost_server(seed: u64) {
-    let mut world = world_with_stores(seed, 3, ROUGH);
+    let mut world = world_with_stores(registries::simulated(), seed, 3, ROUGH);
     for n in 0..12 {
         set(&mut world, usize::try_from(n % 3).unwrap(), n, n);
         let pause = Duration::from_millis(world.below(300));
@@ -171,7 +170,7 @@ seeds! {
 }
 
 fn restored_server(seed: u64) {
-    let mut world = world_with_stores(seed, 3, ROUGH);
+    let mut world = world_with_stores(registries::simulated(), seed, 3, ROUGH);
     world.folding = Some((4, 100));
     let (mut made, mut backup) = (0, None);
     for step in 0..60 {
@@ -185,10 +184,10 @@ fn restored_server(seed: u64) {
                 world.open(client, DOC);
             }
             1 => world.cut(client),
-            2 if step > 20 && backup.is_none() => backup = Some(wait(world.registry.backup())),
+            2 if step > 20 && backup.is_none() => backup = Some(world.registry.backup()),
             3 if step > 40 => {
                 if let Some(backup) = &backup {
-                    world.restore(wait(backup.backup()));
+                    world.restore(backup.backup());
                 }
             }
             _ => {

@@ -24,6 +24,7 @@ use sync_server::registry::{
     NewChange, NewDocument, OriginEntry, OriginId, Outcome, RegistryError, RegistryEvent, Seq,
     ServerRegistry, Snapshot, Tail,
 };
+use sync_sim::world::{WorldRegistry, wait};
 
 /// Runs a scenario with a registry in memory and with one on disk, with what [`registry`](registries::registry) gives it:
 /// under virtual time, in a simulated world, or on several threads.
@@ -76,6 +77,29 @@ macro_rules! registries {
     };
 }
 
+/// Runs a test with seeds from 1 on: so many with a registry in memory, and so many with one on disk. `SYNC_SEEDS` and
+/// `SYNC_DISK_SEEDS` say how many instead.
+#[macro_export]
+macro_rules! seeds {
+    ($(#[$doc:meta])* $name:ident => $run:ident, $in_memory:literal, $on_disk:literal) => {
+        mod $name {
+            $(#[$doc])*
+            #[test]
+            fn in_memory() {
+                sync_sim::world::run_seeds("SYNC_SEEDS", $in_memory, super::$run);
+            }
+
+            $(#[$doc])*
+            #[test]
+            fn on_disk() {
+                $crate::registries::with_disk(|| {
+                    sync_sim::world::run_seeds("SYNC_DISK_SEEDS", $on_disk, super::$run);
+                });
+            }
+        }
+    };
+}
+
 tokio::task_local! {
     static ON_DISK: bool;
 }
@@ -93,6 +117,11 @@ pub fn with_disk(scenario: impl FnOnce()) {
 /// An empty registry of the kind that the test is run with.
 pub fn registry() -> Arc<Registry> {
     Arc::new(Registry::of_this_test())
+}
+
+/// The same for a simulated world.
+pub fn simulated() -> Arc<dyn WorldRegistry> {
+    registry()
 }
 
 /// A registry of either kind.
@@ -139,6 +168,24 @@ impl Registry {
             Self::Memory(registry) => registry.replace(document, log),
             Self::Disk(disk) => held(disk.open().replace(document, log)).await,
         }
+    }
+}
+
+impl WorldRegistry for Registry {
+    fn empty(&self) -> Arc<dyn WorldRegistry> {
+        simulated()
+    }
+
+    fn backup(&self) -> Arc<dyn WorldRegistry> {
+        Arc::new(wait(Self::backup(self)))
+    }
+
+    fn replace(
+        &self,
+        document: NewDocument,
+        log: Vec<NewChange>,
+    ) -> Result<DocumentMeta, RegistryError> {
+        wait(Self::replace(self, document, log))
     }
 }
 

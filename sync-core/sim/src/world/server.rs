@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::{Call, Step, Target, World, WorldRegistry, id, wait};
 use sync_core::engine::{Engine, Validator};
 use sync_core::history::Seq;
 use sync_core::ids::{Channel, DocumentId, EngineId, SessionId};
@@ -11,11 +12,6 @@ use sync_core::server::{
     Engines, FoldError, FoldRequest, FoldedLog, MemberOutput, RegistryAnswer, RegistryRequest,
     Room, RoomConfig, RoomOutput,
 };
-use sync_server::registry::ServerRegistry;
-
-use crate::registries::Registry;
-
-use super::{Call, Step, Target, World, id, wait};
 
 impl<E: Engine + Validator> World<E> {
     /// The server's process is killed: connections, rooms and calls under way are gone; the registry stays.
@@ -35,22 +31,24 @@ impl<E: Engine + Validator> World<E> {
         }
     }
 
+    /// After it was killed.
     pub fn start_server(&mut self) {
         self.server_up = true;
     }
 
     /// A new, empty registry in the place of the old one.
     pub fn lose_everything(&mut self) {
-        self.restore(Registry::of_this_test());
+        self.restore(self.registry.empty());
     }
 
     /// The server starts again on another registry.
-    pub fn restore(&mut self, registry: Registry) {
+    pub fn restore(&mut self, registry: Arc<dyn WorldRegistry>) {
         self.kill_server();
         self.registry = registry;
         self.start_server();
     }
 
+    /// What the registry says of a document that exists.
     pub fn meta(&self, document: &str) -> DocumentMeta {
         wait(self.registry.meta(&id(document))).unwrap()
     }

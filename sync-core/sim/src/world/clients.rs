@@ -21,6 +21,7 @@ impl<E: Engine + Validator> World<E> {
         self.add_client_of(&format!("user-{index}"))
     }
 
+    /// The same, of this user.
     pub fn add_client_of(&mut self, user: &str) -> usize {
         let config = ClientConfig::new(OriginId(self.rng.next_u128()), self.rng.next_u128());
         let mut state = ClientState::new(config);
@@ -42,10 +43,12 @@ impl<E: Engine + Validator> World<E> {
         index
     }
 
+    /// Opens a document.
     pub fn open(&mut self, client: usize, document: &str) {
         self.open_with(client, document, OpenOptions::default());
     }
 
+    /// Opens a document.
     pub fn open_with(&mut self, client: usize, document: &str, options: OpenOptions) {
         let seed = self.rng.next_u128();
         let engine = self.engine.clone().bind(&id(document));
@@ -135,12 +138,14 @@ impl<E: Engine + Validator> World<E> {
         self.perform_client(client);
     }
 
+    /// Reads what a client has.
     pub fn read<R>(&self, client: usize, document: &str, f: impl FnOnce(&E::Read<'_>) -> R) -> R {
         self.clients[client].replicas[&id(document)]
             .read(f)
             .unwrap()
     }
 
+    /// Of a client's replica.
     pub fn version(&mut self, client: usize, document: &str) -> Version {
         self.clients[client]
             .replicas
@@ -150,6 +155,7 @@ impl<E: Engine + Validator> World<E> {
             .version()
     }
 
+    /// Of a document that the client has open.
     pub fn sync_state(&self, client: usize, document: &str) -> SyncState {
         self.clients[client]
             .state
@@ -157,10 +163,12 @@ impl<E: Engine + Validator> World<E> {
             .unwrap()
     }
 
+    /// How far the client is.
     pub fn cursor(&self, client: usize, document: &str) -> Option<Cursor> {
         self.clients[client].state.cursor(&id(document))
     }
 
+    /// What was handed back to the client.
     pub fn refused(&self, client: usize, document: &str) -> Vec<RefusedChange> {
         self.clients[client].state.refused(&id(document))
     }
@@ -178,6 +186,7 @@ impl<E: Engine + Validator> World<E> {
         self.perform_client(client);
     }
 
+    /// Gives the client a network, or takes it.
     pub fn set_online(&mut self, client: usize, online: bool) {
         self.clients[client].online = online;
         if online {
@@ -347,6 +356,7 @@ impl<E: Engine + Validator> World<E> {
         it.state.handle_job(self.now, document, number, outcome);
     }
 
+    /// Of the client's connection.
     pub fn status(&self, client: usize) -> Status {
         self.clients[client].state.status()
     }

@@ -1,30 +1,16 @@
 //! A deterministic world: the machines of clients and of a server, a registry in memory, and a network that delays, cuts
 //! and doubles connections, all under virtual time and from one seed. No runtime, no threads.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    missing_debug_implementations,
-    reason = "each test binary uses its own part"
-)]
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::as_conversions,
-    clippy::print_stderr,
-    clippy::print_stdout,
-    reason = "test harness"
-)]
-
 mod checks;
 mod clients;
 mod links;
 pub mod maps;
-mod permits;
+pub mod permits;
+mod registry;
 mod server;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,9 +28,10 @@ use sync_core::server::{
 };
 use sync_core::time::Time;
 use sync_core::wire::Message;
+use sync_server::registry::MemoryRegistry;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::registries::Registry;
+pub use registry::WorldRegistry;
 
 /// Waits for a registry. Time in a world stands still meanwhile.
 pub fn wait<T>(call: impl Future<Output = T>) -> T {
@@ -54,6 +41,7 @@ pub fn wait<T>(call: impl Future<Output = T>) -> T {
     RUNTIME.with(|runtime| runtime.block_on(call))
 }
 
+/// The document of this name.
 pub fn id(name: &str) -> DocumentId {
     DocumentId::new(name).unwrap()
 }
@@ -69,41 +57,21 @@ pub struct Weather {
     pub linger_max: Duration,
 }
 
+/// Everything is quick.
 pub const CALM: Weather = Weather {
     delay_max: Duration::from_millis(10),
     registry_delay_max: Duration::from_millis(2),
     linger_max: Duration::ZERO,
 };
 
+/// Everything takes its time, and nobody notices that anybody is gone.
 pub const ROUGH: Weather = Weather {
     delay_max: Duration::from_millis(300),
     registry_delay_max: Duration::from_millis(50),
     linger_max: Duration::from_secs(20),
 };
 
-/// Runs a test with seeds from 1 on: so many with a registry in memory, and so many with one on disk. `SYNC_SEEDS` and
-/// `SYNC_DISK_SEEDS` say how many instead.
-#[macro_export]
-macro_rules! seeds {
-    ($(#[$doc:meta])* $name:ident => $run:ident, $in_memory:literal, $on_disk:literal) => {
-        mod $name {
-            $(#[$doc])*
-            #[test]
-            fn in_memory() {
-                $crate::world::run_seeds("SYNC_SEEDS", $in_memory, super::$run);
-            }
-
-            $(#[$doc])*
-            #[test]
-            fn on_disk() {
-                $crate::registries::with_disk(|| {
-                    $crate::world::run_seeds("SYNC_DISK_SEEDS", $on_disk, super::$run);
-                });
-            }
-        }
-    };
-}
-
+/// Runs it with the seeds from 1 on, as many as this environment variable says, or else the usual number.
 pub fn run_seeds(setting: &str, usual: u64, run: fn(u64)) {
     let seeds = std::env::var(setting).map_or(usual, |seeds| seeds.parse().unwrap());
     for seed in 1..=seeds {
@@ -112,14 +80,21 @@ pub fn run_seeds(setting: &str, usual: u64, run: fn(u64)) {
     }
 }
 
+/// Clients, a server and a network between them. See the module.
 pub struct World<E: Engine + Validator> {
+    /// What time it is.
     pub now: Time,
+    /// Where all chance comes from.
     pub rng: Rng,
+    /// How the network behaves from now on.
     pub weather: Weather,
-    pub registry: Registry,
+    /// Where the server keeps its documents.
+    pub registry: Arc<dyn WorldRegistry>,
+    /// By the index that [`add_client`](Self::add_client) returns.
     pub clients: Vec<SimClient<E>>,
+    /// Of the sessions and rooms that begin from now on.
     pub limits: Limits,
-    /// Frames that a session of this client was sent or has sent: for counting. By client: (up, down).
+    /// Messages that each client sent and was sent.
     pub traffic: Vec<Traffic>,
     /// What checks changes on the server, if it is not the engine itself.
     pub validator: Option<Arc<dyn Validator>>,
@@ -141,20 +116,29 @@ pub struct World<E: Engine + Validator> {
     agenda: BTreeSet<(Time, Target)>,
     next_id: u64,
     server_up: bool,
-    /// Edits that the registry once said it had, by bytes: what an ack promised.
+    /// Pings that sessions sent.
     pub pings: u64,
 }
 
+/// What a client sent and was sent.
 #[derive(Debug, Clone, Default)]
 pub struct Traffic {
+    /// By the client.
     pub up: Vec<Message>,
+    /// By the server, delivered or not.
     pub down: Vec<Message>,
 }
 
+/// A client's process, and its device.
+#[derive(Debug)]
 pub struct SimClient<E: Engine> {
+    /// The machine.
     pub state: ClientState,
+    /// Of the documents that are open.
     pub replicas: BTreeMap<DocumentId, Replica<E>>,
+    /// Everything that happened to its documents.
     pub events: Vec<(DocumentId, DocumentEvent)>,
+    /// Whether it can reach the server.
     pub online: bool,
     /// What survives the process, if it has a store.
     pub store: Option<BTreeMap<DocumentId, StoredDocument>>,
@@ -165,6 +149,7 @@ pub struct SimClient<E: Engine> {
     dialing: Option<(Time, AttemptId)>,
 }
 
+#[derive(Debug)]
 struct Link {
     client: usize,
     attempt: AttemptId,
@@ -184,12 +169,14 @@ enum Target {
     Call(u64),
 }
 
+#[derive(Debug)]
 struct Call {
     document: DocumentId,
     number: RequestNumber,
     step: Step,
 }
 
+#[derive(Debug)]
 enum Step {
     Execute(RegistryRequest),
     Answer(RegistryAnswer),
@@ -198,14 +185,28 @@ enum Step {
     Said(Result<Grant, PeerError>),
 }
 
+impl<E: Engine + Validator> fmt::Debug for World<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("World")
+            .field("now", &self.now)
+            .field("clients", &self.clients.len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl<E: Engine + Validator> World<E> {
-    /// With a registry of the kind that the test is run with.
+    /// A world with nobody in it, and a registry in memory.
     pub fn new(seed: u64, engine: E, weather: Weather) -> Self {
+        Self::on(Arc::new(MemoryRegistry::new()), seed, engine, weather)
+    }
+
+    /// A world with nobody in it, on this registry.
+    pub fn on(registry: Arc<dyn WorldRegistry>, seed: u64, engine: E, weather: Weather) -> Self {
         Self {
             now: Time::from_micros(1),
             rng: Rng::new(u128::from(seed) * 0x1_0000_0001),
             weather,
-            registry: Registry::of_this_test(),
+            registry,
             clients: Vec::new(),
             limits: Limits::default(),
             traffic: Vec::new(),
@@ -269,6 +270,7 @@ impl<E: Engine + Validator> World<E> {
         }
     }
 
+    /// Moves on by so much.
     pub fn run_for(&mut self, duration: Duration) {
         let end = self.now + duration;
         while self.next_time().is_some_and(|at| at <= end) {
@@ -278,6 +280,10 @@ impl<E: Engine + Validator> World<E> {
     }
 
     /// Runs until this is so.
+    ///
+    /// # Panics
+    ///
+    /// If it takes longer than `max`.
     #[track_caller]
     pub fn run_until(
         &mut self,

@@ -29,6 +29,7 @@ impl<E: Engine + Validator> World<E> {
         );
     }
 
+    /// Clients that are online and have something open.
     pub fn online(&self) -> Vec<usize> {
         (0..self.clients.len())
             .filter(|client| {

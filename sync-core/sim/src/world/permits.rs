@@ -15,7 +15,7 @@ use sync_core::wire::{AccessLevel, Message};
 use super::World;
 
 /// Everybody may everything, for ever, unless something else is said.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Permits {
     levels: BTreeMap<User, AccessLevel>,
     /// How long an answer is good.

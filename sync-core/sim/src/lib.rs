@@ -1,0 +1,15 @@
+//! A deterministic simulator: the machines of `sync-core` in seeded worlds under virtual time. Nothing is mocked but IO.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::missing_panics_doc,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a harness: what cannot be is a failure of the run"
+)]
+
+pub mod world;

@@ -1,0 +1,45 @@
+//! What a world needs of a registry, besides what a server does.
+
+use std::fmt;
+use std::sync::Arc;
+
+use sync_core::registry::{DocumentMeta, NewChange, NewDocument};
+use sync_server::registry::{MemoryRegistry, RegistryError, ServerRegistry};
+
+/// A registry that a world can copy, empty and rewrite.
+pub trait WorldRegistry: ServerRegistry + fmt::Debug {
+    /// An empty one of the same kind.
+    fn empty(&self) -> Arc<dyn WorldRegistry>;
+
+    /// A copy of what it holds. Nobody may be using it.
+    fn backup(&self) -> Arc<dyn WorldRegistry>;
+
+    /// Gives a document another history, as an operator does.
+    ///
+    /// # Errors
+    ///
+    /// As [`MemoryRegistry::replace`].
+    fn replace(
+        &self,
+        document: NewDocument,
+        log: Vec<NewChange>,
+    ) -> Result<DocumentMeta, RegistryError>;
+}
+
+impl WorldRegistry for MemoryRegistry {
+    fn empty(&self) -> Arc<dyn WorldRegistry> {
+        Arc::new(Self::new())
+    }
+
+    fn backup(&self) -> Arc<dyn WorldRegistry> {
+        Arc::new(Self::backup(self))
+    }
+
+    fn replace(
+        &self,
+        document: NewDocument,
+        log: Vec<NewChange>,
+    ) -> Result<DocumentMeta, RegistryError> {
+        Self::replace(self, document, log)
+    }
+}
