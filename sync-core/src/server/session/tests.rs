@@ -1,3 +1,7 @@
+mod credentials;
+mod presence;
+mod turns;
+
 use std::time::Duration;
 
 use super::*;
