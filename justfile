@@ -107,3 +107,20 @@ storm clients="5000" *arguments:
 rooms:
     cargo build -p sync-server --features bin --bin sync-server
     cargo run -p sync-examples --bin rooms -- --demo --program "${CARGO_TARGET_DIR:-target}/debug/sync-server"
+
+# Build one fuzz target, or all of them. Takes the nightly toolchain, cargo-fuzz (`cargo install cargo-fuzz`) and a C++ compiler.
+fuzz-build *target:
+    # With the dependencies that the workspace has.
+    cp Cargo.lock sync-core/fuzz/Cargo.lock
+    cd sync-core && cargo +nightly fuzz build --sanitizer none {{ target }}
+
+# Feed a fuzz target for so many seconds. What it finds is put into sync-core/fuzz/artifacts; what it learns, into .fuzz.
+fuzz target seconds="60": (fuzz-build target)
+    mkdir -p .fuzz/{{ target }}
+    SYNC_FUZZ_SEEDS="$PWD/.fuzz" cargo test --quiet -p sync-fuzz-targets --all-features --test replay -- seeds_are_written
+    cd sync-core && cargo +nightly fuzz run --sanitizer none {{ target }} ../.fuzz/{{ target }} fuzz/corpus/{{ target }} -- \
+        -max_total_time={{ seconds }} -timeout=10 -rss_limit_mb=2048 -print_final_stats=1
+
+# Feed every fuzz target for so many seconds, one after the other.
+fuzz-all seconds="60":
+    @for target in $(ls sync-core/fuzz/fuzz_targets | sed 's/\.rs$//'); do just fuzz "$target" {{ seconds }}; done
