@@ -208,12 +208,16 @@ impl ServerRegistry for FileRegistry {
         self.0.read().await.memory()?.list(after, limit).await
     }
 
-    async fn heads(&self, ids: &[DocumentId]) -> Result<Vec<Option<Seq>>> {
+    async fn heads(&self, ids: &[DocumentId]) -> Result<Vec<Option<Cursor>>> {
         self.0.read().await.memory()?.heads(ids).await
     }
 
     async fn origins(&self, id: &DocumentId, of: &[OriginId]) -> Result<Vec<Option<OriginEntry>>> {
         self.0.read().await.memory()?.origins(id, of).await
+    }
+
+    fn is_shared(&self) -> bool {
+        false
     }
 
     fn durability(&self) -> Durability {

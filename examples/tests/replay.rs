@@ -67,7 +67,7 @@ async fn replay(json: &str, writers: usize, options: Options) {
     let document = DocumentId::new(DOCUMENT).unwrap();
     let heads = registry.heads(&[document]).await.unwrap();
     let logged = heads.first().copied().flatten().unwrap();
-    assert_eq!(logged.0, u64::try_from(n_changes).unwrap());
+    assert_eq!(logged.seq.0, u64::try_from(n_changes).unwrap());
 }
 
 fn options() -> Options {

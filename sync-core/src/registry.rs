@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::history::{Digest, Epoch, EpochMode, Seq};
+use crate::history::{Cursor, Digest, Epoch, EpochMode, Seq};
 use crate::ids::{ChangeId, DocumentId, EngineId, OriginId, User};
 use crate::maybe_send::BoxError;
 
@@ -73,6 +73,16 @@ impl DocumentMeta {
             digest: Digest::EMPTY,
             snapshot_seq: Seq::ZERO,
             log_start: Seq::ZERO,
+        }
+    }
+
+    /// Where somebody stands who has all of it.
+    #[must_use]
+    pub const fn cursor(&self) -> Cursor {
+        Cursor {
+            epoch: self.epoch,
+            seq: self.head,
+            digest: self.digest,
         }
     }
 }
@@ -273,6 +283,33 @@ impl OriginEntry {
             seq,
         }
     }
+}
+
+/// A hint that something happened in a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RegistryEvent {
+    /// Changes were appended.
+    Appended {
+        /// To this document.
+        document: DocumentId,
+        /// Its head afterwards.
+        head: Seq,
+    },
+    /// A new history replaced the old one.
+    Replaced {
+        /// Of this document.
+        document: DocumentId,
+        /// Its name.
+        epoch: Epoch,
+    },
+    /// A document was deleted.
+    Deleted {
+        /// This one.
+        document: DocumentId,
+    },
+    /// Hints have been lost here.
+    Lagged,
 }
 
 /// What an `Ok` of a registry's `append` means.

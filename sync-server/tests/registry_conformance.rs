@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use sync_core::history::{Digest, Epoch, Seq};
+use sync_core::history::{Cursor, Digest, Epoch, Seq};
 use sync_core::ids::{DocumentId, OriginId, User};
 use sync_server::registry::{
     DocumentMeta, Durability, FaultyRegistry, MemoryRegistry, NewChange, NewDocument, OriginEntry,
@@ -364,14 +364,17 @@ impl ServerRegistry for Broken {
         Ok(metas)
     }
 
-    async fn heads(&self, documents: &[DocumentId]) -> Result<Vec<Option<Seq>>, RegistryError> {
+    async fn heads(&self, documents: &[DocumentId]) -> Result<Vec<Option<Cursor>>, RegistryError> {
         let mut heads = self.inner.heads(documents).await?;
         for head in &mut heads {
             if self.is(Wrong::HeadsLag) {
-                *head = head.map(|head| Seq(head.0.saturating_sub(1)));
+                *head = head.map(|head| Cursor {
+                    seq: Seq(head.seq.0.saturating_sub(1)),
+                    ..head
+                });
             }
             if self.is(Wrong::MissingHeadsAreZero) {
-                *head = Some(head.unwrap_or(Seq::ZERO));
+                *head = Some(head.unwrap_or(Cursor::start(Epoch(0))));
             }
         }
         Ok(heads)

@@ -83,7 +83,11 @@ async fn serve() -> Result<ExitCode, Failure> {
     let heads = registry.heads(&[DocumentId::new(DOCUMENT)?]).await?;
     println!(
         "{}",
-        heads.first().copied().flatten().map_or(0, |head| head.0)
+        heads
+            .first()
+            .copied()
+            .flatten()
+            .map_or(0, |head| head.seq.0)
     );
     Ok(ExitCode::SUCCESS)
 }

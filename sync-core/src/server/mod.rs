@@ -7,10 +7,12 @@
 //!
 //! A [`ServerSession`] is the protocol state over one connection; a [`Room`] is one live document. Feed either
 //! with `handle_*`, drain `poll_output` until `None`, and call `handle_timeout` when `poll_timeout` has passed.
-//! Neither reads a clock or waits for anything, so both run the same in a server and in a simulation.
+//! A [`HeadsPoll`] keeps the rooms of a node up with what other nodes do to the same registry.
+//! None of them reads a clock or waits for anything, so both run the same in a server and in a simulation.
 
 mod config;
 mod grant;
+mod heads;
 mod registry;
 mod room;
 mod session;
@@ -18,6 +20,7 @@ mod stats;
 
 pub use config::{Engines, RoomConfig, SessionConfig};
 pub use grant::Grant;
+pub use heads::{HeadsConfig, HeadsOutput, HeadsPoll};
 pub use registry::{RegistryAnswer, RegistryRequest, RequestNumber};
 pub use room::{
     Allowance, AskRequest, CheckRequest, FoldError, FoldRequest, FoldedLog, MemberOutput, Occupied,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
 use sync_core::BoxError;
-use sync_core::history::{Epoch, Seq};
+use sync_core::history::{Cursor, Epoch, Seq};
 use sync_core::ids::{ChangeId, DocumentId, OriginId};
 use tokio::sync::watch;
 
@@ -426,7 +426,7 @@ impl<R: ServerRegistry> ServerRegistry for FaultyRegistry<R> {
         self.inner.size(document).await
     }
 
-    async fn heads(&self, documents: &[DocumentId]) -> Result<Vec<Option<Seq>>, RegistryError> {
+    async fn heads(&self, documents: &[DocumentId]) -> Result<Vec<Option<Cursor>>, RegistryError> {
         self.fail_read(Call::Heads)?;
         self.inner.heads(documents).await
     }
@@ -442,6 +442,10 @@ impl<R: ServerRegistry> ServerRegistry for FaultyRegistry<R> {
 
     fn durability(&self) -> Durability {
         self.inner.durability()
+    }
+
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
     }
 
     fn watch(&self) -> Option<BoxStream<'static, RegistryEvent>> {

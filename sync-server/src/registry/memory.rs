@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
-use sync_core::history::{Epoch, Seq};
+use sync_core::history::{Cursor, Epoch, Seq};
 use sync_core::ids::{DocumentId, OriginId};
 use tokio::sync::broadcast;
 
@@ -25,12 +25,13 @@ const EVENTS_MAX: usize = 1024;
 /// Keeps documents in the memory of this process: for tests, demonstrations, and relays whose clients hold the data.
 ///
 /// It keeps every promise of [`ServerRegistry`] except surviving the process, and says so:
-/// [`Durability::Memory`]. Keep it in an `Arc` to share it between servers, or to use the operator's methods below
-/// while a server runs. Every call is short and under one lock.
+/// [`Durability::Memory`]. Keep it in an `Arc` to use the operator's methods below while a server runs, or to
+/// [share](Self::shared) it between servers. Every call is short and under one lock.
 #[derive(Debug)]
 pub struct MemoryRegistry {
     documents: Mutex<BTreeMap<DocumentId, Slot>>,
     events: broadcast::Sender<RegistryEvent>,
+    is_shared: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -40,12 +41,23 @@ enum Slot {
 }
 
 impl MemoryRegistry {
-    /// An empty registry.
+    /// An empty registry, for one server.
     #[must_use]
     pub fn new() -> Self {
         Self {
             documents: Mutex::default(),
             events: broadcast::Sender::new(EVENTS_MAX),
+            is_shared: false,
+        }
+    }
+
+    /// An empty registry, for several servers: give each of them a clone of its `Arc`. It says so to them
+    /// ([`is_shared`](ServerRegistry::is_shared)).
+    #[must_use]
+    pub fn shared() -> Self {
+        Self {
+            is_shared: true,
+            ..Self::new()
         }
     }
 
@@ -60,6 +72,7 @@ impl MemoryRegistry {
             .clone();
         Self {
             documents: Mutex::new(documents),
+            is_shared: self.is_shared,
             ..Self::new()
         }
     }
@@ -239,10 +252,10 @@ impl ServerRegistry for MemoryRegistry {
         Ok(live.take(limit).collect())
     }
 
-    async fn heads(&self, documents: &[DocumentId]) -> Result<Vec<Option<Seq>>, RegistryError> {
+    async fn heads(&self, documents: &[DocumentId]) -> Result<Vec<Option<Cursor>>, RegistryError> {
         let stored = self.lock()?;
         let head = |document| match stored.get(document) {
-            Some(Slot::Live(state)) => Some(state.meta().head),
+            Some(Slot::Live(state)) => Some(state.meta().cursor()),
             Some(Slot::Deleted) | None => None,
         };
         Ok(documents.iter().map(head).collect())
@@ -294,14 +307,18 @@ impl ServerRegistry for MemoryRegistry {
         Durability::Memory
     }
 
+    fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
     fn watch(&self) -> Option<BoxStream<'static, RegistryEvent>> {
         let events = stream::unfold(self.events.subscribe(), |mut events| async move {
-            loop {
-                match events.recv().await {
-                    Ok(event) => return Some((event, events)),
-                    Err(broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(broadcast::error::RecvError::Closed) => return None,
+            match events.recv().await {
+                Ok(event) => Some((event, events)),
+                Err(broadcast::error::RecvError::Lagged(_)) => {
+                    Some((RegistryEvent::Lagged, events))
                 }
+                Err(broadcast::error::RecvError::Closed) => None,
             }
         });
         Some(events.boxed())

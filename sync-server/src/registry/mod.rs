@@ -20,11 +20,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
-pub use sync_core::history::{Digest, Epoch, EpochMode, Seq};
+pub use sync_core::history::{Cursor, Digest, Epoch, EpochMode, Seq};
 pub use sync_core::ids::{ChangeId, DocumentId, EngineId, OriginId, User};
 pub use sync_core::registry::{
     DocumentMeta, DocumentSize, Durability, NewChange, NewDocument, OriginEntry, Outcome,
-    RegistryError, Snapshot, StoredChange, Tail,
+    RegistryError, RegistryEvent, Snapshot, StoredChange, Tail,
 };
 
 #[cfg(feature = "embedded")]
@@ -237,12 +237,13 @@ pub trait ServerRegistry: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<DocumentMeta>, RegistryError>;
 
-    /// The heads of many documents at once, in the order asked. `None`: there is none, or a tombstone;
-    /// [`meta`](Self::meta) says which. Cheap and strongly consistent: it repairs what dropped hints missed.
+    /// The heads of many documents at once, in the order asked: epoch, last sequence, and the digest there, as in
+    /// [`meta`](Self::meta). `None`: there is none, or a tombstone; `meta` says which. Cheap and strongly consistent: it
+    /// repairs what dropped hints missed.
     ///
     /// # Errors
     /// Those of every method.
-    async fn heads(&self, documents: &[DocumentId]) -> Result<Vec<Option<Seq>>, RegistryError>;
+    async fn heads(&self, documents: &[DocumentId]) -> Result<Vec<Option<Cursor>>, RegistryError>;
 
     /// What the table that decides duplicates knows of these origins, in the order asked. Strongly consistent:
     /// `Opened` tells clients from it which changes of their outboxes are committed (design 2.1).
@@ -290,8 +291,20 @@ pub trait ServerRegistry: Send + Sync + 'static {
     /// What an `Ok` of [`append`](Self::append) means. The server refuses to start with less than its floor.
     fn durability(&self) -> Durability;
 
-    /// Hints of what anybody, this server included, did to the registry; `None` if there is only one writer.
+    /// Whether anybody but this server may write to what this registry keeps: another server, here or elsewhere, or a tool.
+    /// The server then asks for the [`heads`](Self::heads) of the documents that are open, about once a second, and
+    /// [watches](Self::watch).
+    ///
+    /// Default: yes, which is never wrong. A registry that nobody else can write to, as with a file that it locks, says no and
+    /// is spared that.
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    /// Hints of what anybody, this server included, did to the registry; `None` if it gives none.
+    ///
     /// Hints may be lost, late or repeated: they shorten what `tail` and `heads` repair, and nothing depends on them.
+    /// [`Lagged`](RegistryEvent::Lagged) says that some were lost. A stream that ends is asked for again.
     fn watch(&self) -> Option<BoxStream<'static, RegistryEvent>> {
         None
     }
@@ -322,31 +335,6 @@ const SIZE_ATTEMPTS_MAX: u32 = 4;
 
 pub(crate) fn wide(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
-}
-
-/// A hint that something happened in a registry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RegistryEvent {
-    /// Changes were appended.
-    Appended {
-        /// To this document.
-        document: DocumentId,
-        /// Its head afterwards.
-        head: Seq,
-    },
-    /// A new history replaced the old one.
-    Replaced {
-        /// Of this document.
-        document: DocumentId,
-        /// Its name.
-        epoch: Epoch,
-    },
-    /// A document was deleted.
-    Deleted {
-        /// This one.
-        document: DocumentId,
-    },
 }
 
 #[async_trait]
@@ -420,7 +408,7 @@ impl<R: ServerRegistry + ?Sized> ServerRegistry for Arc<R> {
         (**self).list(after, limit).await
     }
 
-    async fn heads(&self, documents: &[DocumentId]) -> Result<Vec<Option<Seq>>, RegistryError> {
+    async fn heads(&self, documents: &[DocumentId]) -> Result<Vec<Option<Cursor>>, RegistryError> {
         (**self).heads(documents).await
     }
 
@@ -448,6 +436,10 @@ impl<R: ServerRegistry + ?Sized> ServerRegistry for Arc<R> {
 
     fn durability(&self) -> Durability {
         (**self).durability()
+    }
+
+    fn is_shared(&self) -> bool {
+        (**self).is_shared()
     }
 
     fn watch(&self) -> Option<BoxStream<'static, RegistryEvent>> {

@@ -20,9 +20,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use directory::Directory;
 use sync_server::registry::{
-    DocumentId, DocumentMeta, Durability, EmbeddedOptions, EmbeddedRegistry, Epoch, MemoryRegistry,
-    NewChange, NewDocument, OriginEntry, OriginId, Outcome, RegistryError, RegistryEvent, Seq,
-    ServerRegistry, Snapshot, Tail,
+    Cursor, DocumentId, DocumentMeta, Durability, EmbeddedOptions, EmbeddedRegistry, Epoch,
+    MemoryRegistry, NewChange, NewDocument, OriginEntry, OriginId, Outcome, RegistryError,
+    RegistryEvent, Seq, ServerRegistry, Snapshot, Tail,
 };
 use sync_sim::world::{WorldRegistry, wait};
 
@@ -308,7 +308,7 @@ impl ServerRegistry for Registry {
         either!(self, registry => registry.list(after, limit))
     }
 
-    async fn heads(&self, documents: &[DocumentId]) -> Result<Vec<Option<Seq>>, RegistryError> {
+    async fn heads(&self, documents: &[DocumentId]) -> Result<Vec<Option<Cursor>>, RegistryError> {
         either!(self, registry => registry.heads(documents))
     }
 
@@ -324,6 +324,13 @@ impl ServerRegistry for Registry {
         match self {
             Self::Memory(registry) => registry.durability(),
             Self::Disk(_) => Durability::Synced,
+        }
+    }
+
+    fn is_shared(&self) -> bool {
+        match self {
+            Self::Memory(registry) => registry.is_shared(),
+            Self::Disk(disk) => disk.open().is_shared(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::push::{Item, ItemKind};
-use super::{Fill, Purpose, Room, RoomOutput, absence};
+use super::{Fill, Purpose, Room, RoomOutput};
 use crate::error::{ErrorCode, PeerError};
 use crate::history::{Epoch, Seq};
 use crate::ids::SessionId;
@@ -221,20 +221,18 @@ impl Room {
                 self.seen = self.seen.max(head);
                 self.recheck(batch.items, batch.attempt + 1);
             }
-            // One that was never there and one that is gone differ for whoever opens it: both start over.
-            RegistryError::Fenced { .. } | RegistryError::NotFound => {
+            RegistryError::Fenced { .. } => {
                 for item in &batch.items {
                     self.settle(item);
                 }
                 self.mark_stale(now);
             }
-            RegistryError::Deleted => {
+            error @ (RegistryError::NotFound | RegistryError::Deleted) => {
                 for item in &batch.items {
                     self.settle(item);
                 }
-                if let Some(absence) = absence(&RegistryError::Deleted) {
-                    self.gone(now, &absence);
-                }
+                // It is one of the two.
+                let _ = self.absent(now, error);
             }
             error => {
                 let error = self.registry_failed("append", error);
@@ -254,12 +252,12 @@ impl Room {
 
     /// An append of unknown outcome: looks at the log, then appends again.
     pub(super) fn retry_append(&mut self, now: Time) {
-        let after = self.head();
         let max_bytes = self.config.catch_up_bytes;
         if let Some(batch) = &mut self.in_flight
             && batch.retry_at.is_some_and(|at| at <= now)
         {
             batch.retry_at = None;
+            let after = self.begin_read();
             self.request(Purpose::Settle, RegistryRequest::Tail { after, max_bytes });
         }
     }

@@ -1,10 +1,10 @@
 //! The history that a room publishes, and what happens when it is not the document's any more.
 
 use super::member::MemberState;
-use super::{Fill, Room, RoomEvent};
+use super::{Fill, Room, RoomEvent, absence};
 use crate::error::{ErrorCode, PeerError};
 use crate::history::{Digest, Epoch, Seq};
-use crate::registry::DocumentMeta;
+use crate::registry::{DocumentMeta, RegistryError};
 use crate::server::registry::RequestNumber;
 use crate::time::Time;
 
@@ -56,6 +56,7 @@ impl Room {
             is_stale: false,
         });
         self.seen = meta.head;
+        self.is_doubted = false;
         self.folding.reset(meta);
         self.reset_checks(&meta.engine);
         self.read_size();
@@ -96,11 +97,28 @@ impl Room {
         }
     }
 
-    /// The document is gone: so is everybody.
+    /// Takes an answer to what was asked on nobody's behalf, or on that of members who have the document open.
+    ///
+    /// # Errors
+    /// The error, if it does not say that there is no such document.
+    pub(super) fn absent(&mut self, now: Time, error: RegistryError) -> Result<(), RegistryError> {
+        match (&error, absence(&error)) {
+            // One that was never there and one that is gone differ for whoever opens it: everybody starts over.
+            (RegistryError::NotFound, _) => self.mark_stale(now),
+            (_, Some(absence)) => self.gone(now, &absence),
+            (_, None) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// The document is gone: so is everybody, but for those who are opening it. What they are told was read for them
+    /// (design 2.3).
     pub(super) fn gone(&mut self, now: Time, error: &PeerError) {
         // There is nothing to keep a room for.
         self.is_evicted = true;
-        self.end_all(now, error);
+        self.end_those(now, error, |state| {
+            !matches!(state, MemberState::Opening(_))
+        });
         if let Some(history) = &mut self.history {
             history.is_stale = true;
         }
@@ -109,10 +127,14 @@ impl Room {
 
     /// Takes everybody out of the room.
     pub(super) fn end_all(&mut self, now: Time, error: &PeerError) {
+        self.end_those(now, error, |_| true);
+    }
+
+    fn end_those(&mut self, now: Time, error: &PeerError, are: impl Fn(&MemberState) -> bool) {
         let sessions: Vec<_> = self
             .members
             .iter()
-            .filter(|(_, member)| !matches!(member.state, MemberState::Ended))
+            .filter(|(_, member)| !matches!(member.state, MemberState::Ended) && are(&member.state))
             .map(|(session, _)| *session)
             .collect();
         for session in sessions {

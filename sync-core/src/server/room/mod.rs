@@ -65,7 +65,7 @@ use super::config::RoomConfig;
 use super::registry::RequestNumber;
 use super::stats::{MemberPhase, MemberStats, RoomCounters, RoomStats};
 use crate::error::PeerError;
-use crate::history::Seq;
+use crate::history::{Cursor, Seq};
 use crate::ids::{Author, Channel, DocumentId, OriginId, SessionId, User};
 use crate::limits::push_charge;
 use crate::planted::Bug;
@@ -104,6 +104,10 @@ pub struct Room {
     fill: Fill,
     /// The highest sequence known to exist; beyond the head if somebody else appends too.
     seen: Seq,
+    /// What that was when the log was last read from the head on.
+    seen_before: Seq,
+    /// Somebody said that the document has another history, and the log has not been read since.
+    is_doubted: bool,
     slot: Option<Slot>,
     waiting: VecDeque<(SessionId, u32)>,
     pending: BTreeMap<RequestNumber, Purpose>,
@@ -188,6 +192,8 @@ impl Room {
             last_append: None,
             fill: Fill::Idle,
             seen: Seq::ZERO,
+            seen_before: Seq::ZERO,
+            is_doubted: false,
             slot: None,
             waiting: VecDeque::new(),
             pending: BTreeMap::new(),
@@ -235,6 +241,17 @@ impl Room {
     pub fn head_for(&self, session: SessionId) -> Option<Seq> {
         let member = self.members.get(&session)?;
         matches!(member.state, MemberState::Streaming(_)).then(|| self.head())
+    }
+
+    /// What has been published: what a room of the same document on another node has too, once both have heard of
+    /// everything. `None` until the registry has been read, and while what was published is known to be of another history.
+    #[must_use]
+    pub fn position(&self) -> Option<Cursor> {
+        self.current().map(|history| Cursor {
+            epoch: history.epoch,
+            seq: history.head,
+            digest: history.digest,
+        })
     }
 
     /// Takes an open: of a session that is not here, or again of one that is.
@@ -285,8 +302,10 @@ impl Room {
     }
 
     /// Says that somebody else appended through this sequence. Only a hint: wrong ones do no harm.
+    ///
+    /// Without members the room does not look: whoever comes next has it read the registry.
     pub fn handle_head(&mut self, now: Time, head: Seq) {
-        if self.history.is_some() {
+        if self.history.is_some() && !self.members.is_empty() {
             self.seen = self.seen.max(head);
             self.turn(now);
         }
@@ -294,8 +313,10 @@ impl Room {
 
     /// Says that somebody gave the document another history, or deleted it: the registry is asked. Only a hint, too.
     pub fn handle_replaced(&mut self, now: Time) {
-        let next = self.head().next();
-        self.handle_head(now, next);
+        if self.current().is_some() {
+            self.is_doubted = true;
+            self.turn(now);
+        }
     }
 
     /// Has the room end as soon as nothing is under way any more: tells every member to leave, for a reason after which it

@@ -262,6 +262,7 @@ impl Room {
             return self.refuse_open(now, key, error);
         };
         if absence.code == ErrorCode::Deleted {
+            self.end(now, key.0, absence.clone());
             return self.gone(now, &absence);
         }
         let Some(member) = self.live(key) else {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::member::MemberState;
 use super::ring::{Encoded, RingFrame, Sole};
 use super::stream::frame_len;
-use super::{Fill, Purpose, Room, RoomEvent, RoomOutput, absence};
+use super::{Fill, Purpose, Room, RoomEvent, RoomOutput};
 use crate::history::Seq;
 use crate::ids::{ChangeId, SessionId, User};
 use crate::registry::{RegistryError, Tail};
@@ -119,20 +119,27 @@ impl Room {
     pub(super) fn read_ahead(&mut self) {
         let is_behind = self
             .current()
-            .is_some_and(|history| self.seen > history.head);
+            .is_some_and(|history| self.is_doubted || self.seen > history.head);
         if is_behind && self.in_flight.is_none() && self.fill == Fill::Idle {
             self.read_fill(0);
         }
     }
 
     pub(super) fn read_fill(&mut self, attempt: u32) {
-        let after = self.head();
+        let after = self.begin_read();
         let max_bytes = self.config.append_bytes_max;
         let number = self.request(
             Purpose::Fill { attempt },
             RegistryRequest::Tail { after, max_bytes },
         );
         self.fill = Fill::Reading(number);
+    }
+
+    /// Notes what is heard while the log is read from the head on: the read may not show it.
+    pub(super) fn begin_read(&mut self) -> Seq {
+        self.is_doubted = false;
+        self.seen_before = self.seen;
+        self.head()
     }
 
     pub(super) fn on_fill(
@@ -150,9 +157,8 @@ impl Room {
             Ok(tail) => {
                 self.take_tail(now, tail);
             }
-            Err(error) => match absence(&error) {
-                Some(absence) => self.gone(now, &absence),
-                None => {
+            Err(error) => {
+                if let Err(error) = self.absent(now, error) {
                     self.registry_failed("tail", error);
                     let attempt = attempt.saturating_add(1);
                     self.fill = Fill::Waiting {
@@ -160,7 +166,7 @@ impl Room {
                         attempt,
                     };
                 }
-            },
+            }
         }
     }
 
@@ -191,8 +197,10 @@ impl Room {
                         starts_frame: false,
                     })
                     .collect();
-                // A hint may have claimed more than there is.
-                self.seen = head;
+                // A hint from before the read may have claimed more than there is.
+                if self.seen <= self.seen_before {
+                    self.seen = head;
+                }
                 if !commits.is_empty() {
                     self.drop_replica();
                     self.publish(commits);

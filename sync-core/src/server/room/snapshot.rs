@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::member::Member;
 use super::pieces::Pieces;
-use super::{Purpose, Room, RoomEvent, absence};
+use super::{Purpose, Room, RoomEvent};
 use crate::ids::SessionId;
 use crate::registry::{RegistryError, Snapshot};
 use crate::server::registry::{RegistryRequest, RequestNumber};
@@ -48,9 +48,16 @@ impl Room {
                     }
                 }
             }
-            Err(error) => match absence(&error) {
-                Some(absence) => self.gone(now, &absence),
-                None => {
+            Err(error) => match self.absent(now, error) {
+                // Each goes by what it reads itself.
+                Ok(()) => {
+                    for key in waiters {
+                        if self.opening(key).is_some() {
+                            self.start_open(key);
+                        }
+                    }
+                }
+                Err(error) => {
                     let error = self.registry_failed("snapshot", error);
                     for key in waiters {
                         if self.opening(key).is_some() {
@@ -79,12 +86,18 @@ impl Room {
     }
 
     fn on_snapshot_cached(&mut self, now: Time, key: (SessionId, u32)) {
-        if self.opening(key).is_some() {
-            return self.finish_open(now, key);
-        }
         let Some(pieces) = self.snapshot.clone() else {
             return;
         };
+        if let Some(opening) = self.opening(key) {
+            let promised = opening.meta.as_ref().map(|(_, meta)| meta.snapshot_seq);
+            return if promised.is_some_and(|seq| seq > pieces.seq()) {
+                // The document has another history since that was read.
+                self.start_open(key)
+            } else {
+                self.finish_open(now, key)
+            };
+        }
         let Some(stream) = self.live(key).and_then(Member::stream) else {
             return;
         };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::member::{Member, MemberState};
 use super::ring::{Encoded, Ring};
-use super::{MemberOutput, Purpose, Room, RoomEvent, absence, stats};
+use super::{MemberOutput, Purpose, Room, RoomEvent, stats};
 use crate::history::Seq;
 use crate::ids::{Author, Channel, SessionId};
 use crate::limits::FRAGMENT_BYTES;
@@ -204,15 +204,14 @@ impl Room {
             }
             // Rows that were published are not there any more, or are of another history.
             Ok(_) => self.mark_stale(now),
-            Err(error) => match absence(&error) {
-                Some(absence) => self.gone(now, &absence),
-                None => {
+            Err(error) => {
+                if let Err(error) = self.absent(now, error) {
                     let error = self.registry_failed("tail", error);
                     for key in behind {
                         self.stop(now, key.0, error.clone());
                     }
                 }
-            },
+            }
         }
     }
 

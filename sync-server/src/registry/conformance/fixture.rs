@@ -156,7 +156,7 @@ impl<'a> Document<'a> {
         same(
             "heads",
             self.registry.heads(std::slice::from_ref(&self.id)).await?,
-            vec![Some(self.head())],
+            vec![Some(meta.cursor())],
         )
     }
 }

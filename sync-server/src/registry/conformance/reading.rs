@@ -1,7 +1,7 @@
 //! What reads answer, and the life of documents.
 
 use bytes::Bytes;
-use sync_core::history::{Digest, Epoch, EpochMode, Seq};
+use sync_core::history::{Cursor, Digest, Epoch, EpochMode, Seq};
 use sync_core::ids::{EngineId, OriginId};
 
 use super::fixture::{
@@ -234,6 +234,7 @@ pub(super) async fn heads_come_in_the_order_asked(registry: &dyn ServerRegistry)
     one.commit(&[change(1, 1)]).await?;
     two.commit(&[change(1, 1), change(1, 2)]).await?;
     registry.delete(&gone.id).await?;
+    let [at_one, at_two] = [one.meta().await?.cursor(), two.meta().await?.cursor()];
     let asked = [
         two.id.clone(),
         document_id("missing")?,
@@ -243,13 +244,14 @@ pub(super) async fn heads_come_in_the_order_asked(registry: &dyn ServerRegistry)
         two.id,
     ];
     let promised = vec![
-        Some(Seq(2)),
+        Some(at_two),
         None,
-        Some(Seq(1)),
+        Some(at_one),
         None,
-        Some(Seq::ZERO),
-        Some(Seq(2)),
+        Some(Cursor::start(EPOCH)),
+        Some(at_two),
     ];
+    same("sequences", (at_one.seq, at_two.seq), (Seq(1), Seq(2)))?;
     same("heads", registry.heads(&asked).await?, promised)?;
     same("heads of nothing", registry.heads(&[]).await?, Vec::new())
 }

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
-use sync_core::history::{Epoch, EpochMode, Seq};
+use sync_core::history::{Cursor, Epoch, EpochMode, Seq};
 use sync_core::ids::{DocumentId, OriginId};
 
 pub use self::export::{Export, ExportError};
@@ -320,7 +320,7 @@ impl ServerRegistry for EmbeddedRegistry {
         self.registry.size(document).await
     }
 
-    async fn heads(&self, documents: &[DocumentId]) -> Result<Vec<Option<Seq>>, RegistryError> {
+    async fn heads(&self, documents: &[DocumentId]) -> Result<Vec<Option<Cursor>>, RegistryError> {
         self.registry.heads(documents).await
     }
 
@@ -334,6 +334,10 @@ impl ServerRegistry for EmbeddedRegistry {
 
     fn durability(&self) -> Durability {
         self.registry.durability()
+    }
+
+    fn is_shared(&self) -> bool {
+        self.registry.is_shared()
     }
 
     fn watch(&self) -> Option<BoxStream<'static, RegistryEvent>> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
-use sync_core::history::{Digest, Epoch, Seq};
+use sync_core::history::{Cursor, Digest, Epoch, Seq};
 use sync_core::ids::{DocumentId, OriginId};
 
 use super::document::{Known, Standing};
@@ -348,14 +348,14 @@ impl BlockingReader for Reader {
         Ok(metas)
     }
 
-    fn heads(&mut self, documents: &[DocumentId]) -> Result<Vec<Option<Seq>>, RegistryError> {
+    fn heads(&mut self, documents: &[DocumentId]) -> Result<Vec<Option<Cursor>>, RegistryError> {
         let head = |document| {
             let standing = match self.shared.index.get(document) {
                 Some(published) => Some(lock(&published).standing.clone()),
                 None => find(&self.connection, document)?,
             };
             let live = standing.filter(|standing| !standing.is_deleted);
-            Ok(live.map(|standing| standing.meta.head))
+            Ok(live.map(|standing| standing.meta.cursor()))
         };
         documents.iter().map(head).collect()
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sync_core::history::{Epoch, Seq};
+use sync_core::history::{Cursor, Epoch, Seq};
 use sync_core::ids::{DocumentId, OriginId};
 
 use crate::registry::{
@@ -133,7 +133,7 @@ pub trait BlockingReader: Send + 'static {
     ///
     /// # Errors
     /// As there.
-    fn heads(&mut self, documents: &[DocumentId]) -> Result<Vec<Option<Seq>>, RegistryError>;
+    fn heads(&mut self, documents: &[DocumentId]) -> Result<Vec<Option<Cursor>>, RegistryError>;
 
     /// As [`ServerRegistry::origins`](crate::registry::ServerRegistry::origins).
     ///

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sync_core::history::{Epoch, Seq};
+use sync_core::history::{Cursor, Epoch, Seq};
 use sync_core::ids::{DocumentId, OriginId};
 use tokio::sync::oneshot;
 
@@ -131,7 +131,7 @@ impl<B: BlockingRegistry> ServerRegistry for GroupCommit<B> {
             .await
     }
 
-    async fn heads(&self, documents: &[DocumentId]) -> Result<Vec<Option<Seq>>, RegistryError> {
+    async fn heads(&self, documents: &[DocumentId]) -> Result<Vec<Option<Cursor>>, RegistryError> {
         let documents = documents.to_vec();
         self.with_reader(move |reader| reader.heads(&documents))
             .await
@@ -149,6 +149,11 @@ impl<B: BlockingRegistry> ServerRegistry for GroupCommit<B> {
 
     fn durability(&self) -> Durability {
         self.durability
+    }
+
+    /// No: an engine has one writer, and this is it.
+    fn is_shared(&self) -> bool {
+        false
     }
 
     /// Tidies up thoroughly. What is due is tidied up without being asked.

@@ -8,6 +8,7 @@ mod broadcasts;
 mod checking;
 mod fold;
 mod life;
+mod nodes;
 mod offers;
 mod opening;
 mod presence;

@@ -12,6 +12,7 @@ pub(super) struct TestRegistry {
     /// Errors for the next calls of append; `true` if the append is carried out all the same.
     pub(super) append_errors: VecDeque<(RegistryError, bool)>,
     pub(super) n_tails: usize,
+    pub(super) is_deleted: bool,
 }
 
 impl TestRegistry {
@@ -27,6 +28,9 @@ impl TestRegistry {
     }
 
     pub(super) fn meta(&self) -> Result<DocumentMeta, RegistryError> {
+        if self.is_deleted {
+            return Err(RegistryError::Deleted);
+        }
         let mut meta = self.meta.clone().ok_or(RegistryError::NotFound)?;
         meta.head = Seq(self.head());
         meta.digest = self.digest(self.head());
