@@ -29,6 +29,9 @@ use embedded::{Directory, EPOCH, change, id, new};
 
 const LONG: Duration = Duration::from_secs(60);
 
+/// Several pages, and so few that replacing one does not let the registry copy its write-ahead log into the database.
+const SNAPSHOT_BYTES: usize = 40_000;
+
 async fn append(registry: &EmbeddedRegistry, name: &str, origin: u128, number: u64) {
     let epoch = registry.meta(&id(name)).await.unwrap().epoch;
     let outcomes = registry
@@ -44,7 +47,7 @@ async fn compact(registry: &EmbeddedRegistry, name: &str, seq: u64, keep_after: 
     let Tail::Changes { digest, .. } = tail else {
         panic!("{tail:?}")
     };
-    let snapshot = Snapshot::new(Seq(seq), digest, vec![7; 200_000].into());
+    let snapshot = Snapshot::new(Seq(seq), digest, vec![7; SNAPSHOT_BYTES].into());
     registry
         .compact(&id(name), meta.epoch, snapshot, Seq(keep_after))
         .await
@@ -220,10 +223,8 @@ async fn a_compaction_an_import_and_a_deletion_are_done_or_not_wherever_they_are
         append(&registry, "a", 1, 8).await;
         let before = registry.export(&id("a")).await.unwrap();
         let wal = directory.path().join("sync.db-wal");
-        let (start, database) = (
-            frames(&wal),
-            fs::read(directory.path().join("sync.db")).unwrap(),
-        );
+        let start = fs::read(&wal).unwrap();
+        let database = fs::read(directory.path().join("sync.db")).unwrap();
         match operation {
             "compact" => compact(&registry, "a", 13, 13).await,
             "import" => {
@@ -233,13 +234,14 @@ async fn a_compaction_an_import_and_a_deletion_are_done_or_not_wherever_they_are
             }
             _ => registry.delete(&id("a")).await.unwrap(),
         }
-        let end = frames(&wal);
         let after = registry.export(&id("a")).await.ok();
         assert_ne!(after.as_ref(), Some(&before));
         let bytes = fs::read(&wal).unwrap();
         drop(registry);
-        let mut is_done = false;
+        assert_eq!(start[..32], bytes[..32], "the log has begun again");
+        let (start, end) = (frames(&start), frames(&bytes));
         assert!(end > start);
+        let mut is_done = false;
         for cut in start..=end {
             let copy = Directory::new();
             fs::write(copy.path().join("sync.db"), &database).unwrap();
@@ -262,11 +264,10 @@ async fn a_compaction_an_import_and_a_deletion_are_done_or_not_wherever_they_are
     }
 }
 
-/// Frames of a log that has not begun again since the database was copied.
-fn frames(wal: &Path) -> usize {
-    let bytes = fs::read(wal).unwrap();
-    let salts = &bytes[16..24];
-    let frames = bytes[32..].chunks_exact(24 + 4096);
+/// Frames of a write-ahead log; what is left behind them is of an earlier one.
+fn frames(wal: &[u8]) -> usize {
+    let salts = &wal[16..24];
+    let frames = wal[32..].chunks_exact(24 + 4096);
     frames.take_while(|frame| &frame[8..16] == salts).count()
 }
 
