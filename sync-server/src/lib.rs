@@ -41,7 +41,7 @@ pub use server::{
 };
 pub use stats::{
     CallStats, DocumentDetails, DocumentPhase, DocumentSession, DocumentStats, FoldStats,
-    Latencies, ServerStats, SessionState, SessionStats,
+    Latencies, ServerStats, SessionIdentity, SessionState, SessionStats,
 };
 #[cfg(feature = "yrs")]
 pub use sync_core::engine::yrs::Yrs;

@@ -63,7 +63,7 @@ async fn documents_sessions_changes_and_bytes_are_counted() {
     let [first, second] = &details.sessions[..] else {
         panic!("{details:?}");
     };
-    let hers = if first.origin == OriginId(1) {
+    let hers = if first.identity.origin == OriginId(1) {
         first
     } else {
         second
@@ -154,7 +154,10 @@ async fn a_session_that_does_not_read_lags_and_catches_up() {
     let [lagging] = &lagging[..] else {
         panic!("{details:?}");
     };
-    assert_eq!((lagging.origin, lagging.lag), (OriginId(2), behind.lag_max));
+    assert_eq!(
+        (lagging.identity.origin, lagging.lag),
+        (OriginId(2), behind.lag_max)
+    );
     bob.link().stall(false);
     bob.follow(&mut his, 20).await;
     let caught_up = stats_of(&server, "notes");

@@ -27,4 +27,4 @@ pub use room::{
     OpenRequest, Room, RoomEvent, RoomOutput, RoomPhase, RoomUnloaded, UncheckedChange, Verdict,
 };
 pub use session::{AuthenticateRequest, JoinRequest, ServerSession, SessionEvent, SessionOutput};
-pub use stats::{Latencies, MemberPhase, MemberStats, Rate, RoomCounters, RoomStats};
+pub use stats::{Frequency, Latencies, MemberPhase, MemberStats, RoomCounters, RoomStats};

@@ -111,12 +111,12 @@ fn share(part: u64, all: u64) -> f64 {
 /// How often something happens: its number in the last while, older ones counting less the older they are (a moving
 /// average with exponential weights).
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Rate {
+pub struct Frequency {
     per_second: f64,
     at: Time,
 }
 
-impl Rate {
+impl Frequency {
     /// Seconds after which something counts for about a third.
     const WINDOW_SECONDS: f64 = 10.0;
 
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_rate_settles_at_what_happens_and_fades_when_nothing_does() {
-        let mut rate = Rate::default();
+        let mut rate = Frequency::default();
         let mut now = Time::ZERO;
         for _ in 0..600 {
             now = now + Duration::from_millis(100);

@@ -13,8 +13,8 @@ use super::mailbox::Mailbox;
 use super::rooms::{Kept, RoomHandle};
 use super::{Phase, Server, Shared, lock};
 use crate::stats::{
-    DocumentDetails, DocumentPhase, DocumentSession, DocumentStats, ServerStats, SessionState,
-    SessionStats,
+    DocumentDetails, DocumentPhase, DocumentSession, DocumentStats, ServerStats, SessionIdentity,
+    SessionState, SessionStats,
 };
 
 /// What is known of a session once it has been welcomed.
@@ -120,7 +120,7 @@ impl Server {
             .iter()
             .filter_map(|mailbox| shared.session(mailbox))
             .collect();
-        sessions.sort_unstable_by_key(|session| session.session);
+        sessions.sort_unstable_by_key(|session| session.identity.session);
         sessions
     }
 }
@@ -145,10 +145,12 @@ impl Shared {
         let info = mailbox.info.get()?;
         let (bytes_in, bytes_out) = mailbox.traffic.bytes();
         Some(SessionStats {
-            session: mailbox.session(),
-            user: info.user.clone(),
-            origin: info.origin,
-            peer: info.peer.clone(),
+            identity: SessionIdentity {
+                session: mailbox.session(),
+                user: info.user.clone(),
+                origin: info.origin,
+                peer: info.peer.clone(),
+            },
             since_ms: self.clock.wall_ms(info.since),
             bytes_in,
             bytes_out,
@@ -202,10 +204,12 @@ impl Kept {
 
 fn document_session(member: MemberStats, peer: PeerInfo) -> DocumentSession {
     DocumentSession {
-        session: member.session,
-        user: member.user,
-        origin: member.origin,
-        peer,
+        identity: SessionIdentity {
+            session: member.session,
+            user: member.user,
+            origin: member.origin,
+            peer,
+        },
         access: member.access,
         state: match member.state {
             MemberPhase::Opening => SessionState::Opening,

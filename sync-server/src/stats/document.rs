@@ -1,12 +1,12 @@
 //! Live documents, and the sessions that have them open.
 
 use sync_core::history::{Epoch, Seq};
-use sync_core::ids::{DocumentId, EngineId, OriginId, SessionId, User};
-use sync_core::transport::PeerInfo;
+use sync_core::ids::{DocumentId, EngineId};
 use sync_core::wire::AccessLevel;
 
 #[cfg(feature = "http")]
 use super::json;
+use super::server::SessionIdentity;
 
 /// A live document: [`Server::documents`](crate::Server::documents). Counts begin anew when it is loaded.
 #[derive(Debug, Clone, PartialEq)]
@@ -139,34 +139,9 @@ pub struct DocumentDetails {
 #[non_exhaustive]
 #[cfg_attr(feature = "http", derive(serde::Serialize, utoipa::ToSchema))]
 pub struct DocumentSession {
-    /// The session.
-    #[cfg_attr(
-        feature = "http",
-        serde(serialize_with = "json::text"),
-        schema(value_type = String)
-    )]
-    pub session: SessionId,
-    /// Whose it is.
-    #[cfg_attr(
-        feature = "http",
-        serde(serialize_with = "json::user"),
-        schema(value_type = String)
-    )]
-    pub user: User,
-    /// The process start of its client.
-    #[cfg_attr(
-        feature = "http",
-        serde(serialize_with = "json::text"),
-        schema(value_type = String)
-    )]
-    pub origin: OriginId,
-    /// Where it connects from.
-    #[cfg_attr(
-        feature = "http",
-        serde(serialize_with = "json::text"),
-        schema(value_type = String)
-    )]
-    pub peer: PeerInfo,
+    /// Which one, and whose.
+    #[cfg_attr(feature = "http", serde(flatten))]
+    pub identity: SessionIdentity,
     /// What it may do.
     #[cfg_attr(
         feature = "http",

@@ -14,5 +14,5 @@ pub use self::document::{
     DocumentDetails, DocumentPhase, DocumentSession, DocumentStats, FoldStats, SessionState,
 };
 pub(crate) use self::events::CountedEvents;
-pub use self::server::{CallStats, ServerStats, SessionStats};
+pub use self::server::{CallStats, ServerStats, SessionIdentity, SessionStats};
 pub use sync_core::server::Latencies;

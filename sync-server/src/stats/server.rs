@@ -100,11 +100,11 @@ pub struct CallStats {
     pub failures: u64,
 }
 
-/// A session: [`Server::sessions`](crate::Server::sessions).
+/// Which session, whose, and from where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "http", derive(serde::Serialize, utoipa::ToSchema))]
-pub struct SessionStats {
+pub struct SessionIdentity {
     /// The session.
     #[cfg_attr(
         feature = "http",
@@ -133,6 +133,16 @@ pub struct SessionStats {
         schema(value_type = String)
     )]
     pub peer: PeerInfo,
+}
+
+/// A session: [`Server::sessions`](crate::Server::sessions).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+#[cfg_attr(feature = "http", derive(serde::Serialize, utoipa::ToSchema))]
+pub struct SessionStats {
+    /// Which one, and whose.
+    #[cfg_attr(feature = "http", serde(flatten))]
+    pub identity: SessionIdentity,
     /// When it was welcomed, in milliseconds since 1970.
     pub since_ms: u64,
     /// Bytes of frames received.

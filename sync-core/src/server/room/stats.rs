@@ -5,14 +5,14 @@ use super::ring::Ring;
 use super::{MemberPhase, MemberStats, Room, RoomCounters, RoomStats};
 use crate::error::ErrorCode;
 use crate::history::Seq;
-use crate::server::stats::Rate;
+use crate::server::stats::Frequency;
 use crate::time::Time;
 
 /// What the room counts.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Counts {
     pub(super) totals: RoomCounters,
-    pub(super) changes: Rate,
+    pub(super) changes: Frequency,
 }
 
 impl Counts {

@@ -1,10 +1,10 @@
 //! `sync-server inspect`.
 
-use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Write};
+use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serde_json::json;
 use sync_server::registry::{
     DocumentId, DocumentInfo, EmbeddedRegistry, EpochMode, Existing, Export, Inspector,
@@ -12,6 +12,7 @@ use sync_server::registry::{
 };
 
 use crate::output::{Failure, line, size};
+use crate::transfer::{self, Mode};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -36,36 +37,9 @@ enum Command {
     /// Read everything, and compare it with its checksums and digests
     Check,
     /// Write a document to a file
-    Export {
-        /// The document's id
-        id: String,
-        /// The file
-        file: PathBuf,
-        /// Overwrite the file
-        #[arg(long)]
-        replace: bool,
-    },
+    Export(transfer::Export),
     /// Put a document from a file into the registry, as a new history; no server may have the directory open
-    Import {
-        /// The document's id, which may be another one than it had
-        id: String,
-        /// The file
-        file: PathBuf,
-        /// Put it in the place of the document, or of the tombstone, that is there
-        #[arg(long)]
-        replace: bool,
-        /// What clients do with what they have and the imported document has not
-        #[arg(long, value_enum, default_value_t = Mode::Merge)]
-        mode: Mode,
-    },
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Mode {
-    /// They bring it back
-    Merge,
-    /// They drop it
-    Discard,
+    Import(transfer::Import),
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -76,15 +50,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         None | Some(Command::List) => list(directory, *json),
         Some(Command::Show { id }) => show(directory, &document(id)?, *json),
         Some(Command::Check) => check(directory, *json),
-        Some(Command::Export { id, file, replace }) => {
-            export(directory, &document(id)?, file, *replace)
-        }
-        Some(Command::Import {
-            id,
-            file,
-            replace,
-            mode,
-        }) => import(directory, document(id)?, file, *replace, *mode),
+        Some(Command::Export(to)) => export(directory, to),
+        Some(Command::Import(from)) => import(directory, from),
     }
 }
 
@@ -282,50 +249,26 @@ fn check(directory: &Path, as_json: bool) -> Result<(), Failure> {
     }
 }
 
-fn export(directory: &Path, id: &DocumentId, file: &Path, replace: bool) -> Result<(), Failure> {
+fn export(directory: &Path, to: &transfer::Export) -> Result<(), Failure> {
     let inspector = Inspector::open(directory)?;
-    let export = inspector.export(id)?;
+    let export = inspector.export(&document(&to.id)?)?;
     export.verify()?;
-    if file.exists() && !replace {
-        return Err(Failure::Exists(format!(
-            "{} exists: --replace overwrites it",
-            file.display()
-        )));
-    }
-    // Under another name until it is whole.
-    let mut partial = file.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    let written = File::create(&partial).and_then(|out| {
-        let mut out = BufWriter::new(out);
-        export.write_to(&mut out)?;
-        out.flush()?;
-        out.get_ref().sync_all()?;
-        fs::rename(&partial, file)
-    });
-    written.map_err(|error| {
-        let _ = fs::remove_file(&partial);
-        Failure::file(file, &error)
-    })
+    to.check()?;
+    to.write(|out| export.write_to(out))
 }
 
-fn import(
-    directory: &Path,
-    id: DocumentId,
-    file: &Path,
-    replace: bool,
-    mode: Mode,
-) -> Result<(), Failure> {
-    let input = File::open(file).map_err(|error| Failure::file(file, &error))?;
+fn import(directory: &Path, from: &transfer::Import) -> Result<(), Failure> {
+    let id = document(&from.id)?;
+    let input = File::open(&from.file).map_err(|error| Failure::file(&from.file, &error))?;
     let mut salt = [0; 16];
     getrandom::fill(&mut salt)
         .map_err(|error| Failure::Other(format!("no randomness: {error}")))?;
     let export = Export::read_from(BufReader::new(input))?.renamed(id, u128::from_le_bytes(salt));
-    let mode = match mode {
+    let mode = match from.mode {
         Mode::Merge => EpochMode::Merge,
         Mode::Discard => EpochMode::Discard,
     };
-    let existing = if replace {
+    let existing = if from.replace {
         Existing::Replace
     } else {
         Existing::Keep

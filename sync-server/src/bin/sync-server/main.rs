@@ -14,6 +14,7 @@ mod rules;
 mod serve;
 mod settings;
 mod tokens;
+mod transfer;
 
 use std::process::ExitCode;
 

@@ -145,7 +145,7 @@ impl Live {
         documents.truncate(DOCUMENTS_MAX);
         let mut by_user = BTreeMap::new();
         for session in self.server.sessions() {
-            *by_user.entry(session.user.id).or_insert(0) += 1;
+            *by_user.entry(session.identity.user.id).or_insert(0) += 1;
         }
         let users = by_user.into_iter();
         let mut users: Vec<_> = users

@@ -60,7 +60,7 @@ pub(super) async fn sessions(
 ) -> Response {
     let mut sessions = api.server.sessions();
     if let Some(user) = &params.user {
-        sessions.retain(|session| *session.user.id == **user);
+        sessions.retain(|session| *session.identity.user.id == **user);
     }
     let n_sessions = sessions.len();
     sessions.truncate(params.limit.unwrap_or(1_000));

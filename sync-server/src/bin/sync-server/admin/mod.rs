@@ -3,15 +3,15 @@
 mod client;
 mod tables;
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use self::client::{Client, Query};
 use crate::output::{Failure, line};
+use crate::transfer::{Export, Import, Mode};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -67,28 +67,9 @@ enum Command {
         id: String,
     },
     /// Write a document to a file
-    Export {
-        /// The document's id
-        id: String,
-        /// The file
-        file: PathBuf,
-        /// Overwrite the file
-        #[arg(long)]
-        replace: bool,
-    },
+    Export(Export),
     /// Put a document from a file on the server, as a new history
-    Import {
-        /// The document's id, which may be another one than it had
-        id: String,
-        /// The file
-        file: PathBuf,
-        /// Put it in the place of the document, or of the tombstone, that is there
-        #[arg(long)]
-        replace: bool,
-        /// What clients do with what they have and the imported document has not
-        #[arg(long, value_enum, default_value_t = Mode::Merge)]
-        mode: Mode,
-    },
+    Import(Import),
     /// Make a new document of what another one is now
     Fork {
         /// The document's id
@@ -129,14 +110,6 @@ enum Command {
     Events,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Mode {
-    /// They bring it back
-    Merge,
-    /// They drop it
-    Discard,
-}
-
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let client = Client::new(
         arguments.url.as_deref(),
@@ -164,20 +137,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             print(&client.get(&["sessions"], &query)?, tables::sessions)
         }
         Command::Read { id } => line(client.text(&["documents", id, "json"])?),
-        Command::Export { id, file, replace } => export(&client, id, file, *replace),
-        Command::Import {
-            id,
-            file,
-            replace,
-            mode,
-        } => {
-            let mode = match mode {
+        Command::Export(to) => export(&client, to),
+        Command::Import(from) => {
+            let mode = match from.mode {
                 Mode::Merge => "merge",
                 Mode::Discard => "discard",
             };
-            let query = [("mode", mode.to_owned()), ("replace", replace.to_string())];
-            let bytes = std::fs::read(file).map_err(|error| Failure::file(file, &error))?;
-            let answer = client.put(&["documents", id, "import"], &query, &bytes)?;
+            let query = [
+                ("mode", mode.to_owned()),
+                ("replace", from.replace.to_string()),
+            ];
+            let bytes =
+                std::fs::read(&from.file).map_err(|error| Failure::file(&from.file, &error))?;
+            let answer = client.put(&["documents", &from.id, "import"], &query, &bytes)?;
             print(&answer, tables::stored)
         }
         Command::Fork { id, to } => {
@@ -250,30 +222,10 @@ fn list(
     Ok(())
 }
 
-fn export(client: &Client, id: &str, file: &Path, replace: bool) -> Result<(), Failure> {
-    if file.exists() && !replace {
-        return Err(Failure::Exists(format!(
-            "{} exists: --replace overwrites it",
-            file.display()
-        )));
-    }
-    let mut answer = client.reader(&["documents", id, "export"])?;
-    // Under another name until it is whole.
-    let mut partial = file.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    let written = File::create(&partial).and_then(|out| {
-        let mut out = BufWriter::new(out);
-        io::copy(&mut answer, &mut out)?;
-        out.flush()?;
-        out.get_ref().sync_all()?;
-        std::fs::rename(&partial, file)
-    });
-    written.map_err(|error| {
-        // It may not be there at all.
-        let _ = std::fs::remove_file(&partial);
-        Failure::file(file, &error)
-    })
+fn export(client: &Client, to: &Export) -> Result<(), Failure> {
+    to.check()?;
+    let mut answer = client.reader(&["documents", &to.id, "export"])?;
+    to.write(|out| io::copy(&mut answer, out).map(drop))
 }
 
 /// Longest line of a stream of events.
