@@ -296,3 +296,130 @@ fn a_busy_room_of_many_checks_what_comes_within_a_millisecond_at_once() {
     assert_eq!(world.replica.batches.len(), 2);
     assert_eq!(world.room.poll_timeout(), None);
 }
+
+/// Takes the check that is held, and answers it.
+fn answer_check(world: &mut World, verdicts: Vec<Verdict>) {
+    let (number, _) = world.held_checks.pop_front().expect("a check is under way");
+    world.room.handle_checked(world.now, number, verdicts);
+    world.run();
+}
+
+const ACCEPTED: Verdict = Verdict::Accepted { is_new: true };
+
+#[test]
+fn what_follows_a_refused_change_is_not_appended_whatever_the_check_says_of_it() {
+    let mut world = opened(&[ADA]);
+    world.holds_checks = true;
+    world.push(ADA, 1, &["a", "b", "c"]);
+    let refused = Verdict::Refused(PeerError::new(ErrorCode::InvalidChange, "no"));
+    answer_check(&mut world, vec![ACCEPTED, refused, ACCEPTED]);
+    assert_eq!(world.logged(), ["a"]);
+    let told = world.all(ADA);
+    assert_eq!(refusal(told.get(1).cloned()), (2, ErrorCode::InvalidChange));
+    assert_eq!(told.len(), 2);
+}
+
+#[test]
+fn a_check_that_refuses_for_now_refuses_nothing() {
+    let mut world = opened(&[ADA]);
+    world.holds_checks = true;
+    world.push(ADA, 1, &["a"]);
+    let error = PeerError::new(ErrorCode::StorageUnavailable, "later");
+    answer_check(&mut world, vec![Verdict::Refused(error)]);
+    assert_eq!(code_of(world.next(ADA)), ErrorCode::StorageUnavailable);
+    assert_eq!(world.logged(), [""; 0]);
+}
+
+/// Scenario 79: also when another node appends in between.
+#[test]
+fn nothing_overtakes_a_change_refused_by_a_check_that_has_to_be_made_again() {
+    let mut world = opened(&[ADA, BOB]);
+    world.holds_checks = true;
+    world.push(BOB, 1, &["b"]);
+    world.open(CYD);
+    world.push(ADA, 1, &["x<nothing"]);
+    let (first, _) = world.held_checks.pop_front().unwrap();
+    world.room.handle_checked(world.now, first, vec![ACCEPTED]);
+    world.run();
+    assert_eq!(world.logged(), ["b"]);
+    // Checked together: one change that is good, and Ada's, which is not; and she goes on.
+    world.push(ADA, 2, &["on top of it"]);
+    let refused = Verdict::Refused(PeerError::new(ErrorCode::MissingDependency, "no"));
+    world.foreign_append("theirs");
+    world.holds_checks = false;
+    answer_check(&mut world, vec![refused]);
+    assert_eq!(world.logged(), ["b", "theirs"]);
+}
+
+#[test]
+fn what_was_checked_before_others_changes_were_read_is_checked_again() {
+    let mut world = opened(&[ADA]);
+    world.holds_checks = true;
+    world.push(ADA, 1, &["a<theirs"]);
+    world.foreign_append("theirs");
+    world.room.handle_head(world.now, Seq(1));
+    world.run();
+    assert_eq!(world.replica.batches.len(), 0);
+    world.holds_checks = false;
+    answer_check(&mut world, vec![ACCEPTED]);
+    assert_eq!(world.replica.batches, [vec!["a<theirs"]]);
+    assert_eq!(world.logged(), ["theirs", "a<theirs"]);
+}
+
+/// The registry's answer to one may keep the other from being appended.
+#[test]
+fn changes_checked_together_and_appended_one_after_the_other_are_checked_once() {
+    let mut world = opened(&[ADA]);
+    let push = |first_number, changes: &[&'static str]| Push {
+        channel: CHANNEL,
+        origin: OriginId(77),
+        first_number,
+        changes: changes.iter().map(|text| Bytes::from(*text)).collect(),
+        reconciling: false,
+    };
+    world.holds_checks = true;
+    world
+        .room
+        .handle_push(world.now, ADA, push(1, &["a", "b<a", "c<b<a"]));
+    world.run();
+    world.release_checks();
+    assert_eq!(world.logged(), ["a", "b<a", "c<b<a"]);
+    assert_eq!(world.replica.batches.len(), 1);
+    assert_eq!(world.replica.n_loads, 1);
+}
+
+#[test]
+fn every_request_has_a_number_of_its_own() {
+    let mut world = checked();
+    let request = world.request(ADA);
+    world.room.handle_open(world.now, ADA, request).unwrap();
+    let mut numbers = Vec::new();
+    for first_number in 1..=3 {
+        while let Some(output) = world.room.poll_output() {
+            match output {
+                RoomOutput::Registry(number, request) => {
+                    numbers.push(number);
+                    let answer = world.registry.answer(request);
+                    world.room.handle_registry(world.now, number, answer);
+                }
+                RoomOutput::Check(number, _) => {
+                    numbers.push(number);
+                    world.room.handle_checked(world.now, number, vec![ACCEPTED]);
+                }
+                _ => {}
+            }
+        }
+        let push = Push {
+            channel: CHANNEL,
+            origin: origin_of(ADA),
+            first_number,
+            changes: vec!["a".into()],
+            reconciling: false,
+        };
+        world.room.handle_push(world.now, ADA, push);
+    }
+    let n = numbers.len();
+    let distinct: BTreeSet<_> = numbers.into_iter().collect();
+    assert_eq!(distinct.len(), n);
+    assert!(n >= 6);
+}

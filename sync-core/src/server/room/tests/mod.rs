@@ -2,8 +2,10 @@
 //! sent.
 
 mod access;
+mod answers;
 mod appending;
 mod asking;
+mod batches;
 mod broadcasts;
 mod checking;
 mod fold;

@@ -251,9 +251,9 @@ impl World {
         self.pass(at.since(self.now));
     }
 
-    /// The next transport message, as it travels.
+    /// The next transport message, as it travels. As a driver does, it polls only a session that has been woken.
     pub(super) fn next_frame(&mut self, session: SessionId) -> Option<Bytes> {
-        loop {
+        while self.ready.contains(&session) {
             match self.room.poll_member(self.now, session) {
                 Some(MemberOutput::Frame(frame)) => {
                     self.run();
@@ -269,12 +269,10 @@ impl World {
                 None => {
                     self.ready.remove(&session);
                     self.run();
-                    if !self.ready.contains(&session) {
-                        return None;
-                    }
                 }
             }
         }
+        None
     }
 
     pub(super) fn next(&mut self, session: SessionId) -> Option<Message> {
