@@ -10,8 +10,8 @@ use crate::time::Time;
 pub(super) struct Standstill {
     /// Nothing is appended before.
     until: Option<Time>,
-    /// Reads of what there is to open that were asked for earlier say what was.
-    reads_from: Option<RequestNumber>,
+    /// Reads of what there is to open say what was, up to this one.
+    stale_through: Option<RequestNumber>,
 }
 
 impl Standstill {
@@ -21,7 +21,7 @@ impl Standstill {
 
     /// Whether a read says what there is to open.
     pub(super) fn is_fresh(&self, read: RequestNumber) -> bool {
-        self.reads_from.is_none_or(|from| read >= from)
+        self.stale_through.is_none_or(|stale| read > stale)
     }
 }
 
@@ -43,7 +43,7 @@ impl Room {
     pub fn handle_trimmed(&mut self, now: Time, epoch: Epoch) {
         let current = self.current().map(|history| history.epoch);
         if current != Some(epoch) {
-            self.standstill.reads_from = Some(RequestNumber(self.next_request));
+            self.standstill.stale_through = Some(RequestNumber(self.next_request));
             self.mark_stale(now);
         }
         self.turn(now);

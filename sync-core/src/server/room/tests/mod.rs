@@ -19,6 +19,7 @@ mod size;
 mod snapshots;
 mod storage;
 mod streaming;
+mod trimming;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
