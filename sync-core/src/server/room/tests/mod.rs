@@ -8,6 +8,7 @@ mod asking;
 mod batches;
 mod broadcasts;
 mod checking;
+mod doubt;
 mod fold;
 mod life;
 mod nodes;
