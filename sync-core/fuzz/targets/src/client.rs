@@ -50,10 +50,16 @@ pub(crate) fn samples() -> (Vec<Bytes>, Bytes) {
     (changes, document.snapshot().unwrap())
 }
 
-struct Client {
-    state: ClientState,
-    now: Time,
-    attempt: Option<AttemptId>,
+pub(crate) struct Client {
+    pub(crate) state: ClientState,
+    pub(crate) now: Time,
+    pub(crate) attempt: Option<AttemptId>,
+    /// Frames that it has sent since somebody took them.
+    pub(crate) sent: VecDeque<Bytes>,
+    /// Whether it waits for its connection.
+    pub(crate) dials: bool,
+    /// Whether it has given its connection up.
+    pub(crate) hung_up: bool,
     replicas: BTreeMap<DocumentId, Replica<Map>>,
     jobs: VecDeque<(DocumentId, u64, Job)>,
     writes: VecDeque<(DocumentId, u64, StoreWrite)>,
@@ -73,17 +79,7 @@ pub fn client_session(bytes: &[u8]) {
     config.limits.message_bytes_max = 1 << 16;
     config.limits.fragmented_messages_max = 4;
     config.outbox_max = 50;
-    let mut client = Client {
-        store: config.store.then(BTreeMap::new),
-        state: ClientState::new(config),
-        now: Time::from_micros(1_000),
-        attempt: None,
-        replicas: BTreeMap::new(),
-        jobs: VecDeque::new(),
-        writes: VecDeque::new(),
-        requests: Vec::new(),
-        holds: settings & 4 == 4,
-    };
+    let mut client = Client::new(config, settings & 4 == 4);
     let (changes, snapshot) = samples();
     client.state.connect(client.now);
     client.settle();
@@ -93,11 +89,29 @@ pub fn client_session(bytes: &[u8]) {
         }
         client.turn(&mut input, &changes, &snapshot);
         client.settle();
+        client.sent.clear();
     }
     client.end();
 }
 
 impl Client {
+    pub(crate) fn new(config: ClientConfig, holds: bool) -> Self {
+        Self {
+            store: config.store.then(BTreeMap::new),
+            state: ClientState::new(config),
+            now: Time::from_micros(1_000),
+            attempt: None,
+            sent: VecDeque::new(),
+            dials: false,
+            hung_up: false,
+            replicas: BTreeMap::new(),
+            jobs: VecDeque::new(),
+            writes: VecDeque::new(),
+            requests: Vec::new(),
+            holds,
+        }
+    }
+
     fn turn(&mut self, input: &mut Input<'_>, changes: &[Bytes], snapshot: &Bytes) {
         let now = self.now;
         let document = id(DOCUMENTS[usize::from(input.below(2))]);
@@ -160,7 +174,7 @@ impl Client {
         }
     }
 
-    fn receive(&mut self, frame: Bytes) {
+    pub(crate) fn receive(&mut self, frame: Bytes) {
         if let Some(attempt) = self.attempt {
             self.state.handle_frame(self.now, attempt, frame);
         }
@@ -274,7 +288,7 @@ impl Client {
         self.receive(encode_frame(&message, compression));
     }
 
-    fn open(&mut self, document: &DocumentId, how: u8) {
+    pub(crate) fn open(&mut self, document: &DocumentId, how: u8) {
         let stored = self.store.as_ref().and_then(|store| store.get(document));
         let stored = stored.cloned();
         let engine = Map::new();
@@ -293,7 +307,7 @@ impl Client {
             .open(self.now, document, &engine, options, stored);
     }
 
-    fn edit(&mut self, document: &DocumentId, key: u8, value: u8) {
+    pub(crate) fn edit(&mut self, document: &DocumentId, key: u8, value: u8) {
         if self.state.edit_refusal(document).is_some() {
             return;
         }
@@ -323,7 +337,7 @@ impl Client {
     }
 
     /// What is due is done once, and is not due again.
-    fn time_out(&mut self) {
+    pub(crate) fn time_out(&mut self) {
         self.state.handle_timeout(self.now);
         self.settle();
         let next = self.state.poll_timeout();
@@ -338,15 +352,20 @@ impl Client {
         }
     }
 
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let mut n_outputs = 0;
         while let Some(output) = self.state.poll_output() {
             n_outputs += 1;
             assert!(n_outputs < OUTPUTS_MAX, "outputs without end");
             match output {
-                Output::Dial(attempt) => self.attempt = Some(attempt),
+                Output::Dial(attempt) => {
+                    self.attempt = Some(attempt);
+                    self.dials = true;
+                }
+                Output::Hangup { .. } => self.hung_up = true,
                 Output::Send { frame, .. } => {
-                    let message = decode_frame(frame, usize::MAX - 1).unwrap();
+                    let message = decode_frame(frame.clone(), usize::MAX - 1).unwrap();
+                    self.sent.push_back(frame);
                     if let Message::Open(open) = message {
                         self.requests.push(open.request);
                     }

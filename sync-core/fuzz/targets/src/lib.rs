@@ -17,11 +17,16 @@ mod export;
 mod input;
 mod memory;
 mod mend;
+mod registry;
+mod room;
+mod server;
 mod wire;
 mod yrs_documents;
 
 pub use client::client_session;
 pub use export::export_file;
+pub use room::room;
+pub use server::server_session;
 pub use wire::{frame, gzip, reassembly};
 pub use yrs_documents::{yrs_ledger, yrs_update};
 
@@ -46,6 +51,8 @@ targets![
     reassembly,
     gzip,
     client_session,
+    server_session,
+    room,
     yrs_update,
     yrs_ledger,
     export_file,

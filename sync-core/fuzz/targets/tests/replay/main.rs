@@ -87,6 +87,8 @@ replayed! {
     reassembly => 5_000,
     gzip => 5_000,
     client_session => 1_000,
+    server_session => 1_000,
+    room => 3_000,
     yrs_update => 5_000,
     yrs_ledger => 2_000,
     export_file => 5_000,

@@ -22,6 +22,8 @@ pub(crate) fn of(name: &str) -> Vec<Vec<u8>> {
         "reassembly" => reassembly(),
         "gzip" => gzip(),
         "client_session" => client_session(),
+        "server_session" => server_session(),
+        "room" => room(),
         "yrs_update" => yrs_update(),
         "yrs_ledger" => yrs_ledger(),
         "export_file" => export_file(),
@@ -193,6 +195,94 @@ fn client_session() -> Vec<Vec<u8>> {
                 seeds.push(one);
             }
         }
+    }
+    seeds
+}
+
+/// Turns: which peer, which document, what.
+fn server_session() -> Vec<Vec<u8>> {
+    let payloads = payloads();
+    let of_kind = |kind: &str| {
+        payloads
+            .iter()
+            .filter(|(found, payload)| found == kind && payload.len() < 400)
+            .map(|(_, payload)| payload.clone())
+            .collect::<Vec<_>>()
+    };
+    let says = |out: &mut Vec<u8>, peer: u8, mends: u8, payload: &[u8]| {
+        out.extend([peer, 0, 2, mends]);
+        out.extend(u16::try_from(payload.len()).unwrap().to_le_bytes());
+        out.extend_from_slice(payload);
+    };
+    // Runs the oldest call, as it should be, twice: it is carried out, and answered.
+    let calls = |out: &mut Vec<u8>| out.extend([0, 0, 13, 0, 0].repeat(2));
+    let mut seeds = Vec::new();
+    for (n, open) in of_kind("Open").iter().enumerate() {
+        let mut begin = vec![n as u8 % 4];
+        begin.extend([0, 0, 13, 0, 0].repeat(8));
+        begin.extend([0, 0, 0, 1 + n as u8 % 3]);
+        says(&mut begin, 0, if n % 2 == 0 { 0x1f } else { 0x0f }, open);
+        begin.extend([0, 0, 13, 0, 0].repeat(6));
+        for push in of_kind("Push") {
+            let mut seed = begin.clone();
+            says(&mut seed, 0, 0x0f, &push);
+            calls(&mut seed);
+            seed.extend([0, 0, 18, 1, 2]);
+            says(&mut seed, 0, 0x05, &push);
+            calls(&mut seed);
+            seed.extend([0, 0, 15, 0]);
+            // Another peer, and the cut of the honest client.
+            seed.extend([0, 0, 0, 6]);
+            says(&mut seed, 1, 0x1f, open);
+            seed.extend([0, 0, 13, 0, 0].repeat(4));
+            says(&mut seed, 1, 0x0f, &push);
+            seed.extend([0, 0, 19, 0]);
+            seed.extend([0, 0, 15, 0].repeat(3));
+            calls(&mut seed);
+            seeds.push(seed);
+        }
+        for (kind, payload) in &payloads {
+            let is_other = !matches!(kind.as_str(), "Push" | "Open" | "Welcome" | "Opened");
+            if n < 2 && is_other && payload.len() < 200 {
+                let mut seed = begin.clone();
+                says(&mut seed, 0, 0x0f, payload);
+                calls(&mut seed);
+                says(&mut seed, 0, 0x0f, payload);
+                seed.extend([0, 0, 20, 1]);
+                calls(&mut seed);
+                seeds.push(seed);
+            }
+        }
+    }
+    seeds
+}
+
+/// Turns: which session, what.
+fn room() -> Vec<Vec<u8>> {
+    // The oldest call, answered as it should be.
+    let answer = [0, 6, 0, 7];
+    let mut seeds = Vec::new();
+    for settings in 0..8 {
+        let mut seed = vec![settings];
+        for session in 0..3 {
+            seed.extend([session, 0, 4, 1, session]);
+            seed.extend(answer.repeat(5));
+        }
+        for session in [0, 1, 0, 2, 1] {
+            seed.extend([session, 2, 0x12]);
+            seed.extend(answer.repeat(3));
+        }
+        // Presence, a broadcast, a fold, a trim, what may be done, and time.
+        seed.extend([0, 16, 1, 1, 2, 3, 4, 0, 17, 1, 2, 3, 4, 0, 18, 0]);
+        seed.extend(answer.repeat(4));
+        seed.extend([0, 13, 7, 0, 10, 0, 0, 13, 5, 9]);
+        seed.extend(answer.repeat(4));
+        for how in [5, 0x42, 0x71, 3] {
+            seed.extend([1, 0, how, 2, 9, 1, 1, 1]);
+            seed.extend(answer.repeat(4));
+        }
+        seed.extend([1, 12, 2, 11, 0, 10, 0]);
+        seeds.push(seed);
     }
     seeds
 }
