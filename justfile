@@ -73,6 +73,11 @@ bench-store *arguments:
 bench-engines *arguments:
     cargo bench -p sync-core --features yrs --bench engines -- {{ arguments }}
 
+# Measure a scenario next to a bare relay, RUNS times, or all of them: `just bench fan-out 5`. docs/benchmarks.md lists them.
+bench scenario="" runs="5" *arguments:
+    cargo build --release -p sync-bench
+    "${CARGO_TARGET_DIR:-target}/release/bench" run {{ scenario }} --runs {{ runs }} {{ arguments }}
+
 # Measure presence: 100, 300 and 1,000 sessions in one document that all say something ten times a second. Takes a minute.
 bench-presence *arguments:
     cargo run --release -p sync-examples --features load --bin presence_load -- {{ arguments }}

@@ -1,0 +1,276 @@
+//! Clients of a server, from the dial until their document is open: one step after the other on a blocking socket, which the
+//! generator then takes over.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use bytes::Bytes;
+use sync_core::history::Cursor;
+use sync_core::ids::{Channel, DocumentId, EngineId, OriginId, RequestId};
+use sync_core::wire::{
+    AccessLevel, Compression, Hello, Message, Open, Opened, PROTOCOL_VERSIONS, Ping, Push,
+    decode_frame, encode_frame,
+};
+
+use crate::Failure;
+use crate::generator::{BINARY, Format, Generator, next_frame, put_frame};
+
+/// How long a server may take for one answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes of a message while a document is opened, inflated, at most.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// As RFC 6455 section 1.3 has it. What the server makes of it is not looked at: nobody is fooled here.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+/// An open WebSocket on which nothing has been said, or, to a sync server, only who it is.
+#[derive(Debug)]
+pub(crate) struct Dialled {
+    stream: TcpStream,
+    format: Format,
+    origin: OriginId,
+}
+
+/// Who a client is, and what it takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Who {
+    /// Differs between clients.
+    pub(crate) number: usize,
+    /// Whether frames may be compressed; then changes are not counted.
+    pub(crate) gzip: bool,
+}
+
+impl Dialled {
+    /// Dials, and introduces itself. A relay is told the document's name by the request.
+    pub(crate) fn dial(
+        server: SocketAddr,
+        format: Format,
+        document: &str,
+        who: Who,
+    ) -> Result<Self, Failure> {
+        let mut stream = TcpStream::connect(server)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let path = match format {
+            Format::Relay => document,
+            Format::Sync => "",
+        };
+        write!(
+            stream,
+            "GET /{path} HTTP/1.1\r\nHost: {server}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+        )?;
+        read_upgrade(&mut stream)?;
+        let mut dialled = Self {
+            stream,
+            format,
+            origin: OriginId(u128::try_from(who.number)? + 1),
+        };
+        if format == Format::Sync {
+            dialled.send(&Message::Hello(Hello {
+                versions: PROTOCOL_VERSIONS,
+                software: "bench".to_owned(),
+                origin: dialled.origin,
+                connection: 1,
+                credentials: None,
+                compression: if who.gzip {
+                    vec![Compression::Gzip]
+                } else {
+                    Vec::new()
+                },
+                resume: None,
+            }))?;
+            let Message::Welcome(_) = dialled.receive()? else {
+                return Err("not welcome".into());
+            };
+        }
+        Ok(dialled)
+    }
+
+    /// Opens a document, from its beginning, and waits until it is open. What follows then is for the generator.
+    pub(crate) fn open(mut self, document: &str) -> Result<Client, Failure> {
+        let channel = match self.format {
+            Format::Relay => Channel(0),
+            Format::Sync => {
+                self.send(&open_message(document, None)?)?;
+                self.opened()?.channel
+            }
+        };
+        Ok(Client {
+            stream: self.stream,
+            member: Member {
+                connection: 0,
+                format: self.format,
+                channel,
+                origin: self.origin,
+                next_number: 1,
+            },
+        })
+    }
+
+    fn opened(&mut self) -> Result<Opened, Failure> {
+        loop {
+            match self.receive()? {
+                Message::Opened(opened) => return Ok(opened),
+                Message::Presence(_) => {}
+                message => return Err(format!("not opened: {message:?}").into()),
+            }
+        }
+    }
+
+    fn send(&mut self, message: &Message) -> Result<(), Failure> {
+        let mut bytes = Vec::new();
+        put_frame(
+            &mut bytes,
+            BINARY,
+            &encode_frame(message, Compression::None),
+        );
+        Ok(self.stream.write_all(&bytes)?)
+    }
+
+    /// Reads one frame and not a byte more.
+    fn receive(&mut self) -> Result<Message, Failure> {
+        let mut bytes = vec![0; 2];
+        self.stream.read_exact(&mut bytes)?;
+        loop {
+            let missing = match next_frame(&bytes)? {
+                Some((frame, _)) if frame.opcode == BINARY => {
+                    let payload = Bytes::copy_from_slice(frame.payload);
+                    return Ok(decode_frame(payload, MESSAGE_BYTES_MAX)?);
+                }
+                Some((frame, _)) => return Err(frame.close_reason().into()),
+                None => missing_bytes(&bytes),
+            };
+            let held = bytes.len();
+            bytes.resize(held + missing, 0);
+            let room = bytes.get_mut(held..).unwrap_or_default();
+            self.stream.read_exact(room)?;
+        }
+    }
+}
+
+/// A client whose document is open.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: TcpStream,
+    member: Member,
+}
+
+impl Client {
+    /// Hands the connection to the generator.
+    pub(crate) fn join(self, generator: &mut Generator) -> Result<Member, Failure> {
+        Ok(Member {
+            connection: generator.add(self.stream)?,
+            ..self.member
+        })
+    }
+}
+
+/// A client whose connection the generator has.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) connection: usize,
+    format: Format,
+    channel: Channel,
+    origin: OriginId,
+    next_number: u64,
+}
+
+impl Member {
+    /// Sends a change with the generator's next turn.
+    pub(crate) fn push(&mut self, generator: &mut Generator, change: &[u8]) {
+        match self.format {
+            Format::Relay => generator.send(self.connection, change),
+            Format::Sync => {
+                let push = Message::Push(Push {
+                    channel: self.channel,
+                    origin: self.origin,
+                    first_number: self.next_number,
+                    changes: vec![Bytes::copy_from_slice(change)],
+                    reconciling: false,
+                });
+                generator.send(self.connection, &encode_frame(&push, Compression::None));
+            }
+        }
+        self.next_number += 1;
+    }
+}
+
+/// What a silent client says from time to time.
+pub(crate) fn sign_of_life(format: Format) -> Option<Bytes> {
+    let ping = Message::Ping(Ping { nonce: 0 });
+    (format == Format::Sync).then(|| encode_frame(&ping, Compression::None))
+}
+
+/// Opens a yrs document, which is created if there is none.
+pub(crate) fn open_message(document: &str, cursor: Option<Cursor>) -> Result<Message, Failure> {
+    Ok(Message::Open(Open {
+        request: RequestId(1),
+        document: DocumentId::new(document)?,
+        engine: EngineId::YRS,
+        cursor,
+        origins: Vec::new(),
+        access: AccessLevel::Write,
+        create: true,
+        partial: None,
+    }))
+}
+
+/// How much more is to be read, at least, to have a whole frame: first the rest of the header, then the payload.
+fn missing_bytes(bytes: &[u8]) -> usize {
+    let (header, length) = match bytes {
+        [_, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([*high, *low]))),
+        [_, 127, rest @ ..] => match rest.first_chunk() {
+            Some(length) => (
+                10,
+                usize::try_from(u64::from_be_bytes(*length)).unwrap_or(0),
+            ),
+            None => (10, 0),
+        },
+        [_, 126, ..] => (4, 0),
+        [_, length, ..] => (2, usize::from(*length)),
+        _ => (2, 0),
+    };
+    (header + length).saturating_sub(bytes.len())
+}
+
+/// Reads the answer to the request for a WebSocket, and not a byte more.
+fn read_upgrade(stream: &mut TcpStream) -> Result<(), Failure> {
+    const END: &[u8] = b"\r\n\r\n";
+    let mut seen = [0; 1024];
+    loop {
+        let n = stream.peek(&mut seen)?;
+        let seen = seen.get(..n).unwrap_or_default();
+        if n == 0 {
+            return Err("the server closed a connection at once".into());
+        }
+        if let Some(end) = seen.windows(END.len()).position(|window| window == END) {
+            if !seen.starts_with(b"HTTP/1.1 101") {
+                return Err(String::from_utf8_lossy(seen).into());
+            }
+            let mut answer = vec![0; end + END.len()];
+            return Ok(stream.read_exact(&mut answer)?);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_read_in_two_steps_and_not_beyond_its_end() {
+        for (bytes, missing) in [
+            (vec![0x82, 0], 0),
+            (vec![0x82, 5], 5),
+            (vec![0x82, 5, 1, 2], 3),
+            (vec![0x82, 126], 2),
+            (vec![0x82, 126, 1, 0], 256),
+            (vec![0x82, 127], 8),
+            (vec![0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0], 65_536),
+        ] {
+            assert_eq!(missing_bytes(&bytes), missing, "{bytes:?}");
+        }
+    }
+}
