@@ -64,7 +64,7 @@ fn unopened_outboxes(seed: u64) {
         world.log(DOC).len() == 11
     });
     world.run_for(Duration::from_secs(5));
-    let stored = &world.clients[0].store.as_ref().unwrap()[&id(DOC)];
+    let stored = &world.clients[0].store.as_ref().unwrap().documents[&id(DOC)];
     // They stay in the store, as something that the server has, until a replica takes them over.
     assert_eq!(stored.outbox.len(), 10);
     assert_eq!(

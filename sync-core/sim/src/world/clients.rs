@@ -1,18 +1,78 @@
-//! The clients of a world: what a test has them do, and what their machines ask for.
+//! The processes of clients: what their machines ask for.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sync_core::client::{
-    ClientConfig, ClientState, Job, OpenOptions, Output, RefusedChange, Replica, Status,
-    StoredDocument, SyncState,
+    AttemptId, Broadcast, ClientConfig, ClientEvent, ClientState, DocumentEvent, EndReason,
+    Extension, Job, Output, Replica, Status,
 };
-use sync_core::engine::{Document, Engine, Validator, Version};
-use sync_core::history::Cursor;
-use sync_core::ids::{DocumentId, OriginId, User};
-use sync_core::wire::decode_frame;
+use sync_core::engine::{Engine, Validator};
+use sync_core::ids::{DocumentId, OriginId, SessionId, User};
+use sync_core::time::Time;
+use sync_core::transport::DialError;
 
-use super::{SimClient, Target, Traffic, World, id};
+use super::devices::{Store, WallClock};
+use super::links::Up;
+use super::{Target, Traffic, World};
+
+/// Delay before a write that failed is made again.
+const RETRY_STORE: Duration = Duration::from_secs(1);
+
+/// A client's process, and its device.
+#[derive(Debug)]
+pub struct SimClient<E: Engine> {
+    /// The machine.
+    pub state: ClientState,
+    /// Of the documents that are open.
+    pub replicas: BTreeMap<DocumentId, Replica<E>>,
+    /// Everything that happened to its documents.
+    pub events: Vec<(DocumentId, DocumentEvent)>,
+    /// Broadcasts that it received, and was told of that it did not.
+    pub broadcasts: Vec<(DocumentId, Broadcast)>,
+    /// Extension messages that it received.
+    pub extensions: Vec<Extension>,
+    /// Whether it can reach the server.
+    pub online: bool,
+    /// What survives the process, if anything does.
+    pub store: Option<Store>,
+    /// What its device takes the time to be.
+    pub clock: WallClock,
+    /// Whether there is a process.
+    pub is_running: bool,
+    pub(super) user: User,
+    pub(super) link: Option<SessionId>,
+    pub(super) dialing: Option<(Time, AttemptId)>,
+    /// Jobs on replicas that have not been run.
+    pub(super) jobs: VecDeque<(Time, DocumentId, u64, Job)>,
+    /// Fresh credentials, and when it has them.
+    pub(super) asking: Option<Time>,
+    /// The only node that it connects to.
+    pub(super) dials: Option<usize>,
+    pub(super) next_dial: Option<DialError>,
+    pub(super) trickle: Duration,
+}
+
+impl<E: Engine> SimClient<E> {
+    /// Who it is.
+    pub const fn user(&self) -> &User {
+        &self.user
+    }
+
+    /// When something happens by itself.
+    fn next_time(&self) -> Option<Time> {
+        let writing = self.store.as_ref().and_then(|store| store.writing.front());
+        let times = [
+            self.state.poll_timeout(),
+            self.dialing.map(|(at, _)| at),
+            writing.map(|(at, ..)| *at),
+            self.jobs.front().map(|(at, ..)| *at),
+            self.asking,
+        ];
+        times.into_iter().flatten().min()
+    }
+}
 
 impl<E: Engine + Validator> World<E> {
     /// A client that connects at once. Returns its index.
@@ -23,237 +83,80 @@ impl<E: Engine + Validator> World<E> {
 
     /// The same, of this user.
     pub fn add_client_of(&mut self, user: &str) -> usize {
-        let config = ClientConfig::new(OriginId(self.rng.next_u128()), self.rng.next_u128());
-        let mut state = ClientState::new(config);
-        state.connect(self.now);
         self.clients.push(SimClient {
-            state,
+            state: ClientState::new(ClientConfig::new(OriginId(0), 0)),
             replicas: BTreeMap::new(),
             events: Vec::new(),
+            broadcasts: Vec::new(),
+            extensions: Vec::new(),
             online: true,
             store: None,
-            writing: VecDeque::new(),
+            clock: WallClock::default(),
+            is_running: false,
             user: User::new(user),
             link: None,
             dialing: None,
+            jobs: VecDeque::new(),
+            asking: None,
+            dials: None,
+            next_dial: None,
+            trickle: Duration::ZERO,
         });
         self.traffic.push(Traffic::default());
         let index = self.clients.len() - 1;
-        self.perform_client(index);
+        self.start_client(index);
         index
     }
 
-    /// Opens a document.
-    pub fn open(&mut self, client: usize, document: &str) {
-        self.open_with(client, document, OpenOptions::default());
-    }
-
-    /// Opens a document.
-    pub fn open_with(&mut self, client: usize, document: &str, options: OpenOptions) {
-        let seed = self.rng.next_u128();
-        let engine = self.engine.clone().bind(&id(document));
-        let (engine_id, sealer) = (engine.id(), engine.sealer());
-        let it = &mut self.clients[client];
-        let stored = it
-            .store
-            .as_ref()
-            .and_then(|store| store.get(&id(document)).cloned());
-        it.replicas
-            .entry(id(document))
-            .or_insert_with(|| match &stored {
-                Some(stored) => Replica::load(engine, seed, stored).unwrap(),
-                None => Replica::new(engine, seed).unwrap(),
-            });
-        it.state
-            .open_sealed(self.now, &id(document), &engine_id, options, stored, sealer)
-            .unwrap();
-        self.perform_client(client);
-    }
-
-    /// One edit. Whether it was allowed.
-    pub fn edit(
-        &mut self,
-        client: usize,
-        document: &str,
-        f: impl FnOnce(&mut E::Edit<'_>),
-    ) -> bool {
-        self.edit_at(client, document, self.now.as_micros() / 1000, f)
-    }
-
-    /// One edit by this wall clock. Whether it was allowed.
-    pub fn edit_at(
-        &mut self,
-        client: usize,
-        document: &str,
-        wall_ms: u64,
-        f: impl FnOnce(&mut E::Edit<'_>),
-    ) -> bool {
-        let document = id(document);
-        let it = &mut self.clients[client];
-        if it.state.edit_refusal(&document).is_some() {
-            return false;
-        }
-        let replica = it.replicas.get_mut(&document).unwrap();
-        replica.document().set_wall_time(wall_ms);
-        replica.edit(usize::MAX, f).unwrap();
-        self.drain(client, &document);
-        true
-    }
-
-    /// Does something to a document that may change it, whether edits are allowed or not.
-    pub fn with_document<R>(
-        &mut self,
-        client: usize,
-        document: &str,
-        f: impl FnOnce(&mut E::Document) -> R,
-    ) -> R {
-        let document = id(document);
-        let it = &mut self.clients[client];
-        let result = f(it.replicas.get_mut(&document).unwrap().document());
-        self.drain(client, &document);
-        result
-    }
-
-    fn drain(&mut self, client: usize, document: &DocumentId) {
-        let it = &mut self.clients[client];
-        let drained = it.replicas.get_mut(document).unwrap().drain();
-        for bytes in drained.main.local {
-            let staged = it.state.handle_edit(self.now, document, bytes);
-            if let (Some(store), Some(change)) = (&mut it.store, staged) {
-                let new = || StoredDocument::new(Engine::id(&self.engine));
-                store
-                    .entry(document.clone())
-                    .or_insert_with(new)
-                    .stage(change);
-            }
-        }
-        self.perform_client(client);
-    }
-
-    /// Hands a change to the client's machine that no engine made.
-    pub fn inject(&mut self, client: usize, document: &str, bytes: Bytes) {
-        self.clients[client]
-            .state
-            .handle_edit(self.now, &id(document), bytes);
-        self.perform_client(client);
-    }
-
-    /// Reads what a client has.
-    pub fn read<R>(&self, client: usize, document: &str, f: impl FnOnce(&E::Read<'_>) -> R) -> R {
-        self.clients[client].replicas[&id(document)]
-            .read(f)
-            .unwrap()
-    }
-
-    /// Of a client's replica.
-    pub fn version(&mut self, client: usize, document: &str) -> Version {
-        self.clients[client]
-            .replicas
-            .get_mut(&id(document))
-            .unwrap()
-            .document()
-            .version()
-    }
-
-    /// Of a document that the client has open.
-    pub fn sync_state(&self, client: usize, document: &str) -> SyncState {
-        self.clients[client]
-            .state
-            .sync_state(&id(document))
-            .unwrap()
-    }
-
-    /// How far the client is.
-    pub fn cursor(&self, client: usize, document: &str) -> Option<Cursor> {
-        self.clients[client].state.cursor(&id(document))
-    }
-
-    /// What was handed back to the client.
-    pub fn refused(&self, client: usize, document: &str) -> Vec<RefusedChange> {
-        self.clients[client].state.refused(&id(document))
-    }
-
-    /// Loses the client's connection: it notices now, the server some time later. What is under way may still arrive there.
-    pub fn cut(&mut self, client: usize) {
-        let Some(session) = self.clients[client].link.take() else {
-            return;
-        };
-        let attempt = self.links[&session].attempt;
-        self.leave(session);
-        self.clients[client]
-            .state
-            .handle_lost(self.now, attempt, None);
-        self.perform_client(client);
-    }
-
-    /// Gives the client a network, or takes it.
-    pub fn set_online(&mut self, client: usize, online: bool) {
-        self.clients[client].online = online;
-        if online {
-            self.clients[client].state.network_changed(self.now);
-            self.perform_client(client);
-        } else {
-            self.cut(client);
-        }
-    }
-
-    /// Gives a client that has opened nothing yet a store.
-    pub fn give_store(&mut self, client: usize) {
-        self.clients[client].store = Some(BTreeMap::new());
-        self.start_client(client);
-    }
-
-    /// The client's process is killed: what is not in its store is gone with it. Another one starts on the store, and
-    /// delivers what is in it; it has no document open.
-    pub fn restart_client(&mut self, client: usize) {
-        if let Some(session) = self.clients[client].link.take() {
-            self.leave(session);
-        }
-        self.clients[client].writing.clear();
-        self.clients[client].replicas.clear();
-        self.clients[client].dialing = None;
-        self.start_client(client);
-    }
-
-    pub(super) fn start_client(&mut self, client: usize) {
-        let mut config = ClientConfig::new(OriginId(self.rng.next_u128()), self.rng.next_u128());
-        let it = &mut self.clients[client];
-        config.store = it.store.is_some();
-        it.state = ClientState::new(config);
-        for (document, stored) in it.store.iter().flatten() {
-            if !stored.outbox.is_empty() {
-                it.state.deliver(self.now, document, stored.clone());
-            }
-        }
-        it.state.connect(self.now);
-        self.perform_client(client);
+    pub(super) fn configure(&self, config: &mut ClientConfig) {
+        config.refreshes = self.permits.credentials.is_some();
+        config.limits = self.limits.clone();
+        config.planted = self.planted;
     }
 
     pub(super) fn run_client(&mut self, client: usize) {
-        self.clients[client].state.handle_timeout(self.now);
+        let now = self.now;
+        self.clients[client].state.handle_timeout(now);
         self.run_store(client);
         self.perform_client(client);
-        if let Some((_, attempt)) = self.clients[client]
-            .dialing
-            .take_if(|(at, _)| *at <= self.now)
+        while let Some((_, document, number, job)) = self.clients[client]
+            .jobs
+            .pop_front_if(|(at, ..)| *at <= now)
         {
+            self.run_job(client, &document, number, &job);
+            self.perform_client(client);
+        }
+        let it = &mut self.clients[client];
+        if it.asking.take_if(|at| *at <= now).is_some() {
+            let credentials = Bytes::copy_from_slice(it.user.id.as_bytes());
+            it.state.handle_credentials(credentials);
+            self.perform_client(client);
+        }
+        let it = &mut self.clients[client];
+        if let Some((_, attempt)) = it.dialing.take_if(|(at, _)| *at <= now) {
+            if self.permits.credentials.is_some() {
+                let credentials = Bytes::copy_from_slice(it.user.id.as_bytes());
+                it.state.set_credentials(credentials);
+            }
             self.connect(client, attempt);
         }
     }
 
-    pub(super) fn run_store(&mut self, client: usize) {
+    fn run_store(&mut self, client: usize) {
         let it = &mut self.clients[client];
-        while let Some((at, document, number, write)) = it.writing.pop_front() {
+        let Some(store) = &mut it.store else { return };
+        while let Some((at, document, number, write)) = store.writing.pop_front() {
             if at > self.now {
-                it.writing.push_front((at, document, number, write));
+                store.writing.push_front((at, document, number, write));
                 return;
             }
-            let engine = write.state.engine.clone();
-            let store = it.store.as_mut().unwrap();
-            store
-                .entry(document.clone())
-                .or_insert_with(|| StoredDocument::new(engine))
-                .apply(write);
+            if store.fails {
+                // Nothing may overtake it.
+                let again = self.now + RETRY_STORE;
+                store.writing.push_front((again, document, number, write));
+                return self.count("fault", "store failed");
+            }
+            store.apply(document.clone(), write);
             it.state.handle_stored(self.now, &document, number);
         }
     }
@@ -265,76 +168,112 @@ impl<E: Engine + Validator> World<E> {
                     let at = self.soon(self.weather.delay_max);
                     self.clients[client].dialing = Some((at, attempt));
                 }
-                Output::Send { attempt, frame, .. } => {
-                    self.traffic[client]
-                        .up
-                        .push(decode_frame(frame.clone(), usize::MAX - 1).unwrap());
-                    let Some(session) = self.clients[client].link else {
-                        continue;
-                    };
-                    let last = self
-                        .links
-                        .get(&session)
-                        .and_then(|link| link.up.back().map(|(at, _)| *at));
-                    let at = self.arrival(last);
-                    if let Some(link) = self
-                        .links
-                        .get_mut(&session)
-                        .filter(|link| link.attempt == attempt)
-                    {
-                        link.up.push_back((at, frame));
-                    }
-                    self.schedule(Some(at), Target::Link(session));
-                }
-                Output::Hangup { attempt, .. } => {
-                    let it = &mut self.clients[client];
-                    it.dialing.take_if(|(_, dialing)| *dialing == attempt);
-                    let links = &self.links;
-                    if let Some(session) = it.link.take_if(|session| {
-                        links
-                            .get(session)
-                            .is_some_and(|link| link.attempt == attempt)
-                    }) {
-                        self.leave(session);
-                    }
-                }
+                Output::Send { attempt, frame, .. } => self.send_up(client, attempt, frame),
+                Output::Hangup { attempt, code } => self.hang_up(client, attempt, code),
                 Output::Job {
                     document,
                     number,
                     job,
-                } => self.run_job(client, &document, number, &job),
+                } => self.take_job(client, document, number, job),
                 Output::DocumentEvent { document, event } => {
+                    self.count("client", name_of(&event));
                     self.clients[client].events.push((document, event));
+                }
+                Output::Event(event) => self.on_client_event(&event),
+                Output::Broadcast {
+                    document,
+                    broadcast,
+                } => {
+                    let it = &mut self.clients[client];
+                    it.broadcasts.push((document, broadcast));
+                }
+                Output::Extension(extension) => {
+                    self.clients[client].extensions.push(extension);
+                }
+                Output::Credentials => {
+                    let at = self.soon(self.weather.delay_max);
+                    self.clients[client].asking = Some(at);
                 }
                 Output::Store {
                     document,
                     number,
                     write,
                 } => {
-                    let last = self.clients[client].writing.back().map(|(at, ..)| *at);
                     let at = self.soon(self.weather.registry_delay_max);
-                    let at = last.map_or(at, |last| at.max(last));
-                    self.clients[client]
-                        .writing
-                        .push_back((at, document, number, *write));
+                    if let Some(store) = &mut self.clients[client].store {
+                        let last = store.writing.back().map(|(at, ..)| *at);
+                        let at = last.map_or(at, |last| at.max(last));
+                        store.writing.push_back((at, document, number, *write));
+                    }
+                }
+                Output::Forgotten(document) => {
+                    let it = &mut self.clients[client];
+                    // It may have been opened again meanwhile.
+                    if it.state.sync_state(&document).is_none() {
+                        it.replicas.remove(&document);
+                    }
                 }
                 _ => {}
             }
         }
-        let it = &self.clients[client];
-        let dialing = it.dialing.map(|(at, _)| at);
-        let writing = it.writing.front().map(|(at, ..)| *at);
-        let next = it
-            .state
-            .poll_timeout()
-            .into_iter()
-            .chain(dialing)
-            .chain(writing)
-            .min();
+        let next = self.clients[client].next_time();
         self.schedule(next, Target::Client(client));
     }
 
-    pub(super) fn run_job(&mut self, client: usize, document: &DocumentId, number: u64, job: &Job) {
+    fn on_client_event(&mut self, event: &ClientEvent) {
+        match event {
+            ClientEvent::StatusChanged(status) => self.count("status", status_name(status)),
+            ClientEvent::SessionEnded(reason) => match reason {
+                EndReason::Lost { .. } => self.count("ended", "lost"),
+                EndReason::Untrusted(_) => self.count("ended", "untrusted"),
+                EndReason::Silence => self.count("ended", "silence"),
+                EndReason::HandshakeTimeout => self.count("ended", "handshake timeout"),
+                EndReason::Server(error) => self.count("ended by server", error.code.name()),
+                EndReason::Protocol(error) => {
+                    self.count("ended for protocol", error.code.name());
+                    assert!(
+                        self.takes_nonsense,
+                        "a client says that the server broke the protocol: {error:?}"
+                    );
+                }
+                EndReason::Local => self.count("ended", "local"),
+                _ => self.count("ended", "otherwise"),
+            },
+            ClientEvent::GoingAway { .. } => self.count("client", "going away"),
+            ClientEvent::DocumentError { error, .. } => {
+                self.count("document error", error.code.name());
+            }
+            ClientEvent::SessionError { error } => self.count("session error", error.code.name()),
+            _ => {}
+        }
+    }
+
+    fn hang_up(&mut self, client: usize, attempt: AttemptId, code: u16) {
+        let it = &mut self.clients[client];
+        it.dialing.take_if(|(_, dialing)| *dialing == attempt);
+        let links = &self.links;
+        let is_it = |session: &mut SessionId| {
+            let link = links.get(session);
+            link.is_some_and(|link| link.attempt == attempt)
+        };
+        if let Some(session) = it.link.take_if(is_it) {
+            self.put_up(session, attempt, Up::Close(code));
+            self.forget_client_end(session);
+        }
+    }
+
+    fn take_job(&mut self, client: usize, document: DocumentId, number: u64, job: Job) {
+        if self.weather.job_delay_max.is_zero() && self.clients[client].jobs.is_empty() {
+            return self.run_job(client, &document, number, &job);
+        }
+        let at = self.soon(self.weather.job_delay_max);
+        let jobs = &mut self.clients[client].jobs;
+        let last = jobs.back().map(|(at, ..)| *at);
+        let at = last.map_or(at, |last| at.max(last));
+        jobs.push_back((at, document, number, job));
+    }
+
+    fn run_job(&mut self, client: usize, document: &DocumentId, number: u64, job: &Job) {
         let it = &mut self.clients[client];
         let Some(replica) = it.replicas.get_mut(document) else {
             return;
@@ -356,8 +295,30 @@ impl<E: Engine + Validator> World<E> {
         it.state.handle_job(self.now, document, number, outcome);
     }
 
-    /// Of the client's connection.
+    /// Where a client's connection stands.
     pub fn status(&self, client: usize) -> Status {
         self.clients[client].state.status()
+    }
+}
+
+const fn name_of(event: &DocumentEvent) -> &'static str {
+    match event {
+        DocumentEvent::Changed { .. } => "changed",
+        DocumentEvent::Refused { .. } => "refused",
+        DocumentEvent::Replaced => "replaced",
+        DocumentEvent::AccessChanged(_) => "access changed",
+        DocumentEvent::Deleted => "deleted",
+        _ => "another event",
+    }
+}
+
+const fn status_name(status: &Status) -> &'static str {
+    match status {
+        Status::Connecting => "connecting",
+        Status::Connected => "connected",
+        Status::Reconnecting { .. } => "reconnecting",
+        Status::Offline => "offline",
+        Status::Failed(_) => "failed",
+        _ => "another status",
     }
 }

@@ -1,37 +1,56 @@
-//! A deterministic world: the machines of clients and of a server, a registry in memory, and a network that delays, cuts
-//! and doubles connections, all under virtual time and from one seed. No runtime, no threads.
+//! A deterministic world: the machines of clients and of a server's nodes, the registry that the nodes share, and a network
+//! that delays, cuts and doubles connections, all under virtual time and from one seed. No runtime, no threads.
+//!
+//! What happens is in a file for each concern: on the network `links` and `writing`, on the server `sessions`, `rooms`,
+//! `calls`, `check` and `nodes`, on devices `clients` and `devices`. What a test, or a plan, has people do is a method of
+//! [`World`] in `acts`, `devices`, `network`, `nodes`, `operator` and `ephemeral`; what goes wrong by itself is drawn from
+//! [`Weather`] and [`RegistryFaults`].
 
+mod acts;
+mod calls;
+mod check;
 mod checks;
 mod clients;
+mod devices;
+mod ephemeral;
+mod faults;
 mod links;
 pub mod maps;
+mod memory;
+mod network;
+mod nodes;
+mod operator;
 pub mod permits;
 mod registry;
-mod server;
+mod rooms;
+mod sessions;
+mod weather;
+mod writing;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use sync_core::client::{
-    AttemptId, ClientState, DocumentEvent, Replica, StoreWrite, StoredDocument,
-};
 use sync_core::engine::{Engine, Validator};
-use sync_core::error::PeerError;
-use sync_core::ids::{Channel, DocumentId, OriginId, SessionId, User};
+use sync_core::ids::{DocumentId, SessionId};
 use sync_core::limits::{Limits, SNAPSHOT_PIECE_BYTES};
+use sync_core::planted::Bug;
 use sync_core::rng::Rng;
-use sync_core::server::{
-    Grant, RegistryAnswer, RegistryRequest, RequestNumber, Room, ServerSession,
-};
 use sync_core::time::Time;
 use sync_core::wire::Message;
 use sync_server::registry::MemoryRegistry;
 use tokio::runtime::{Builder, Runtime};
 
-pub use registry::WorldRegistry;
+use calls::Call;
+pub use clients::SimClient;
+pub use devices::{Store, WallClock};
+pub use faults::{BuggyRegistry, CrashPoint, DriverBug, RegistryBug, RegistryFaults};
+use links::Link;
+use nodes::Node;
+pub use operator::{Restored, TrimFailed};
+pub use registry::{WorldRegistry, in_memory};
+pub use weather::{CALM, Hints, ROUGH, Weather};
 
 /// Waits for a registry. Time in a world stands still meanwhile.
 pub fn wait<T>(call: impl Future<Output = T>) -> T {
@@ -45,31 +64,6 @@ pub fn wait<T>(call: impl Future<Output = T>) -> T {
 pub fn id(name: &str) -> DocumentId {
     DocumentId::new(name).unwrap()
 }
-
-/// How the network behaves.
-#[derive(Debug, Clone, Copy)]
-pub struct Weather {
-    /// Longest delay of a frame one way.
-    pub delay_max: Duration,
-    /// Longest delay of a registry call, before and after it takes effect.
-    pub registry_delay_max: Duration,
-    /// Longest time until the server notices that a connection is gone. Frames under way still arrive meanwhile.
-    pub linger_max: Duration,
-}
-
-/// Everything is quick.
-pub const CALM: Weather = Weather {
-    delay_max: Duration::from_millis(10),
-    registry_delay_max: Duration::from_millis(2),
-    linger_max: Duration::ZERO,
-};
-
-/// Everything takes its time, and nobody notices that anybody is gone.
-pub const ROUGH: Weather = Weather {
-    delay_max: Duration::from_millis(300),
-    registry_delay_max: Duration::from_millis(50),
-    linger_max: Duration::from_secs(20),
-};
 
 /// Runs it with the seeds from 1 on, as many as this environment variable says, or else the usual number.
 pub fn run_seeds(setting: &str, usual: u64, run: fn(u64)) {
@@ -88,35 +82,50 @@ pub struct World<E: Engine + Validator> {
     pub rng: Rng,
     /// How the network behaves from now on.
     pub weather: Weather,
+    /// How calls of the registry fail from now on.
+    pub faults: RegistryFaults,
     /// Where the server keeps its documents.
     pub registry: Arc<dyn WorldRegistry>,
     /// By the index that [`add_client`](Self::add_client) returns.
     pub clients: Vec<SimClient<E>>,
     /// Of the sessions and rooms that begin from now on.
     pub limits: Limits,
-    /// Messages that each client sent and was sent.
+    /// Messages that each client sent and was sent, unless [`keeps_traffic`](Self::keeps_traffic) says otherwise.
     pub traffic: Vec<Traffic>,
+    /// Whether messages are kept. Default yes.
+    pub keeps_traffic: bool,
     /// What checks changes on the server, if it is not the engine itself.
     pub validator: Option<Arc<dyn Validator>>,
+    /// Whether the server's nodes check changes against what the document holds, where the engine can. Default no.
+    pub checks: bool,
     /// If the server folds: from how many changes on, and how many bytes of the log it keeps.
     pub folding: Option<(u64, usize)>,
     /// Bytes of a snapshot in one message.
     pub piece_bytes: usize,
     /// Each frame from the server arrives so much later than the one before it: cuts then hit among them.
     pub trickle: Duration,
+    /// Bytes of recent frames that a room keeps.
+    pub ring_bytes: usize,
+    /// Bytes of the log that a room reads at once for somebody behind that.
+    pub catch_up_bytes: usize,
+    /// Whether clients, or servers, may break the protocol: otherwise that ends the run.
+    pub takes_nonsense: bool,
+    /// A bug in the machines that begin from now on, for a test to find.
+    pub planted: Option<Bug>,
+    /// A bug in what drives them.
+    pub driver_bug: Option<DriverBug>,
     /// What users may do.
     pub permits: permits::Permits,
+    /// How often each thing has happened, by its kind and name: every message, every fault, every reason to close.
+    pub counts: BTreeMap<(&'static str, &'static str), u64>,
     engine: E,
+    nodes: Vec<Node>,
     links: BTreeMap<SessionId, Link>,
-    rooms: BTreeMap<DocumentId, Room>,
-    channels: BTreeMap<Channel, DocumentId>,
-    owners: BTreeMap<(OriginId, User), (u64, SessionId)>,
     calls: BTreeMap<u64, Call>,
     /// When something may happen to whom. Some are out of date: then nothing comes of it.
     agenda: BTreeSet<(Time, Target)>,
     next_id: u64,
-    server_up: bool,
-    /// Pings that sessions sent.
+    /// Pings that sessions answered.
     pub pings: u64,
 }
 
@@ -129,60 +138,17 @@ pub struct Traffic {
     pub down: Vec<Message>,
 }
 
-/// A client's process, and its device.
-#[derive(Debug)]
-pub struct SimClient<E: Engine> {
-    /// The machine.
-    pub state: ClientState,
-    /// Of the documents that are open.
-    pub replicas: BTreeMap<DocumentId, Replica<E>>,
-    /// Everything that happened to its documents.
-    pub events: Vec<(DocumentId, DocumentEvent)>,
-    /// Whether it can reach the server.
-    pub online: bool,
-    /// What survives the process, if it has a store.
-    pub store: Option<BTreeMap<DocumentId, StoredDocument>>,
-    /// Writes that the store has not carried out.
-    writing: VecDeque<(Time, DocumentId, u64, StoreWrite)>,
-    user: User,
-    link: Option<SessionId>,
-    dialing: Option<(Time, AttemptId)>,
-}
-
-#[derive(Debug)]
-struct Link {
-    client: usize,
-    attempt: AttemptId,
-    session: ServerSession,
-    up: VecDeque<(Time, Bytes)>,
-    down: VecDeque<(Time, Bytes)>,
-    /// The client has left; the server notices then.
-    gone_at: Option<Time>,
-    documents: BTreeSet<DocumentId>,
-}
-
+/// What has its turn; a node's number first where it concerns one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Target {
     Client(usize),
     Link(SessionId),
-    Room(DocumentId),
+    Room(usize, DocumentId),
     Call(u64),
-}
-
-#[derive(Debug)]
-struct Call {
-    document: DocumentId,
-    number: RequestNumber,
-    step: Step,
-}
-
-#[derive(Debug)]
-enum Step {
-    Execute(RegistryRequest),
-    Answer(RegistryAnswer),
-    /// What a user may do: asked, and said.
-    Ask(User),
-    Said(Result<Grant, PeerError>),
+    /// A node looks at the heads of its documents.
+    Heads(usize),
+    /// A node that drains goes on doing so.
+    Drain(usize),
 }
 
 impl<E: Engine + Validator> fmt::Debug for World<E> {
@@ -206,24 +172,30 @@ impl<E: Engine + Validator> World<E> {
             now: Time::from_micros(1),
             rng: Rng::new(u128::from(seed) * 0x1_0000_0001),
             weather,
+            faults: RegistryFaults::default(),
             registry,
             clients: Vec::new(),
             limits: Limits::default(),
             traffic: Vec::new(),
+            keeps_traffic: true,
             validator: None,
+            checks: false,
             folding: None,
             piece_bytes: SNAPSHOT_PIECE_BYTES,
             trickle: Duration::ZERO,
+            ring_bytes: 1024 * 1024,
+            catch_up_bytes: 256 * 1024,
+            takes_nonsense: false,
+            planted: None,
+            driver_bug: None,
             permits: permits::Permits::default(),
+            counts: BTreeMap::new(),
             engine,
+            nodes: vec![Node::new()],
             links: BTreeMap::new(),
-            rooms: BTreeMap::new(),
-            channels: BTreeMap::new(),
-            owners: BTreeMap::new(),
             calls: BTreeMap::new(),
             agenda: BTreeSet::new(),
             next_id: 1,
-            server_up: true,
             pings: 0,
         }
     }
@@ -233,9 +205,19 @@ impl<E: Engine + Validator> World<E> {
         self.next_id
     }
 
+    /// Notes that something has happened.
+    pub fn count(&mut self, kind: &'static str, name: &'static str) {
+        *self.counts.entry((kind, name)).or_default() += 1;
+    }
+
     /// A number below `n`.
     pub fn below(&mut self, n: u64) -> u64 {
         self.rng.next_u64() % n
+    }
+
+    /// Whether something happens that does so many times in a thousand.
+    fn happens(&mut self, per_mille: u64) -> bool {
+        per_mille > 0 && self.below(1_000) < per_mille
     }
 
     /// Moves to the next thing that happens. `None` if nothing ever will.
@@ -245,17 +227,14 @@ impl<E: Engine + Validator> World<E> {
         match target {
             Target::Client(client) => self.run_client(client),
             Target::Link(session) => self.run_link(session),
-            Target::Room(document) => {
-                if let Some(room) = self.rooms.get_mut(&document) {
-                    room.handle_timeout(self.now);
-                    self.perform_room(&document);
-                }
-            }
+            Target::Room(node, document) => self.run_room(node, &document),
             Target::Call(call) => {
                 if let Some(call) = self.calls.remove(&call) {
                     self.run_call(call);
                 }
             }
+            Target::Heads(node) => self.run_heads(node),
+            Target::Drain(node) => self.go_on_draining(node),
         }
         Some(self.now)
     }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use sync_core::registry::{DocumentMeta, NewChange, NewDocument};
 use sync_server::registry::{MemoryRegistry, RegistryError, ServerRegistry};
 
+use super::RegistryBug;
+
 /// A registry that a world can copy, empty and rewrite.
 pub trait WorldRegistry: ServerRegistry + fmt::Debug {
     /// An empty one of the same kind.
@@ -24,6 +26,14 @@ pub trait WorldRegistry: ServerRegistry + fmt::Debug {
         document: NewDocument,
         log: Vec<NewChange>,
     ) -> Result<DocumentMeta, RegistryError>;
+
+    /// A node has started.
+    fn restarted(&self) {}
+
+    /// The promise that it breaks, if it is one that does.
+    fn bug(&self) -> Option<RegistryBug> {
+        None
+    }
 }
 
 impl WorldRegistry for MemoryRegistry {
@@ -42,4 +52,10 @@ impl WorldRegistry for MemoryRegistry {
     ) -> Result<DocumentMeta, RegistryError> {
         Self::replace(self, document, log)
     }
+}
+
+/// An empty registry in memory.
+#[must_use]
+pub fn in_memory() -> Arc<dyn WorldRegistry> {
+    Arc::new(MemoryRegistry::new())
 }

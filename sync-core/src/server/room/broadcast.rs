@@ -40,6 +40,10 @@ impl Waiting {
         self.sending.is_some()
     }
 
+    pub(super) fn frames(&self) -> impl Iterator<Item = &Arc<Encoded>> {
+        self.frames.iter()
+    }
+
     pub(super) const fn missed(&self) -> u64 {
         self.missed
     }

@@ -9,6 +9,7 @@ mod ask;
 mod broadcast;
 mod check;
 mod fold;
+mod held;
 mod history;
 mod member;
 mod membership;

@@ -67,6 +67,12 @@ impl Pieces {
         wide(self.state.len())
     }
 
+    /// Bytes of the state and of its compressed pieces.
+    pub(super) fn held_bytes(&self) -> usize {
+        let gzip = |piece: &Piece| piece.gzip.get()?.as_ref().map(Bytes::len);
+        self.state.len() + self.pieces.iter().filter_map(gzip).sum::<usize>()
+    }
+
     /// The piece to go on with for a client that holds a part already: the first one, unless the part is really the
     /// beginning of this state.
     ///

@@ -145,6 +145,12 @@ impl ServerSession {
             .map(|(channel, document)| (*channel, document))
     }
 
+    /// Bytes that the session keeps: parts of messages that have not arrived whole, and changes that came too fast.
+    #[must_use]
+    pub const fn held_bytes(&self) -> usize {
+        self.reassembler.bytes_held() + self.pace.held_bytes()
+    }
+
     /// Whether the session has ended.
     #[must_use]
     pub const fn is_closed(&self) -> bool {

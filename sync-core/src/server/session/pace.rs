@@ -55,6 +55,11 @@ impl Pace {
         }
     }
 
+    /// What the changes in the line count for.
+    pub(super) const fn held_bytes(&self) -> usize {
+        self.charge
+    }
+
     /// Takes what came in.
     pub(super) fn push(&mut self, now: Time, push: Push) -> Paced {
         if self.refused.contains(&push.channel) {

@@ -1,0 +1,16 @@
+//! What worlds can do, each thing by itself.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "helpers of tests"
+)]
+
+mod devices;
+mod ephemeral;
+mod network;
+mod nodes;
+mod operator;
+mod permits;
+mod registry_faults;
