@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::cell::Cell;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use async_trait::async_trait;
 use sync_core::history::{Cursor, Digest, Epoch, Seq};
@@ -88,6 +88,7 @@ async fn a_registry_that_forgets_when_it_is_opened_again_fails_with_the_name_of_
                 },
                 wrong: if times.get() == 1 { first } else { again },
                 disk: Some(disk.clone()),
+                first_epoch: OnceLock::new(),
             }
         };
         let failures = conformance::run_with_crashes(place, open)
@@ -122,12 +123,14 @@ enum Wrong {
     TellsTheDigestOfTheHead,
     ListsFromTheEnd,
     HeadsLag,
+    HeadsOfTheFirstHistory,
+    HeadsWithoutDigest,
     MissingHeadsAreZero,
     ForgetsOrigins,
     FailsToClose,
 }
 
-const ALL: [Wrong; 22] = [
+const ALL: [Wrong; 24] = [
     Wrong::CreatesOnRead,
     Wrong::RecreatesDeleted,
     Wrong::IgnoresEpoch,
@@ -147,6 +150,8 @@ const ALL: [Wrong; 22] = [
     Wrong::TellsTheDigestOfTheHead,
     Wrong::ListsFromTheEnd,
     Wrong::HeadsLag,
+    Wrong::HeadsOfTheFirstHistory,
+    Wrong::HeadsWithoutDigest,
     Wrong::MissingHeadsAreZero,
     Wrong::ForgetsOrigins,
     Wrong::FailsToClose,
@@ -177,6 +182,8 @@ struct Broken {
     inner: Arc<MemoryRegistry>,
     wrong: Wrong,
     disk: Option<Disk>,
+    /// Of the document that was created first.
+    first_epoch: OnceLock<Epoch>,
 }
 
 impl Broken {
@@ -185,6 +192,7 @@ impl Broken {
             inner: Arc::default(),
             wrong,
             disk: None,
+            first_epoch: OnceLock::new(),
         }
     }
 
@@ -196,6 +204,7 @@ impl Broken {
 #[async_trait]
 impl ServerRegistry for Broken {
     async fn create(&self, document: NewDocument) -> Result<DocumentMeta, RegistryError> {
+        self.first_epoch.get_or_init(|| document.epoch);
         match self.inner.create(document.clone()).await {
             Err(RegistryError::Deleted) if self.is(Wrong::RecreatesDeleted) => {
                 self.inner.replace(document, Vec::new())
@@ -370,6 +379,18 @@ impl ServerRegistry for Broken {
             if self.is(Wrong::HeadsLag) {
                 *head = head.map(|head| Cursor {
                     seq: Seq(head.seq.0.saturating_sub(1)),
+                    ..head
+                });
+            }
+            if self.is(Wrong::HeadsWithoutDigest) {
+                *head = head.map(|head| Cursor {
+                    digest: Digest::EMPTY,
+                    ..head
+                });
+            }
+            if self.is(Wrong::HeadsOfTheFirstHistory) {
+                *head = head.map(|head| Cursor {
+                    epoch: *self.first_epoch.get().unwrap(),
                     ..head
                 });
             }

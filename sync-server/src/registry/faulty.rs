@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
+use futures_util::{StreamExt, future};
 use sync_core::BoxError;
 use sync_core::history::{Cursor, Epoch, Seq};
 use sync_core::ids::{ChangeId, DocumentId, OriginId};
@@ -26,6 +27,7 @@ use super::{
 ///   [`held_appends`](Self::held_appends), drop the server.
 /// - A crash at every step: [`crash_at`](Self::crash_at), wait for [`crashed`](Self::crashed), drop the server,
 ///   [`reopen`](Self::reopen), start another.
+/// - Hints between servers that share a registry: [`drop_hints`](Self::drop_hints), [`cut_hints`](Self::cut_hints).
 /// - A slow load: [`hold_reads`](Self::hold_reads); a slow compaction: [`hold_compactions`](Self::hold_compactions).
 #[derive(Debug)]
 pub struct FaultyRegistry<R> {
@@ -36,6 +38,15 @@ pub struct FaultyRegistry<R> {
     reads: Gate,
     compactions: Gate,
     crashed: watch::Sender<bool>,
+    hints: watch::Sender<Hints>,
+}
+
+/// What becomes of hints.
+#[derive(Debug, Default)]
+struct Hints {
+    are_dropped: bool,
+    n_cuts: usize,
+    n_streams: usize,
 }
 
 /// Where appends are held, or a registry crashes.
@@ -121,6 +132,7 @@ impl<R> FaultyRegistry<R> {
             reads: Gate::default(),
             compactions: Gate::default(),
             crashed: watch::Sender::default(),
+            hints: watch::Sender::default(),
         }
     }
 
@@ -230,6 +242,23 @@ impl<R> FaultyRegistry<R> {
     /// Lets all compactions go, those held and those to come.
     pub fn release_compactions(&self) {
         self.compactions.open();
+    }
+
+    /// From now on no hint arrives, or every one again. Nothing tells of those that were lost.
+    pub fn drop_hints(&self, are_dropped: bool) {
+        self.hints
+            .send_modify(|hints| hints.are_dropped = are_dropped);
+    }
+
+    /// Ends all streams of hints that there are.
+    pub fn cut_hints(&self) {
+        self.hints.send_modify(|hints| hints.n_cuts += 1);
+    }
+
+    /// How often hints were asked for.
+    #[must_use]
+    pub fn n_watched(&self) -> usize {
+        self.hints.borrow().n_streams
     }
 
     /// The calls so far, in the order in which they came; also those that were failed or are held.
@@ -449,7 +478,17 @@ impl<R: ServerRegistry> ServerRegistry for FaultyRegistry<R> {
     }
 
     fn watch(&self) -> Option<BoxStream<'static, RegistryEvent>> {
-        self.inner.watch()
+        let hints = self.inner.watch()?;
+        self.hints.send_modify(|hints| hints.n_streams += 1);
+        let mut cut = self.hints.subscribe();
+        let n_cuts = cut.borrow().n_cuts;
+        let faults = cut.clone();
+        let passed = hints.filter(move |_| future::ready(!faults.borrow().are_dropped));
+        let cut = async move {
+            // Fails only when the registry is gone, and its hints with it.
+            let _ = cut.wait_for(|hints| hints.n_cuts > n_cuts).await;
+        };
+        Some(passed.take_until(Box::pin(cut)).boxed())
     }
 
     async fn maintain(&self, budget: Duration) -> Result<(), RegistryError> {

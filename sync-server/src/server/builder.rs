@@ -16,6 +16,11 @@ use crate::engine_host::EngineHost;
 use crate::hooks::ServerHooks;
 use crate::registry::ServerRegistry;
 
+/// As in [`sync_core::server::HeadsConfig`].
+const HEADS_POLL: Duration = Duration::from_secs(1);
+
+const HEADS_POLL_MIN: Duration = Duration::from_millis(10);
+
 /// Settings of a [`Server`], made by [`Server::builder`].
 #[must_use]
 pub struct ServerBuilder {
@@ -26,6 +31,7 @@ pub struct ServerBuilder {
     hook_timeout: Duration,
     rooms: RoomConfig,
     gzip: bool,
+    heads_poll: Duration,
     durability_min: Durability,
     seed: Option<u128>,
 }
@@ -66,6 +72,7 @@ impl ServerBuilder {
             hook_timeout: HOOK_TIMEOUT,
             rooms: RoomConfig::new(Limits::default(), Engines::new(), 0),
             gzip: true,
+            heads_poll: HEADS_POLL,
             durability_min: Durability::Memory,
             seed: None,
         }
@@ -107,6 +114,16 @@ impl ServerBuilder {
     /// Whether frames may be gzip for clients that take it. Default true.
     pub const fn gzip(mut self, gzip: bool) -> Self {
         self.gzip = gzip;
+        self
+    }
+
+    /// How often the registry is asked, with one call for all documents that are open, what other servers did to them. Default
+    /// 1 s; at least 10 ms. Only of a registry that [is shared](ServerRegistry::is_shared).
+    ///
+    /// What the registry [hints at](ServerRegistry::watch) comes sooner. This is the time within which everything else is
+    /// noticed: lost hints, another history, that a document was deleted.
+    pub fn heads_poll(mut self, interval: Duration) -> Self {
+        self.heads_poll = interval.max(HEADS_POLL_MIN);
         self
     }
 
@@ -175,6 +192,7 @@ impl ServerBuilder {
             Hooks::new(self.hooks, self.hook_timeout),
             self.rooms,
             self.gzip,
+            self.heads_poll,
             Rng::new(seed),
         )))
     }

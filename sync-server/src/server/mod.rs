@@ -13,6 +13,7 @@ mod identify;
 mod line;
 mod listener;
 mod mailbox;
+mod nodes;
 mod operator;
 mod permission;
 mod rooms;
@@ -31,7 +32,7 @@ use sync_core::events::Events;
 use sync_core::ids::DocumentId;
 use sync_core::ids::{OriginId, ResumeToken, SessionId, User};
 use sync_core::rng::Rng;
-use sync_core::server::{RoomConfig, SessionConfig};
+use sync_core::server::{HeadsConfig, RoomConfig, SessionConfig};
 use sync_core::transport::{PeerInfo, Transport};
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -45,6 +46,7 @@ pub use self::fold::ReadError;
 use self::hooks::Hooks;
 pub use self::listener::{ListenError, Listener};
 use self::mailbox::Mailbox;
+use self::nodes::Nodes;
 use self::permission::Doubts;
 use self::rooms::{Rooms, superseded};
 pub use self::trim::{Horizon, TrimError, Trimmed};
@@ -98,6 +100,8 @@ struct Shared {
     /// Told whenever a session ends.
     session_ended: Notify,
     rooms: Rooms,
+    /// `None`: nobody else writes to the registry.
+    nodes: Option<Nodes>,
     budgets: Budgets,
     doubts: Doubts,
     /// Folds that may go on at once.
@@ -161,8 +165,14 @@ impl Shared {
         hooks: Hooks,
         mut room_config: RoomConfig,
         gzip: bool,
-        rng: Rng,
+        heads_poll: Duration,
+        mut rng: Rng,
     ) -> Self {
+        let nodes = registry.is_shared().then(|| {
+            let mut config = HeadsConfig::new(rng.next_u64());
+            config.interval = heads_poll;
+            Nodes::new(config)
+        });
         room_config.engines = host.engines();
         room_config.asks = !hooks.is_empty();
         let budgets = Budgets::new(&room_config.limits);
@@ -181,6 +191,7 @@ impl Shared {
             sessions: Mutex::default(),
             session_ended: Notify::new(),
             rooms: Rooms::new(),
+            nodes,
             budgets,
             doubts: Doubts::default(),
             folds: Semaphore::new(fold::FOLDS_MAX),

@@ -207,7 +207,7 @@ impl Server {
 
 impl Shared {
     /// Has a live document's room look at what the registry has now: another history, or nothing any more.
-    fn look_again(&self, document: &DocumentId) {
+    pub(super) fn look_again(&self, document: &DocumentId) {
         if let Some(room) = self.rooms.live(document) {
             room.look_again();
         }

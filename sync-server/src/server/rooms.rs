@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sync_core::error::{ErrorCode, PeerError};
-use sync_core::history::{Epoch, Seq};
+use sync_core::history::{Cursor, Epoch, Seq};
 use sync_core::ids::{Channel, DocumentId, SessionId, User};
 use sync_core::limits::push_charge;
 use sync_core::server::{
@@ -25,7 +25,7 @@ use sync_core::transport::PeerInfo;
 use sync_core::wire::{FoldOffer, Push};
 use tokio::sync::Notify;
 
-pub(super) use self::task::caught;
+pub(super) use self::task::{caught, sleep_until};
 use super::budget::Shares;
 use super::mailbox::Mailbox;
 use super::{Shared, lock};
@@ -150,6 +150,7 @@ impl Shared {
         loop {
             let room = self.room(document);
             if room.open(mailbox, open.clone(), asked_at).is_ok() {
+                self.keep_up();
                 return room;
             }
             // It unloaded in between: it has nothing under way any more, so that another may begin.
@@ -233,6 +234,17 @@ impl RoomHandle {
             .map(|member| peer(member).unwrap_or_default());
         let peers = peers.collect();
         (members, peers)
+    }
+
+    /// How many sessions are in the room, and what it has published.
+    pub(super) fn position(&self) -> (usize, Option<Cursor>) {
+        let state = lock(&self.state);
+        (state.room.n_members(), state.room.position())
+    }
+
+    /// Tells the room that somebody appended through this sequence.
+    pub(super) fn hear(self: &Arc<Self>, head: Seq) {
+        self.turn(|state, now| state.room.handle_head(now, head));
     }
 
     /// Has the room ask the registry whether the document still is what was published.

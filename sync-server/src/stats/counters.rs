@@ -143,4 +143,6 @@ macro_rules! registry_calls {
     };
 }
 
-registry_calls!(create, meta, append, tail, snapshot, origins, compact);
+registry_calls!(
+    create, meta, append, tail, snapshot, origins, compact, heads
+);

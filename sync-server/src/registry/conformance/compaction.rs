@@ -143,6 +143,8 @@ pub(super) async fn a_trim_begins_a_new_history_at_the_head(
         (meta.epoch, meta.mode),
         (TRIMMED, EpochMode::Rebase),
     )?;
+    let heads = registry.heads(std::slice::from_ref(&id)).await?;
+    same("heads", heads, vec![Some(meta.cursor())])?;
     starts_at(&document, trimmed.clone(), 6).await?;
     let fenced =
         |error: &RegistryError| matches!(error, RegistryError::Fenced { current: TRIMMED });

@@ -80,7 +80,7 @@ pub(super) async fn run(room: Arc<RoomHandle>) {
     room.server.rooms.ended.notify_waiters();
 }
 
-async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+pub(in crate::server) async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     if let Some(deadline) = deadline {
         tokio::time::sleep_until(deadline).await;
     }
