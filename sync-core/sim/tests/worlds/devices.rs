@@ -42,7 +42,11 @@ fn a_device_that_loses_its_power_loses_at_most_the_last_edits_that_were_not_sync
         let missing = usize::try_from(made).unwrap() - there.len();
         assert!(missing <= gone, "seed {seed}: {missing} of {gone}");
         let log = bytes_in_log(&world);
-        assert_eq!(log.iter().collect::<BTreeSet<_>>().len(), log.len(), "seed {seed}");
+        assert_eq!(
+            log.iter().collect::<BTreeSet<_>>().len(),
+            log.len(),
+            "seed {seed}"
+        );
         n_lost += gone;
     }
     assert!(n_lost > 20, "{n_lost}");
@@ -97,7 +101,9 @@ fn a_store_that_saves_the_cursor_before_the_document_lacks_what_it_says_it_has()
         }
         // The last change has arrived, and is on its way into the store.
         world.run_until(Duration::from_secs(30), "it has all", |world| {
-            world.cursor(0, DOC).is_some_and(|cursor| cursor.seq.0 == 20)
+            world
+                .cursor(0, DOC)
+                .is_some_and(|cursor| cursor.seq.0 == 20)
         });
         world.restart_client(0);
         world.open(0, DOC);

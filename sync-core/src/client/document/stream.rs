@@ -167,13 +167,20 @@ impl DocumentState {
         if self.headless {
             return;
         }
-        let (target, effect) = match stream.plan {
+        let (plan, open_head) = (stream.plan, stream.open_head);
+        let (target, effect) = match plan {
             Plan::Follow => (Target::Main, Effect::Moved { cursor, first: seq }),
             Plan::Merge { .. } | Plan::Replace { .. } => {
                 (Target::Shadow, Effect::Shadow { first: seq })
             }
         };
-        let passed = Passed::snapshot(state.clone());
+        let mut passed = Passed::snapshot(state.clone());
+        if seq >= open_head && plan == Plan::Follow {
+            // Nothing of what was committed before the open comes after the snapshot: the next `Ack` is not about that.
+            for entry in self.outbox.take_covered() {
+                passed.own(entry.id);
+            }
+        }
         let job = Job::ImportSnapshot {
             target,
             bytes: state,
