@@ -687,3 +687,68 @@ fn a_closed_document_delivers_its_outbox_and_is_then_forgotten() {
     assert!(client.sent().iter().any(|m| matches!(m, Message::Close(_))));
     assert_eq!(client.state.sync_state(&id(DOC)), None);
 }
+
+fn closes(client: &mut Harness) -> usize {
+    let sent = client.sent();
+    let is_close = |m: &&Message| matches!(m, Message::Close(close) if close.channel == CHANNEL);
+    sent.iter().filter(is_close).count()
+}
+
+/// However the last of it is found to be committed, the server is told that the channel is left.
+#[test]
+fn a_closed_document_leaves_its_channel_when_its_outbox_has_passed_in_the_stream() {
+    let mut client = Harness::live(DOC);
+    client.edit(DOC, "a", "1");
+    let own = pushes(&mut client).remove(0);
+    client.state.close(client.now, &id(DOC));
+    client.receive(&Message::Author(AuthorMessage {
+        channel: CHANNEL,
+        origin: own.origin,
+        author: Author(3),
+    }));
+    client.receive(&Message::Changes(Changes {
+        channel: CHANNEL,
+        check: check_of(Seq(1)),
+        changes: vec![AuthoredChange {
+            author: Author(3),
+            number: WireNumber::Number(1),
+            bytes: own.changes[0].clone(),
+        }],
+    }));
+    assert_eq!(closes(&mut client), 1);
+    assert_eq!(client.state.sync_state(&id(DOC)), None);
+
+    // Or by the next open.
+    let mut client = Harness::live(DOC);
+    client.edit(DOC, "a", "1");
+    client.state.close(client.now, &id(DOC));
+    client.lost();
+    client.advance(Duration::from_secs(1));
+    client.dialed();
+    client.welcome();
+    client.opened_with(Seq(1), Continuation::Resume, &[1]);
+    assert_eq!(closes(&mut client), 1);
+    assert_eq!(client.state.sync_state(&id(DOC)), None);
+}
+
+#[test]
+fn a_document_that_is_closed_while_its_open_is_under_way_leaves_the_channel() {
+    for next in [Continuation::Resume, Continuation::Wait] {
+        let mut client = Harness::connected();
+        client.open(DOC);
+        client.state.close(client.now, &id(DOC));
+        client.settle();
+        assert_eq!(client.state.sync_state(&id(DOC)), None);
+        client.opened_with(Seq(0), next, &[]);
+        assert_eq!(closes(&mut client), 1);
+        // Not one that has been opened again meanwhile.
+        client.open(DOC);
+        let first = client.last_open().request;
+        client.state.close(client.now, &id(DOC));
+        client.open(DOC);
+        client.answer(first, Seq(0), Continuation::Resume, &[]);
+        client.opened(DOC);
+        assert_eq!(closes(&mut client), 0);
+        assert_eq!(phase(&client), SyncPhase::Live);
+    }
+}

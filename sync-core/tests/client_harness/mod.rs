@@ -21,7 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sync_core::client::{
     AttemptId, ClientConfig, ClientEvent, ClientState, DocumentEvent, Job, JobOutcome, OpenOptions,
-    Output, Replica,
+    Output, Replica, StoredDocument,
 };
 use sync_core::engine::typed::Typed;
 use sync_core::history::{Epoch, EpochMode, Seq};
@@ -49,6 +49,13 @@ pub struct Harness {
     /// Jobs wait here if `hold_jobs`.
     pub held_jobs: Vec<(DocumentId, u64, Job)>,
     pub hold_jobs: bool,
+    /// What the client's store holds, if it has one.
+    pub stored: BTreeMap<DocumentId, StoredDocument>,
+    /// Writes that the store has not confirmed, if `hold_writes`.
+    pub held_writes: Vec<(DocumentId, u64)>,
+    pub hold_writes: bool,
+    /// What was handed to the application, or asked of it, beside events.
+    pub handed: Vec<Output>,
     attempt: Option<AttemptId>,
     sent: Vec<Message>,
     opens: Vec<Open>,
@@ -76,6 +83,10 @@ impl Harness {
             replicas: BTreeMap::new(),
             held_jobs: Vec::new(),
             hold_jobs: false,
+            stored: BTreeMap::new(),
+            held_writes: Vec::new(),
+            hold_writes: false,
+            handed: Vec::new(),
             attempt: None,
             sent: Vec::new(),
             opens: Vec::new(),
@@ -89,6 +100,16 @@ impl Harness {
         let mut harness = Self::new();
         harness.dialed();
         harness.welcome();
+        harness
+    }
+
+    /// A client with a store, which holds this; its process is the n-th that has it.
+    pub fn with_store(n: u128, stored: BTreeMap<DocumentId, StoredDocument>) -> Self {
+        let mut harness = Self::with(|config| {
+            config.store = true;
+            (config.origin, config.seed) = (OriginId(n), n);
+        });
+        harness.stored = stored;
         harness
     }
 
@@ -130,7 +151,24 @@ impl Harness {
                 } => self.run(&document, number, &job),
                 Output::Event(event) => self.events.push(event),
                 Output::DocumentEvent { event, .. } => self.document_events.push(event),
-                _ => {}
+                Output::Store {
+                    document,
+                    number,
+                    write,
+                } => {
+                    let engine = write.state.engine.clone();
+                    let stored = self.stored.entry(document.clone());
+                    stored
+                        .or_insert_with(|| StoredDocument::new(engine))
+                        .apply(*write);
+                    if self.hold_writes {
+                        self.held_writes.push((document, number));
+                    } else {
+                        self.state.handle_stored(self.now, &document, number);
+                    }
+                }
+                Output::Touched(_) | Output::Hangup { .. } => {}
+                output => self.handed.push(output),
             }
         }
     }
@@ -238,17 +276,20 @@ impl Harness {
 
     // ---- one document
 
+    /// Opens what the store holds of it.
     pub fn open(&mut self, name: &str) {
-        self.replicas
-            .insert(id(name), Replica::new(Map::new(), 1).unwrap());
+        self.open_with(name, OpenOptions::default());
+    }
+
+    pub fn open_with(&mut self, name: &str, options: OpenOptions) {
+        let stored = self.stored.get(&id(name)).cloned();
+        let replica = match &stored {
+            Some(stored) => Replica::load(Map::new(), 1, stored),
+            None => Replica::new(Map::new(), 1),
+        };
+        self.replicas.insert(id(name), replica.unwrap());
         self.state
-            .open(
-                self.now,
-                &id(name),
-                &EngineId::MERGEABLE,
-                OpenOptions::default(),
-                None,
-            )
+            .open(self.now, &id(name), &EngineId::MERGEABLE, options, stored)
             .unwrap();
         self.settle();
     }
@@ -325,7 +366,13 @@ impl Harness {
             })
             .unwrap();
         for bytes in replica.drain().main.local {
-            self.state.handle_edit(self.now, &id(name), bytes);
+            let staged = self.state.handle_edit(self.now, &id(name), bytes);
+            if let Some(staged) = staged {
+                let stored = self.stored.entry(id(name));
+                stored
+                    .or_insert_with(|| StoredDocument::new(EngineId::MERGEABLE))
+                    .stage(staged);
+            }
         }
         self.settle();
     }

@@ -92,7 +92,6 @@ impl DocumentState {
                 self.damaged(first, turn)
             }
         }
-        self.leave_if_done(turn);
     }
 
     /// Scenario 23: one resync for missing dependencies, not one for each change, and none while it did not help.

@@ -404,10 +404,10 @@ impl DocumentState {
         turn.touched = true;
         self.close_presence();
         turn.shows_presence = true;
-        self.leave_if_done(turn);
     }
 
-    fn leave_if_done(&mut self, turn: &mut Turn) {
+    /// Leaves the channel of a closed document when nothing is left to deliver, however that came about.
+    pub(crate) fn leave_if_done(&mut self, turn: &mut Turn) {
         if !self.closed || self.unsaved() > 0 {
             return;
         }

@@ -91,7 +91,7 @@ impl DocumentState {
         turn.touched = true;
         if ack.count == 0 {
             self.outbox.commit_front_through(ack.number);
-            return self.leave_if_done(turn);
+            return;
         }
         let first = stream.received.seq.next();
         let passed = if stream.awaits_snapshot || ack.check != check_of(first) {
@@ -120,7 +120,6 @@ impl DocumentState {
             passed.into_iter().map(|entry| entry.bytes).collect()
         };
         self.received(cursor, import, own, first, turn);
-        self.leave_if_done(turn);
     }
 
     pub(crate) fn handle_snapshot(

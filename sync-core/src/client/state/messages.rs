@@ -8,7 +8,7 @@ use crate::error::{Action, ErrorCode, PeerError};
 use crate::ids::Channel;
 use crate::rng::Rng;
 use crate::time::Time;
-use crate::wire::{ErrorMessage, Message, Reference, Welcome};
+use crate::wire::{Close, ErrorMessage, Message, Reference, Welcome};
 
 impl ClientState {
     pub(super) fn handle_welcome(&mut self, now: Time, welcome: &Welcome) {
@@ -32,6 +32,13 @@ impl ClientState {
                 let Some(document) = up.requests.get(&opened.request).cloned() else {
                     return;
                 };
+                if !self.documents.contains_key(&document) {
+                    // Closed meanwhile, with nothing to deliver.
+                    up.requests.remove(&opened.request);
+                    self.healthy();
+                    let channel = opened.channel;
+                    return self.send(&Message::Close(Close { channel }), channel, false);
+                }
                 if opened.next != crate::wire::Continuation::Wait {
                     up.requests.remove(&opened.request);
                     up.channels.insert(opened.channel, document.clone());

@@ -34,6 +34,7 @@ impl ClientState {
         let in_flight = state.in_flight_charge();
         let result = f(state, &mut self.rng, &mut turn);
         state.finish_progress();
+        state.leave_if_done(&mut turn);
         let channel = state.channel();
         if let Link::Up(up) = &mut self.link {
             up.in_flight = (up.in_flight + state.in_flight_charge()).saturating_sub(in_flight);
