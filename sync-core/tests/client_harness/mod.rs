@@ -56,6 +56,11 @@ pub struct Harness {
     pub hold_writes: bool,
     /// What was handed to the application, or asked of it, beside events.
     pub handed: Vec<Output>,
+    /// Who the server says that the client is, and the token with which it may come back.
+    pub session: SessionId,
+    pub resume: Option<Bytes>,
+    /// What the server says that the client may do.
+    pub granted: AccessLevel,
     attempt: Option<AttemptId>,
     sent: Vec<Message>,
     opens: Vec<Open>,
@@ -87,6 +92,9 @@ impl Harness {
             held_writes: Vec::new(),
             hold_writes: false,
             handed: Vec::new(),
+            session: SessionId(9),
+            resume: None,
+            granted: AccessLevel::Write,
             attempt: None,
             sent: Vec::new(),
             opens: Vec::new(),
@@ -220,9 +228,9 @@ impl Harness {
         let limits = Limits::default();
         let welcome = Message::Welcome(Welcome {
             version: 1,
-            session: SessionId(9),
+            session: self.session,
             user: "ann".to_owned(),
-            resume: None,
+            resume: self.resume.clone(),
             compression: Compression::None,
             limits: WelcomeLimits {
                 message_bytes_max: limits.message_bytes_max.try_into().unwrap(),
@@ -241,7 +249,7 @@ impl Harness {
                 presences_burst: 20,
             },
             ping_interval: limits.ping_interval,
-            server_time_ms: 0,
+            server_time_ms: 1_000_000,
         });
         self.state
             .handle_frame(self.now, attempt, encode_frame(&welcome, Compression::None));
@@ -251,6 +259,17 @@ impl Harness {
     pub fn lost(&mut self) {
         self.state.handle_lost(self.now, self.attempt(), None);
         self.settle();
+    }
+
+    /// Loses the connection, and makes another one.
+    pub fn reconnect(&mut self) {
+        let dials = self.dials;
+        self.lost();
+        while self.dials == dials {
+            self.advance(Duration::from_millis(100));
+        }
+        self.dialed();
+        self.welcome();
     }
 
     pub fn receive(&mut self, message: &Message) {
@@ -318,6 +337,12 @@ impl Harness {
         self.answer(open.request, head, next, last);
     }
 
+    /// Answers the last `Open` of a client that has nothing to send.
+    pub fn opened_as(&mut self, access: AccessLevel, head: Seq, next: Continuation) {
+        self.granted = access;
+        self.opened_with(head, next, &[]);
+    }
+
     pub fn answer(&mut self, request: RequestId, head: Seq, next: Continuation, last: &[u64]) {
         let open = self
             .opens
@@ -342,7 +367,7 @@ impl Harness {
             epoch: EPOCH,
             mode: EpochMode::New,
             head,
-            access: AccessLevel::Write,
+            access: self.granted,
             next,
             origins,
         };
