@@ -146,7 +146,7 @@ fn a_change_that_turns_out_too_large_is_handed_back_and_leaves_the_replica() {
 fn what_was_taken_back_is_handed_back_once_and_dropped_by_its_id() {
     let mut client = Harness::live(DOC);
     for (n, reason) in [
-        (1, RefusedReason::Code(ErrorCode::TooLarge)),
+        (1_usize, RefusedReason::Code(ErrorCode::TooLarge)),
         (2, RefusedReason::HistoryReset),
     ] {
         let bytes = Bytes::from_static(b"stray");
@@ -160,7 +160,7 @@ fn what_was_taken_back_is_handed_back_once_and_dropped_by_its_id() {
             (refused[n - 1].reason, refused[n - 1].id.number),
             (reason, 0)
         );
-        assert_eq!(state(&client).refused, n as u64);
+        assert_eq!(state(&client).refused, u64::try_from(n).unwrap());
     }
     let refused = client.state.refused(&id(DOC));
     assert_ne!(refused[0].id, refused[1].id);

@@ -277,3 +277,17 @@ fn a_room_stays_until_its_fold_is_over() {
     world.pass_to_timeout();
     assert!(world.is_unloaded);
 }
+
+#[test]
+fn a_fold_of_another_sequence_than_was_asked_for_is_none() {
+    let mut world = folding(5, 0);
+    world.open(ADA);
+    world.push_tens(ADA, 1..=6);
+    let request = world.folds.pop_front().unwrap();
+    let mut folded = world.folded(&request);
+    folded.snapshot.seq = Seq(4);
+    folded.snapshot.digest = world.registry.digest(4);
+    world.answer_fold(Ok(folded));
+    assert_eq!(world.failures(), [5]);
+    assert_eq!(world.snapshot_seq(), None);
+}

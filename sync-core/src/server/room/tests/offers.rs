@@ -266,3 +266,54 @@ fn folded_rows_stay_for_thirty_days_or_as_many_bytes_as_may_be_pinned() {
         assert_eq!(world.registry.log_start, expected);
     }
 }
+
+#[test]
+fn who_comes_back_is_asked_again_and_who_may_not_write_now_is_not_asked() {
+    let mut world = folding();
+    world.open_opaque(ADA, AccessLevel::Write);
+    world.open_opaque(BOB, AccessLevel::Maintain);
+    world
+        .room
+        .handle_reauthorize(world.now, Some(&user_of(BOB)));
+    world.run();
+    for number in 1..=5 {
+        world.push(ADA, number, &["x"]);
+    }
+    assert_eq!(world.asked(BOB), [0_u64; 0], "nobody can tell what it may");
+    let (number, _) = world.questions.remove(0);
+    let maintain = Ok(AccessLevel::Maintain.into());
+    world.room.handle_authorized(world.now, number, maintain);
+    world.run();
+    assert_eq!(world.asked(BOB), [5]);
+    world.pass_to_timeout();
+    assert_eq!(world.asked(BOB), [0_u64; 0], "asked in vain");
+    world.room.handle_close(world.now, BOB);
+    world.open_opaque(BOB, AccessLevel::Maintain);
+    world.push(ADA, 6, &["x"]);
+    assert_eq!(world.asked(BOB), [6]);
+}
+
+#[test]
+fn an_offer_is_in_time_until_its_deadline_and_as_large_as_a_message() {
+    let timeout = RoomConfig::new(Limits::default(), Engines::new(), 0).fold_offer_timeout;
+    for (late, bytes, is_taken) in [
+        (Duration::ZERO, 100, true),
+        (Duration::ZERO, 101, false),
+        (Duration::ZERO, 0, false),
+        (timeout - Duration::from_micros(1), 100, true),
+        (timeout, 100, false),
+    ] {
+        let mut world = World::with(|config| {
+            config.fold_changes = 5;
+            config.limits.message_bytes_max = 100;
+        });
+        world.open_opaque(BOB, AccessLevel::Maintain);
+        world.push(BOB, 1, &["1", "2", "3", "4", "5"]);
+        assert_eq!(world.asked(BOB), [5]);
+        let mut offer = world.fold_at(5);
+        offer.bytes = vec![7; bytes].into();
+        world.now = world.now + late;
+        world.offer(BOB, offer);
+        assert_eq!(!world.folds.is_empty(), is_taken, "{late:?} {bytes}");
+    }
+}

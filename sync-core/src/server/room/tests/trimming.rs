@@ -71,3 +71,19 @@ fn an_open_that_read_the_registry_before_a_trim_reads_it_again() {
     };
     assert_eq!((opened.epoch, opened.head), (Epoch(8), Seq(0)));
 }
+
+#[test]
+fn nothing_of_the_history_before_is_sent_to_who_opens_the_one_that_is_there() {
+    let mut world = World::new();
+    world.open(ADA);
+    world.push(ADA, 1, &["old", "older"]);
+    world.all(ADA);
+    trim(&mut world);
+    world.foreign_append("new");
+    world.room.handle_trimmed(world.now, Epoch(8));
+    world.run();
+    world.all(ADA);
+    let cursor = Cursor::start(Epoch(8));
+    assert_eq!(world.open_at(ADA, cursor).next, Continuation::Resume);
+    assert_eq!(world.follow(ADA, 0), ["new"]);
+}
