@@ -50,14 +50,14 @@ impl Room {
         let is_ready = self.in_flight.is_none() && self.fill == Fill::Idle && is_waiting;
         let is_paced = self.members.len() >= self.config.append_interval_members_min;
         self.last_append
-            .filter(|_| is_ready && is_paced)
+            .filter(|_| is_ready && is_paced && !self.is_held())
             .map(|last| last + self.config.append_interval)
     }
 
     /// Begins the next append, if none is under way and something waits.
     pub(super) fn start_append(&mut self, now: Time) {
         while self.in_flight.is_none() && self.fill == Fill::Idle && !self.queue.is_empty() {
-            if self.is_held(now) {
+            if self.is_held() {
                 return;
             }
             if self.paced_until().is_some_and(|until| now < until) {

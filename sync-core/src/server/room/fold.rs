@@ -226,13 +226,13 @@ impl Folding {
 impl Room {
     /// Asks for a fold, if the log is long enough and none is under way.
     pub(super) fn start_fold(&mut self, now: Time) {
+        self.end_vain_request(now);
         let current = self.current();
         let Some((epoch, through)) = current.map(|history| (history.epoch, history.head)) else {
             return;
         };
         let age = self.keep_age();
         self.folding.ages.note(now, through, age);
-        self.end_vain_request(now);
         if !self.folding.is_due || self.folding.is_running() || self.offers.is_asked() {
             return;
         }

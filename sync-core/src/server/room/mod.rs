@@ -382,6 +382,7 @@ impl Room {
 
     /// What follows from anything that was handled: appends, reads, the phase.
     fn turn(&mut self, now: Time) {
+        self.end_standstill(now);
         self.read_ahead();
         self.start_asks();
         self.start_check(now);

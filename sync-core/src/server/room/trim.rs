@@ -49,8 +49,11 @@ impl Room {
         self.turn(now);
     }
 
-    pub(super) fn is_held(&mut self, now: Time) -> bool {
+    pub(super) fn end_standstill(&mut self, now: Time) {
         self.standstill.until = self.standstill.until.filter(|until| now < *until);
+    }
+
+    pub(super) const fn is_held(&self) -> bool {
         self.standstill.until.is_some()
     }
 }

@@ -317,3 +317,14 @@ fn an_offer_is_in_time_until_its_deadline_and_as_large_as_a_message() {
         assert_eq!(!world.folds.is_empty(), is_taken, "{late:?} {bytes}");
     }
 }
+
+#[test]
+fn a_room_that_has_asked_for_a_fold_of_a_history_that_is_no_more_does_not_wait_for_it() {
+    let mut world = folding();
+    world.open_opaque(ADA, AccessLevel::Maintain);
+    world.push(ADA, 1, &["1", "2", "3", "4", "5"]);
+    assert_eq!(world.asked(ADA), [5]);
+    world.room.handle_trimmed(world.now, Epoch(8));
+    world.run();
+    assert_eq!(world.room.poll_timeout(), None);
+}

@@ -87,3 +87,25 @@ fn nothing_of_the_history_before_is_sent_to_who_opens_the_one_that_is_there() {
     assert_eq!(world.open_at(ADA, cursor).next, Continuation::Resume);
     assert_eq!(world.follow(ADA, 0), ["new"]);
 }
+
+#[test]
+fn a_room_whose_standstill_is_over_with_nothing_to_append_wants_no_time() {
+    let mut world = World::new();
+    world.open(ADA);
+    world.all(ADA);
+    world.room.hold_appends(world.now, world.now + HOLD);
+    world.pass_to_timeout();
+    assert_eq!(world.room.poll_timeout(), None);
+}
+
+#[test]
+fn a_room_that_stands_still_wants_no_time_for_its_next_append_before() {
+    let mut world = World::with(|config| config.append_interval_members_min = 1);
+    world.open(ADA);
+    world.push(ADA, 1, &["a"]);
+    let until = world.now + HOLD;
+    world.room.hold_appends(world.now, until);
+    world.push(ADA, 2, &["b"]);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.room.poll_timeout(), Some(until));
+}
