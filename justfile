@@ -129,3 +129,7 @@ fuzz target seconds="60": (fuzz-build target)
 # Feed every fuzz target for so many seconds, one after the other.
 fuzz-all seconds="60":
     @for target in $(ls sync-core/fuzz/fuzz_targets | sed 's/\.rs$//'); do just fuzz "$target" {{ seconds }}; done
+
+# Runs SEEDS plans in simulated worlds, from the seed FIRST on; a failure is printed as a test, cut down to what it takes.
+sim seeds="100000" first="1":
+    cargo run --release -p sync-sim --bin sim -- {{ seeds }} {{ first }}

@@ -12,4 +12,13 @@
     reason = "a harness: what cannot be is a failure of the run"
 )]
 
+pub mod campaign;
+pub mod content;
+pub mod coverage;
+pub mod model;
+pub mod plan;
+mod quiet;
+pub mod record;
+pub mod run;
+pub mod shrink;
 pub mod world;

@@ -1,0 +1,121 @@
+//! What the documents of a plan hold: marks, each left by one edit, so that everybody can see what became of it.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use sync_core::engine::opaque::{Opaque, OpaqueLog};
+use sync_core::engine::typed::Typed;
+use sync_core::engine::{Engine, Validator};
+use sync_core::mergeable::LwwMap;
+
+/// The name of one edit, in the whole run.
+pub type Mark = u64;
+
+/// An engine whose documents can hold marks. A mark is somewhere in the bytes of each change and each snapshot that
+/// hold it, as [`marks_in`] finds it.
+pub trait Content: Engine + Validator + Clone {
+    /// The engine.
+    fn engine() -> Self;
+
+    /// Leaves a mark, and writes to one of the places that others write to, too.
+    fn leave(edit: &mut Self::Edit<'_>, mark: Mark, place: u64);
+
+    /// Everything, in a form that is the same for equal content.
+    fn shown(read: &Self::Read<'_>) -> Vec<u8>;
+
+    /// A change that no server takes, if there is one.
+    fn invalid(mark: Mark) -> Option<Bytes>;
+}
+
+/// The bytes of a mark.
+#[must_use]
+pub fn text_of(mark: Mark) -> String {
+    format!("<{mark}>")
+}
+
+/// The marks in some bytes.
+#[must_use]
+pub fn marks_in(bytes: &[u8]) -> BTreeSet<Mark> {
+    let mut marks = BTreeSet::new();
+    let mut number: Option<Mark> = None;
+    for byte in bytes {
+        number = match (byte, number) {
+            (b'<', _) => Some(0),
+            (b'0'..=b'9', Some(so_far)) => so_far
+                .checked_mul(10)
+                .and_then(|tens| tens.checked_add(Mark::from(byte - b'0'))),
+            // Marks are numbered from 1.
+            (b'>', Some(mark @ 1..)) => {
+                marks.insert(mark);
+                None
+            }
+            _ => None,
+        };
+    }
+    marks
+}
+
+/// The documents of most plans.
+pub type Map = Typed<LwwMap<String, u64>>;
+
+impl Content for Map {
+    fn engine() -> Self {
+        Self::new()
+    }
+
+    fn leave(map: &mut Self::Edit<'_>, mark: Mark, place: u64) {
+        map.insert(text_of(mark), mark).unwrap();
+        let place = format!("place {place}");
+        if mark.is_multiple_of(7) {
+            map.remove(&place).unwrap();
+        } else {
+            map.insert(place, mark).unwrap();
+        }
+    }
+
+    fn shown(map: &Self::Read<'_>) -> Vec<u8> {
+        let entries = map.iter().map(|(key, value)| format!("{key}={value};"));
+        entries.collect::<String>().into_bytes()
+    }
+
+    fn invalid(mark: Mark) -> Option<Bytes> {
+        Some(
+            format!("not a change {}", text_of(mark))
+                .into_bytes()
+                .into(),
+        )
+    }
+}
+
+impl Content for Opaque {
+    fn engine() -> Self {
+        Self::new().fold(|snapshots, changes| {
+            let all: Vec<&[u8]> = snapshots.iter().chain(changes).map(|it| &**it).collect();
+            all.concat().into()
+        })
+    }
+
+    fn leave(log: &mut Self::Edit<'_>, mark: Mark, _: u64) {
+        log.push(text_of(mark));
+    }
+
+    fn shown(log: &OpaqueLog) -> Vec<u8> {
+        let all = log.snapshots().chain(log.changes()).chain(log.pending());
+        all.flat_map(|it| it.to_vec()).collect()
+    }
+
+    fn invalid(_: Mark) -> Option<Bytes> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_found_between_any_other_bytes() {
+        assert_eq!(marks_in(b"\x00<12>\xff<<3>x<4"), BTreeSet::from([12, 3]));
+        assert_eq!(marks_in(b"<x7><>8>"), BTreeSet::new());
+    }
+}
