@@ -66,7 +66,7 @@ impl Author {
 }
 
 /// Which change it is: its author's tag and its number, from 0. Travels as 16 letters and digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Identity {
     pub(crate) tag: u16,
     pub(crate) number: u32,

@@ -30,6 +30,21 @@ pub(crate) enum Scenario {
     /// S2: many documents of two clients.
     #[value(name = "pairs", alias = "s2", alias = "S2")]
     Pairs,
+    /// S3: connections that do nothing.
+    #[value(name = "idle", alias = "s3", alias = "S3")]
+    Idle,
+    /// S4: many who open a long document at once.
+    #[value(name = "join", alias = "s4", alias = "S4")]
+    Join,
+    /// S5: somebody who comes back having missed a little.
+    #[value(name = "resume", alias = "s5", alias = "S5")]
+    Resume,
+    /// S6: a reader who stops reading while others write.
+    #[value(name = "slow-reader", alias = "s6", alias = "S6")]
+    SlowReader,
+    /// S7: a server killed right after it has shown a change.
+    #[value(name = "kills", alias = "s7", alias = "S7")]
+    Kills,
 }
 
 /// How `run` measures.
@@ -50,6 +65,21 @@ pub(crate) struct RunOptions {
     /// S2: documents.
     #[arg(long, default_value_t = 1_000)]
     pub(crate) rooms: usize,
+    /// S3: connections, each with a document of its own.
+    #[arg(long, value_delimiter = ',', default_values_t = [5_000, 10_000])]
+    pub(crate) idle: Vec<usize>,
+    /// S4 and S5: changes of one character in the document.
+    #[arg(long, default_value_t = 100_000)]
+    pub(crate) changes: usize,
+    /// S4: clients who join at once.
+    #[arg(long, default_value_t = 200)]
+    pub(crate) joiners: usize,
+    /// S6: what is written while a reader has stopped.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) megabytes: u32,
+    /// S7: how often the server is killed.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) kills: u16,
     /// Registries of the server that is measured.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Registry::Memory, Registry::Embedded])]
     pub(crate) registries: Vec<Registry>,
@@ -92,7 +122,7 @@ pub(crate) enum Serve {
         /// Whether authors are told that their messages have been passed on.
         #[arg(long, value_enum, default_value_t = Switch::Off)]
         acks: Switch,
-        /// Bytes that everybody is sent on connecting.
+        /// Answer each message with so many bytes, instead of passing it on.
         #[arg(long, default_value_t = 0)]
         blob: usize,
         #[command(flatten)]

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use sync_core::history::Cursor;
 use sync_core::ids::{Channel, DocumentId, EngineId, OriginId, RequestId};
 use sync_core::wire::{
-    AccessLevel, Compression, Hello, Message, Open, Opened, PROTOCOL_VERSIONS, Ping, Push,
-    decode_frame, encode_frame,
+    AccessLevel, Broadcast, Compression, Hello, Message, Open, Opened, PROTOCOL_VERSIONS, Ping,
+    Push, SnapshotMessage, decode_frame, encode_frame, split,
 };
 
 use crate::Failure;
@@ -23,14 +23,6 @@ const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// As RFC 6455 section 1.3 has it. What the server makes of it is not looked at: nobody is fooled here.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
-/// An open WebSocket on which nothing has been said, or, to a sync server, only who it is.
-#[derive(Debug)]
-pub(crate) struct Dialled {
-    stream: TcpStream,
-    format: Format,
-    origin: OriginId,
-}
-
 /// Who a client is, and what it takes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Who {
@@ -40,7 +32,19 @@ pub(crate) struct Who {
     pub(crate) gzip: bool,
 }
 
-impl Dialled {
+/// A client on a blocking socket.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: TcpStream,
+    format: Format,
+    origin: OriginId,
+    channel: Channel,
+    next_number: u64,
+    /// With the headers of WebSocket frames; without what came before the WebSocket was open.
+    bytes_received: u64,
+}
+
+impl Client {
     /// Dials, and introduces itself. A relay is told the document's name by the request.
     pub(crate) fn dial(
         server: SocketAddr,
@@ -62,16 +66,19 @@ impl Dialled {
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
         )?;
         read_upgrade(&mut stream)?;
-        let mut dialled = Self {
+        let mut client = Self {
             stream,
             format,
             origin: OriginId(u128::try_from(who.number)? + 1),
+            channel: Channel(0),
+            next_number: 1,
+            bytes_received: 0,
         };
         if format == Format::Sync {
-            dialled.send(&Message::Hello(Hello {
+            client.send(&Message::Hello(Hello {
                 versions: PROTOCOL_VERSIONS,
                 software: "bench".to_owned(),
-                origin: dialled.origin,
+                origin: client.origin,
                 connection: 1,
                 credentials: None,
                 compression: if who.gzip {
@@ -81,61 +88,65 @@ impl Dialled {
                 },
                 resume: None,
             }))?;
-            let Message::Welcome(_) = dialled.receive()? else {
+            let Message::Welcome(_) = client.receive()? else {
                 return Err("not welcome".into());
             };
         }
-        Ok(dialled)
+        Ok(client)
     }
 
-    /// Opens a document, from its beginning, and waits until it is open. What follows then is for the generator.
-    pub(crate) fn open(mut self, document: &str) -> Result<Client, Failure> {
-        let channel = match self.format {
-            Format::Relay => Channel(0),
-            Format::Sync => {
-                self.send(&open_message(document, None)?)?;
-                self.opened()?.channel
-            }
-        };
-        Ok(Client {
-            stream: self.stream,
-            member: Member {
-                connection: 0,
-                format: self.format,
-                channel,
-                origin: self.origin,
-                next_number: 1,
-            },
-        })
-    }
-
-    fn opened(&mut self) -> Result<Opened, Failure> {
+    /// Opens a document at a sync server, and waits until it is open. What it holds follows.
+    pub(crate) fn open(
+        &mut self,
+        document: &str,
+        cursor: Option<Cursor>,
+    ) -> Result<Opened, Failure> {
+        self.send(&open_message(document, cursor)?)?;
         loop {
             match self.receive()? {
-                Message::Opened(opened) => return Ok(opened),
+                Message::Opened(opened) => {
+                    self.channel = opened.channel;
+                    return Ok(opened);
+                }
                 Message::Presence(_) => {}
                 message => return Err(format!("not opened: {message:?}").into()),
             }
         }
     }
 
-    fn send(&mut self, message: &Message) -> Result<(), Failure> {
-        let mut bytes = Vec::new();
-        put_frame(
-            &mut bytes,
-            BINARY,
-            &encode_frame(message, Compression::None),
-        );
-        Ok(self.stream.write_all(&bytes)?)
+    /// Sends changes to a sync server.
+    pub(crate) fn push(&mut self, changes: Vec<Bytes>) -> Result<(), Failure> {
+        let n = u64::try_from(changes.len())?;
+        self.send(&Message::Push(Push {
+            channel: self.channel,
+            origin: self.origin,
+            first_number: self.next_number,
+            changes,
+            reconciling: false,
+        }))?;
+        self.next_number += n;
+        Ok(())
     }
 
-    /// Reads one frame and not a byte more.
-    fn receive(&mut self) -> Result<Message, Failure> {
+    /// Waits until the server has acknowledged all that was pushed.
+    pub(crate) fn saved(&mut self) -> Result<(), Failure> {
+        loop {
+            match self.receive()? {
+                Message::Ack(ack) if ack.number + ack.count >= self.next_number => return Ok(()),
+                Message::Ack(_) | Message::Author(_) | Message::Presence(_) => {}
+                message => return Err(format!("not saved: {message:?}").into()),
+            }
+        }
+    }
+
+    /// The next message. Not one byte more is read than it has.
+    pub(crate) fn receive(&mut self) -> Result<Message, Failure> {
         let mut bytes = vec![0; 2];
         self.stream.read_exact(&mut bytes)?;
         loop {
             let missing = match next_frame(&bytes)? {
                 Some((frame, _)) if frame.opcode == BINARY => {
+                    self.bytes_received += u64::try_from(bytes.len())?;
                     let payload = Bytes::copy_from_slice(frame.payload);
                     return Ok(decode_frame(payload, MESSAGE_BYTES_MAX)?);
                 }
@@ -148,22 +159,28 @@ impl Dialled {
             self.stream.read_exact(room)?;
         }
     }
-}
 
-/// A client whose document is open.
-#[derive(Debug)]
-pub(crate) struct Client {
-    stream: TcpStream,
-    member: Member,
-}
+    /// Bytes received so far.
+    pub(crate) const fn bytes_received(&self) -> u64 {
+        self.bytes_received
+    }
 
-impl Client {
     /// Hands the connection to the generator.
     pub(crate) fn join(self, generator: &mut Generator) -> Result<Member, Failure> {
         Ok(Member {
             connection: generator.add(self.stream)?,
-            ..self.member
+            format: self.format,
+            channel: self.channel,
+            origin: self.origin,
+            next_number: self.next_number,
         })
+    }
+
+    fn send(&mut self, message: &Message) -> Result<(), Failure> {
+        let frame = encode_frame(message, Compression::None);
+        let mut bytes = Vec::new();
+        put_frame(&mut bytes, BINARY, &frame);
+        Ok(self.stream.write_all(&bytes)?)
     }
 }
 
@@ -197,6 +214,28 @@ impl Member {
     }
 }
 
+impl Member {
+    /// Sends bytes that are kept nowhere to everybody else, with the generator's next turn.
+    pub(crate) fn broadcast(&self, generator: &mut Generator, bytes: Bytes) {
+        match self.format {
+            Format::Relay => generator.send(self.connection, &bytes),
+            Format::Sync => {
+                let broadcast = Message::Broadcast(Broadcast {
+                    channel: self.channel,
+                    topic: "bench".to_owned(),
+                    bytes,
+                    sender: None,
+                    missed: 0,
+                });
+                let frame = encode_frame(&broadcast, Compression::None);
+                for fragment in split(frame, self.channel, 1) {
+                    generator.send(self.connection, &fragment);
+                }
+            }
+        }
+    }
+}
+
 /// What a silent client says from time to time.
 pub(crate) fn sign_of_life(format: Format) -> Option<Bytes> {
     let ping = Message::Ping(Ping { nonce: 0 });
@@ -215,6 +254,12 @@ pub(crate) fn open_message(document: &str, cursor: Option<Cursor>) -> Result<Mes
         create: true,
         partial: None,
     }))
+}
+
+/// Whether a state is whole with this piece, if those before it are there.
+pub(crate) fn is_last(piece: &SnapshotMessage) -> bool {
+    let end = u64::try_from(piece.bytes.len()).map(|length| piece.offset.saturating_add(length));
+    end == Ok(piece.total_bytes)
 }
 
 /// How much more is to be read, at least, to have a whole frame: first the rest of the header, then the payload.

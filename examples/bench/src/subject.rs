@@ -12,7 +12,7 @@ pub(crate) enum Subject {
     Relay {
         mode: RelayMode,
         acks: bool,
-        /// Bytes that everybody is sent on connecting.
+        /// Bytes that each message is answered with; 0 if it is passed on.
         blob: usize,
     },
     /// The sync server.

@@ -52,3 +52,42 @@ fn documents_of_two_reach_both() {
     let cells = run("pairs", &["--rooms", "10", "--seconds", "0.2"]);
     assert_complete(&cells, 10);
 }
+
+#[test]
+fn idle_connections_receive_a_large_message() {
+    let cells = run("idle", &["--idle", "5", "--seconds", "0.2"]);
+    assert_complete(&cells, 3);
+}
+
+#[test]
+fn everybody_who_joins_has_the_whole_document() {
+    let cells = run("join", &["--joiners", "3", "--changes", "400"]);
+    // The first one, the next one, and three at once.
+    assert_complete(&cells, 9);
+}
+
+#[test]
+fn who_comes_back_gets_what_was_missed() {
+    let cells = run("resume", &["--changes", "2000"]);
+    // After all of the changes and after a tenth of them.
+    assert_complete(&cells, 4);
+}
+
+#[test]
+fn who_stopped_reading_gets_everything_in_the_end() {
+    let cells = run("slow-reader", &["--megabytes", "6"]);
+    assert_complete(&cells, 3);
+    for cell in cells {
+        let complete = &cell["metrics"]["late_complete_percent"]["median"];
+        assert_eq!(complete, 100.0, "{cell}");
+    }
+}
+
+#[test]
+fn what_was_shown_survives_a_kill() {
+    let cells = run("kills", &["--kills", "3"]);
+    assert_eq!(cells.len(), 1);
+    let metrics = &cells[0]["metrics"];
+    assert_eq!(metrics["kills"]["median"], 3.0);
+    assert_eq!(metrics["lost"]["median"], 0.0);
+}

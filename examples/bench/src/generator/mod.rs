@@ -24,6 +24,8 @@ const EVENTS_MAX: usize = 256;
 /// A connection that has sent nothing for so long says that it lives; servers give up those that say nothing for 35 s.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
+const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
 /// The connections. They are named by their numbers, from 0, in the order in which they were added.
 pub(crate) struct Generator {
     poll: Poll,
@@ -70,10 +72,9 @@ impl Generator {
         stream.set_nonblocking(true)?;
         let id = self.connections.len();
         let mut stream = TcpStream::from_std(stream);
-        let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll
             .registry()
-            .register(&mut stream, Token(id), interest)?;
+            .register(&mut stream, Token(id), INTEREST)?;
         self.connections.push(Connection {
             stream: Some(stream),
             received: Vec::new(),
@@ -92,6 +93,31 @@ impl Generator {
     /// Sends a message with the next turn, in one write with others of the same connection.
     pub(crate) fn send(&mut self, id: usize, message: &[u8]) {
         self.put(id, BINARY, message);
+    }
+
+    /// Stops reading a connection, so that its server cannot write either before long.
+    pub(crate) fn stop(&mut self, id: usize) -> Result<(), Failure> {
+        let stream = self.connections.get_mut(id).and_then(|c| c.stream.as_mut());
+        let stream = stream.ok_or("no such connection")?;
+        Ok(self.poll.registry().deregister(stream)?)
+    }
+
+    /// Reads a connection again that was stopped.
+    pub(crate) fn go_on(&mut self, id: usize) -> Result<(), Failure> {
+        let stream = self.connections.get_mut(id).and_then(|c| c.stream.as_mut());
+        let stream = stream.ok_or("no such connection")?;
+        Ok(self.poll.registry().register(stream, Token(id), INTEREST)?)
+    }
+
+    /// Drops a connection, without a word.
+    pub(crate) fn drop_connection(&mut self, id: usize) -> Result<(), Failure> {
+        self.stop(id)?;
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.stream = None;
+            connection.sending = Vec::new();
+            connection.received = Vec::new();
+        }
+        Ok(())
     }
 
     /// Writes what is to be written, waits for at most so long until something has been received, and hands out each

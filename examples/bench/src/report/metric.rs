@@ -19,6 +19,34 @@ pub(crate) enum Metric {
     CompletePercent,
     /// Messages that acknowledge something, for each change.
     AcksPerChange,
+    /// The server's processor time for each client who came, in milliseconds.
+    JoinMillis,
+    /// From the first byte asked for until the last client had everything, in milliseconds.
+    LastMillis,
+    /// Bytes that each client received.
+    BytesPerClient,
+    /// The same as a multiple of the bytes of the changes that were missed.
+    BytesOfOwn,
+    /// Changes that came besides the snapshot.
+    ChangesBeside,
+    /// Resident memory of the server for each connection, in KiB.
+    KibPerClient,
+    /// The same after each connection has received a message of 1 MB.
+    KibAfterLarge,
+    /// The server's processor time for each new connection, in microseconds.
+    ConnectMicros,
+    /// Kills of the server.
+    Kills,
+    /// Changes that somebody had been shown before a kill, and that were gone after it.
+    Lost,
+    /// How much more memory the server needed than without the reader who stopped; while clients join, than before.
+    GrowthMegabytes,
+    /// How long the reader who had stopped needed for what it had missed, in seconds.
+    CatchUpSeconds,
+    /// What the reader who had stopped has in the end.
+    LateCompletePercent,
+    /// 99 of 100 latencies of the others, as a multiple of those when nobody stops.
+    P99OfControl,
     /// Median time from the write to the arrival, in milliseconds.
     P50Millis,
     /// The same of 99 of 100.
@@ -35,7 +63,7 @@ pub(crate) enum Metric {
 
 impl Metric {
     /// All of them.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::CpuMicros,
         Self::UserMicros,
         Self::SystemMicros,
@@ -43,6 +71,20 @@ impl Metric {
         Self::DeliveredPerSecond,
         Self::CompletePercent,
         Self::AcksPerChange,
+        Self::JoinMillis,
+        Self::LastMillis,
+        Self::BytesPerClient,
+        Self::BytesOfOwn,
+        Self::ChangesBeside,
+        Self::KibPerClient,
+        Self::KibAfterLarge,
+        Self::ConnectMicros,
+        Self::Kills,
+        Self::Lost,
+        Self::GrowthMegabytes,
+        Self::CatchUpSeconds,
+        Self::LateCompletePercent,
+        Self::P99OfControl,
         Self::P50Millis,
         Self::P99Millis,
         Self::BytesPerDelivered,
@@ -55,6 +97,10 @@ impl Metric {
     pub(crate) const fn chief(scenario: Scenario) -> Self {
         match scenario {
             Scenario::FanOut | Scenario::Pairs => Self::CpuMicros,
+            Scenario::Idle => Self::KibPerClient,
+            Scenario::Join | Scenario::Resume => Self::JoinMillis,
+            Scenario::SlowReader => Self::GrowthMegabytes,
+            Scenario::Kills => Self::Lost,
         }
     }
 
@@ -68,6 +114,20 @@ impl Metric {
             Self::DeliveredPerSecond => "delivered_per_s",
             Self::CompletePercent => "complete_percent",
             Self::AcksPerChange => "acks_per_change",
+            Self::JoinMillis => "server_cpu_ms_per_client",
+            Self::LastMillis => "all_served_ms",
+            Self::BytesPerClient => "bytes_per_client",
+            Self::BytesOfOwn => "bytes_of_missed",
+            Self::ChangesBeside => "changes_beside_snapshot",
+            Self::KibPerClient => "rss_kib_per_client",
+            Self::KibAfterLarge => "rss_kib_per_client_after_large",
+            Self::ConnectMicros => "connect_cpu_us",
+            Self::Kills => "kills",
+            Self::Lost => "lost",
+            Self::GrowthMegabytes => "rss_growth_mb",
+            Self::CatchUpSeconds => "catch_up_s",
+            Self::LateCompletePercent => "late_complete_percent",
+            Self::P99OfControl => "p99_of_control",
             Self::P50Millis => "p50_ms",
             Self::P99Millis => "p99_ms",
             Self::BytesPerDelivered => "bytes_per_delivered",
@@ -87,6 +147,20 @@ impl Metric {
             Self::DeliveredPerSecond => "delivered/s",
             Self::CompletePercent => "complete, %",
             Self::AcksPerChange => "acks per change",
+            Self::JoinMillis => "server CPU, ms per client",
+            Self::LastMillis => "all served, ms",
+            Self::BytesPerClient => "bytes per client",
+            Self::BytesOfOwn => "of the missed changes",
+            Self::ChangesBeside => "changes beside the snapshot",
+            Self::KibPerClient => "RSS per client, KiB",
+            Self::KibAfterLarge => "after 1 MB, KiB",
+            Self::ConnectMicros => "server CPU, us per connection",
+            Self::Kills => "kills",
+            Self::Lost => "lost",
+            Self::GrowthMegabytes => "RSS growth, MB",
+            Self::CatchUpSeconds => "caught up after, s",
+            Self::LateCompletePercent => "of it complete, %",
+            Self::P99OfControl => "p99, of that when nobody stops",
             Self::P50Millis => "p50, ms",
             Self::P99Millis => "p99, ms",
             Self::BytesPerDelivered => "bytes per delivered change",

@@ -1,7 +1,7 @@
 //! S1: one document that many read, at the speed of people and as fast as the server goes.
 
 use super::Lab;
-use super::load::{Load, Pace};
+use super::load::{CHARACTERS, Load, Pace};
 use crate::Failure;
 use crate::cli::Scenario;
 use crate::report::{Results, Row};
@@ -30,7 +30,7 @@ pub(super) fn measure(lab: &Lab, results: &mut Results) -> Result<(), Failure> {
             for (place, subject) in lab.subjects().into_iter().enumerate() {
                 let server = lab.start(subject)?;
                 let others = u64::try_from(n.saturating_sub(1))?;
-                let mut load = Load::new(subject.format(), others)?;
+                let mut load = Load::new(subject.format(), others, CHARACTERS)?;
                 for number in 0..*n {
                     let client = server.client(number, DOCUMENT)?;
                     let is_probe = number.is_multiple_of((n / PROBES).max(1));

@@ -1,17 +1,23 @@
 //! Where measurements are made: cores, folders, and servers that are started for one of them each.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::history::History;
 use crate::Failure;
 use crate::cli::{RelayMode, RunOptions, name_of};
-use crate::clients::{Client, Dialled, Who};
+use crate::clients::{Client, Who};
 use crate::cores::{Cores, pin};
+use crate::generator::Format;
 use crate::process::ServerProcess;
 use crate::report::Setting;
 use crate::subject::Subject;
+
+/// A server that has done next to nothing for so long has come to rest.
+const SETTLE_STEP: Duration = Duration::from_millis(200);
+const SETTLE_MAX: Duration = Duration::from_secs(60);
 
 /// Everything that measurements have in common.
 pub(crate) struct Lab {
@@ -20,13 +26,14 @@ pub(crate) struct Lab {
     cores: Cores,
     folder: Folder,
     n_started: Cell<u32>,
+    history: OnceCell<History>,
 }
 
 /// A server that runs, and the folder that is its own.
 pub(crate) struct Running {
     pub(crate) subject: Subject,
     pub(crate) process: ServerProcess,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Lab {
@@ -46,6 +53,7 @@ impl Lab {
             cores,
             folder: Folder::make(parent.join(format!("sync-bench-{}", std::process::id())))?,
             n_started: Cell::new(0),
+            history: OnceCell::new(),
         })
     }
 
@@ -71,6 +79,12 @@ impl Lab {
         self.options.registries.iter().map(|r| Subject::Sync(*r))
     }
 
+    /// A long document, which is typed when somebody first needs it.
+    pub(crate) fn history(&self) -> &History {
+        self.history
+            .get_or_init(|| History::typed(self.options.changes))
+    }
+
     /// Starts a server that nobody has used yet.
     pub(crate) fn start(&self, subject: Subject) -> Result<Running, Failure> {
         self.n_started.set(self.n_started.get() + 1);
@@ -78,7 +92,7 @@ impl Lab {
         Ok(Running {
             subject,
             process: self.start_in(subject, &folder.path)?,
-            _folder: folder,
+            folder,
         })
     }
 
@@ -101,14 +115,44 @@ impl Lab {
 }
 
 impl Running {
-    /// A client whose document is open. Numbers differ between the clients of a server.
+    /// A client that has said who it is. Numbers differ between the clients of a server.
+    pub(crate) fn dial(&self, who: Who, document: &str) -> Result<Client, Failure> {
+        Client::dial(self.process.address(), self.subject.format(), document, who)
+    }
+
+    /// A client whose document is open, and who takes plain frames only.
     pub(crate) fn client(&self, number: usize, document: &str) -> Result<Client, Failure> {
         let who = Who {
             number,
             gzip: false,
         };
-        let address = self.process.address();
-        Dialled::dial(address, self.subject.format(), document, who)?.open(document)
+        let mut client = self.dial(who, document)?;
+        if self.subject.format() == Format::Sync {
+            client.open(document, None)?;
+        }
+        Ok(client)
+    }
+
+    /// Waits until it has nothing to do any more, such as folding what was written.
+    pub(crate) fn settle(&self) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let mut before = self.process.usage()?;
+        while begun.elapsed() < SETTLE_MAX {
+            std::thread::sleep(SETTLE_STEP);
+            let after = self.process.usage()?;
+            if after.cpu - before.cpu < SETTLE_STEP / 100 {
+                return Ok(());
+            }
+            before = after;
+        }
+        Err("the server does not come to rest".into())
+    }
+
+    /// Kills it, and starts another one on the same folder.
+    pub(crate) fn kill_and_restart(&mut self, lab: &Lab) -> Result<(), Failure> {
+        self.process.kill()?;
+        self.process = lab.start_in(self.subject, &self.folder.path)?;
+        Ok(())
     }
 }
 

@@ -2,9 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use sync_core::limits::FRAGMENT_BYTES;
+use sync_core::wire::{Message, decode_frame};
+
 use crate::Failure;
 use crate::changes::{Author, Identity};
-use crate::clients::{Client, Member, sign_of_life};
+use crate::clients::{Client, Member, is_last, sign_of_life};
 use crate::generator::{Format, Frame, Generator};
 use crate::latency::Latencies;
 use crate::process::{ServerProcess, Usage};
@@ -12,6 +16,9 @@ use crate::report::{Metric, number};
 
 /// Characters of a change: a few words, as an editor sends them when it does not send each keystroke.
 pub(crate) const CHARACTERS: usize = 16;
+/// Types of messages.
+const SNAPSHOT: u8 = 9;
+const FRAGMENT: u8 = 22;
 /// How long nothing may arrive before what has not arrived counts as lost.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Waits that the system does not cut short to the millisecond are spent awake.
@@ -49,6 +56,8 @@ struct Seat {
     tag: Option<u16>,
     /// Whether latencies are measured here.
     is_probe: bool,
+    /// Who stops reading: what arrives here is counted apart.
+    is_late: bool,
 }
 
 struct Writer {
@@ -74,11 +83,13 @@ struct Counts {
     /// Messages that had changes in them.
     frames: u64,
     acks: u64,
+    /// Through which change those who stopped reading have the document.
+    late: u64,
 }
 
 impl Load {
-    /// Nobody. Each change will go to so many others.
-    pub(crate) fn new(format: Format, n_others: u64) -> Result<Self, Failure> {
+    /// Nobody. Each change will go to so many others, and have so many characters.
+    pub(crate) fn new(format: Format, n_others: u64, characters: usize) -> Result<Self, Failure> {
         Ok(Self {
             generator: Generator::new(sign_of_life(format).as_deref())?,
             format,
@@ -86,7 +97,7 @@ impl Load {
             writers: Vec::new(),
             turn_of: 0,
             n_others,
-            characters: CHARACTERS,
+            characters,
             change: Vec::new(),
             seen: Seen::default(),
         })
@@ -96,11 +107,47 @@ impl Load {
     pub(crate) fn add_reader(&mut self, client: Client, is_probe: bool) -> Result<(), Failure> {
         client.join(&mut self.generator)?;
         self.seats.push(Seat {
-            tag: None,
             is_probe,
+            ..Seat::default()
         });
         // Nobody waits too long for the others to be there.
         self.turn(Duration::ZERO)
+    }
+
+    /// Adds a client who stops reading at once, until [`catch_up`](Self::catch_up).
+    pub(crate) fn add_stopped(&mut self, client: Client) -> Result<(), Failure> {
+        let member = client.join(&mut self.generator)?;
+        self.seats.push(Seat {
+            is_late: true,
+            ..Seat::default()
+        });
+        self.generator.stop(member.connection)
+    }
+
+    /// Those who stopped read on. How long it takes until they have everything; `None` if nothing comes any more.
+    pub(crate) fn catch_up(&mut self) -> Result<Option<Duration>, Failure> {
+        let begun = Instant::now();
+        for (connection, seat) in self.seats.iter().enumerate() {
+            if seat.is_late {
+                self.generator.go_on(connection)?;
+            }
+        }
+        let mut last = (self.generator.bytes_received(), begun);
+        while self.seen.counts.late < self.seen.counts.sent {
+            self.turn(Duration::from_millis(10))?;
+            let received = self.generator.bytes_received();
+            if received != last.0 {
+                last = (received, Instant::now());
+            } else if last.1.elapsed() > PATIENCE {
+                return Ok(None);
+            }
+        }
+        Ok(Some(begun.elapsed()))
+    }
+
+    /// What those who stopped have by now.
+    pub(crate) fn late_percent(&self) -> f64 {
+        number(self.seen.counts.late) * 100.0 / number(self.seen.counts.sent)
     }
 
     /// Adds a client who reads, and writes when it is their turn.
@@ -110,6 +157,7 @@ impl Load {
         self.seats.push(Seat {
             tag: Some(tag),
             is_probe,
+            is_late: false,
         });
         self.seen.sent_at.push(Vec::new());
         self.writers.push(Writer {
@@ -196,7 +244,7 @@ impl Load {
         } = self;
         generator.turn(wait, |connection, message| {
             let seat = seats.get(connection).copied().unwrap_or_default();
-            seen.receive(seat, format.read(message)?)
+            seen.receive(seat, *format, message)
         })
     }
 
@@ -262,15 +310,22 @@ impl Load {
 }
 
 impl Seen {
-    fn receive(&mut self, seat: Seat, frame: Frame<'_>) -> Result<(), Failure> {
-        let changes = match frame {
+    fn receive(&mut self, seat: Seat, format: Format, message: &[u8]) -> Result<(), Failure> {
+        let changes = match format.read(message)? {
+            Frame::Changes(changes) if seat.is_late => {
+                self.counts.late += u64::try_from(changes.len())?;
+                return Ok(());
+            }
             Frame::Changes(changes) => changes,
+            Frame::Other(SNAPSHOT) if seat.is_late => return self.receive_snapshot(message),
             Frame::Ack => {
                 self.counts.acks += 1;
                 return Ok(());
             }
-            // Compressed, which nobody here has asked for, or cut: it would not be counted.
-            Frame::Other(0 | 22) => return Err("a frame that cannot be counted".into()),
+            // Compressed, which nobody here has asked for, cut, or a whole state: it would not be counted.
+            Frame::Other(0 | SNAPSHOT | FRAGMENT) => {
+                return Err("a frame that cannot be counted".into());
+            }
             Frame::Other(_) => return Ok(()),
         };
         self.counts.frames += 1;
@@ -292,6 +347,19 @@ impl Seen {
                 self.latencies
                     .add(now - *sent_at.ok_or("a change from the future")?);
             }
+        }
+        Ok(())
+    }
+}
+
+impl Seen {
+    /// A piece of a state that takes the place of changes; with the last one it is there.
+    fn receive_snapshot(&mut self, message: &[u8]) -> Result<(), Failure> {
+        let frame = Bytes::copy_from_slice(message);
+        if let Message::Snapshot(piece) = decode_frame(frame, FRAGMENT_BYTES)?
+            && is_last(&piece)
+        {
+            self.counts.late = piece.seq.0;
         }
         Ok(())
     }

@@ -2,9 +2,15 @@
 //! whatever else the machine does meanwhile happens to all of them.
 
 mod fan_out;
+mod history;
+mod idle;
+mod join;
+mod kills;
 mod lab;
 mod load;
 mod pairs;
+mod resume;
+mod slow_reader;
 
 use std::time::Duration;
 
@@ -16,13 +22,26 @@ use crate::serve::open_many_files;
 pub(crate) use self::lab::Lab;
 
 impl Scenario {
-    const ALL: [Self; 2] = [Self::FanOut, Self::Pairs];
+    const ALL: [Self; 7] = [
+        Self::FanOut,
+        Self::Pairs,
+        Self::Idle,
+        Self::Join,
+        Self::Resume,
+        Self::SlowReader,
+        Self::Kills,
+    ];
 
     /// What it is called in tables.
     pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::FanOut => "S1: one document",
             Self::Pairs => "S2: documents of two clients",
+            Self::Idle => "S3: idle connections",
+            Self::Join => "S4: joining a long document",
+            Self::Resume => "S5: coming back",
+            Self::SlowReader => "S6: a reader that stops",
+            Self::Kills => "S7: kills",
         }
     }
 
@@ -31,6 +50,11 @@ impl Scenario {
         match self {
             Self::FanOut => fan_out::measure(lab, results),
             Self::Pairs => pairs::measure(lab, results),
+            Self::Idle => idle::measure(lab, results),
+            Self::Join => join::measure(lab, results),
+            Self::Resume => resume::measure(lab, results),
+            Self::SlowReader => slow_reader::measure(lab, results),
+            Self::Kills => kills::measure(lab, results),
         }
     }
 }

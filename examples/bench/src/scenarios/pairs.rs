@@ -1,7 +1,7 @@
 //! S2: many documents of two clients each, both of whom write: nothing can be shared between readers.
 
 use super::Lab;
-use super::load::{Load, Pace};
+use super::load::{CHARACTERS, Load, Pace};
 use crate::Failure;
 use crate::cli::Scenario;
 use crate::report::{Results, Row};
@@ -22,7 +22,7 @@ pub(super) fn measure(lab: &Lab, results: &mut Results) -> Result<(), Failure> {
         };
         for (place, subject) in lab.subjects().into_iter().enumerate() {
             let server = lab.start(subject)?;
-            let mut load = Load::new(subject.format(), 1)?;
+            let mut load = Load::new(subject.format(), 1, CHARACTERS)?;
             // The first clients of all documents, then the second ones: writers take turns in this order.
             for number in 0..2 * n {
                 let room = number % n;

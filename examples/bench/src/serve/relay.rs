@@ -55,7 +55,7 @@ pub(super) async fn start(mode: RelayMode, acks: bool, blob: usize) -> Result<So
 struct Relay {
     mode: RelayMode,
     acks: bool,
-    /// What everybody is sent on connecting, unless it is empty.
+    /// Unless it is empty: what the author of a message is answered, instead of passing the message on.
     blob: Bytes,
     rooms: Mutex<HashMap<String, Arc<Room>>>,
 }
@@ -93,12 +93,12 @@ impl Relay {
         queue: &mpsc::Sender<Bytes>,
         mut waiting: mpsc::Receiver<Bytes>,
     ) -> Result<(), Failure> {
-        if !self.blob.is_empty() {
-            socket.send(Message::Binary(self.blob.clone())).await?;
-        }
         loop {
             tokio::select! {
                 message = socket.next() => match message.transpose()? {
+                    Some(Message::Binary(_)) if !self.blob.is_empty() => {
+                        queue.try_send(self.blob.clone())?;
+                    }
                     Some(Message::Binary(bytes)) => {
                         room.send(member, &bytes);
                         if self.acks {

@@ -1,5 +1,5 @@
-//! The sync server as it is shipped, except that anybody may come in and that rates are not limited: a load as large as these
-//! is what the limits are there to refuse.
+//! The sync server as it is shipped, except that anybody may come in that rates are not limited, and that broadcasts
+//! may be large: loads like these are what the limits are there to refuse.
 
 use std::path::Path;
 
@@ -9,6 +9,9 @@ use sync_server::{
 
 use crate::Failure;
 use crate::cli::Registry;
+
+/// Bytes of the largest broadcast.
+const LARGE_BYTES: usize = 1 << 20;
 
 /// Listens on a free port. Engines check changes in this process.
 pub(super) async fn start(
@@ -32,5 +35,9 @@ fn builder(registry: impl sync_server::ServerRegistry) -> ServerBuilder {
     limits.push_bytes = Rate::UNLIMITED;
     limits.user_bytes = Rate::UNLIMITED;
     limits.user_engine_micros = Rate::UNLIMITED;
+    // A large message that is kept nowhere.
+    limits.broadcast_rate = Rate::UNLIMITED;
+    limits.broadcast_bytes_max = LARGE_BYTES;
+    limits.broadcast_queue_bytes_max = 2 * LARGE_BYTES;
     Server::builder(registry, Anonymous::read_write()).limits(limits)
 }
