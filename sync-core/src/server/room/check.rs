@@ -224,7 +224,9 @@ impl Room {
             .collect();
         self.checks.at = at;
         if changes.is_empty() {
-            return self.queue.extend(items);
+            // Refusals and ends need no check, and nothing else may come to have them looked at.
+            self.queue.extend(items);
+            return self.start_append(now);
         }
         self.next_request += 1;
         let number = RequestNumber(self.next_request);

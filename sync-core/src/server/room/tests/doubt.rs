@@ -288,3 +288,88 @@ fn what_others_pushed_who_have_left_stays_when_one_user_is_in_doubt() {
     world.release_appends();
     assert_eq!(world.logged(), ["under way", "b"]);
 }
+
+/// Of changes that were being checked when the no came.
+#[test]
+fn a_no_for_writing_refuses_what_comes_back_from_its_check() {
+    for level in [AccessLevel::Read, AccessLevel::None] {
+        let mut world = World::with(|config| config.engines.check(EngineId::YRS));
+        world.open(ADA);
+        world.holds_checks = true;
+        world.push(ADA, 1, &["a"]);
+        world.doubts_everybody();
+        world.say_all(&Ok(level.into()));
+        world.release_checks();
+        assert!(world.logged().is_empty(), "{level:?}");
+        let told = world.all(ADA);
+        let refused =
+            |message: &&Message| matches!(message, Message::Refuse(refuse) if refuse.number == 1);
+        assert_eq!(told.iter().filter(refused).count(), 1, "{told:?}");
+        assert_eq!(world.settled_of(ADA), push_charge(&["a".into()]));
+    }
+}
+
+/// Nobody waits for an answer to what was pushed before the document was opened again.
+#[test]
+fn a_no_for_writing_is_told_of_what_was_pushed_since_the_last_open() {
+    let mut world = World::new();
+    world.open(ADA);
+    world.open(BOB);
+    world.holds_appends = true;
+    world.push(BOB, 1, &["x"]);
+    world.push(ADA, 1, &["a"]);
+    world.open(ADA);
+    world.push(ADA, 1, &["a"]);
+    world
+        .room
+        .handle_reauthorize(world.now, Some(&user_of(ADA)));
+    world.run();
+    world.say_all(&Ok(AccessLevel::Read.into()));
+    world.release_appends();
+    assert_eq!(world.logged(), ["x"]);
+    let told = world.all(ADA);
+    let refused =
+        |message: &&Message| matches!(message, Message::Refuse(refuse) if refuse.number == 1);
+    assert_eq!(told.iter().filter(refused).count(), 1, "{told:?}");
+    assert_eq!(
+        world.settled_of(ADA),
+        push_charge(&["a".into(), "a".into()])
+    );
+}
+
+/// A snapshot of what had been published by then is not withheld.
+#[test]
+fn who_is_in_doubt_is_sent_the_snapshot_of_what_there_was() {
+    let mut world = World::new().with_log((1..=5).map(|n| n.to_string()));
+    let digest = world.registry.digest(5);
+    let bytes = Bytes::from_static(b"the state");
+    world.registry.snapshot = Some(Snapshot::new(Seq(5), digest, bytes));
+    world.registry.log_start = 5;
+    world.open(ADA);
+    world.open(BOB);
+    world.doubts_everybody();
+    world.push(BOB, 1, &["later"]);
+    assert!(matches!(&world.all(ADA)[..], [Message::Snapshot(_)]));
+}
+
+/// Behind the ring too: its own commit is the last that it is sent.
+#[test]
+fn who_loses_access_behind_the_ring_is_sent_the_rows_up_to_its_last_commit() {
+    let mut world = World::with(|config| config.ring_bytes_max = 1);
+    world.open(ADA);
+    world.open(BOB);
+    world.push(BOB, 1, &["x"]);
+    world.push(ADA, 1, &["a"]);
+    world.push(BOB, 2, &["y"]);
+    world
+        .room
+        .handle_reauthorize(world.now, Some(&user_of(ADA)));
+    world.run();
+    world.say_all(&no());
+    let told = world.all(ADA);
+    assert!(
+        matches!(told[..], [Message::Changes(_), Message::Closed(_)]),
+        "{told:?}"
+    );
+    assert_eq!(texts(&told[0]), [b"x", b"a"]);
+}
