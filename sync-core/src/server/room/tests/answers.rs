@@ -135,9 +135,10 @@ fn a_change_is_numbered_from_one_and_not_with_the_last_number() {
     for number in [0, u64::MAX] {
         let mut world = World::new();
         world.open(ADA);
+        world.holds_appends = true;
         world.push(ADA, number, &["a"]);
         assert_eq!(code_of(world.next(ADA)), ErrorCode::Gap);
-        assert_eq!(world.logged(), [""; 0]);
+        assert!(world.held.is_empty(), "the registry is not asked");
     }
 }
 

@@ -335,20 +335,18 @@ fn a_check_that_refuses_for_now_refuses_nothing() {
 fn nothing_overtakes_a_change_refused_by_a_check_that_has_to_be_made_again() {
     let mut world = opened(&[ADA, BOB]);
     world.holds_checks = true;
-    world.push(BOB, 1, &["b"]);
-    world.open(CYD);
+    world.push(BOB, 1, &["b1"]);
     world.push(ADA, 1, &["x<nothing"]);
-    let (first, _) = world.held_checks.pop_front().unwrap();
-    world.room.handle_checked(world.now, first, vec![ACCEPTED]);
-    world.run();
-    assert_eq!(world.logged(), ["b"]);
-    // Checked together: one change that is good, and Ada's, which is not; and she goes on.
+    world.push(BOB, 2, &["b2"]);
+    answer_check(&mut world, vec![ACCEPTED]);
+    assert_eq!(world.logged(), ["b1"]);
+    // Hers and his are being checked together, and she goes on.
     world.push(ADA, 2, &["on top of it"]);
-    let refused = Verdict::Refused(PeerError::new(ErrorCode::MissingDependency, "no"));
     world.foreign_append("theirs");
     world.holds_checks = false;
-    answer_check(&mut world, vec![refused]);
-    assert_eq!(world.logged(), ["b", "theirs"]);
+    let refused = Verdict::Refused(PeerError::new(ErrorCode::MissingDependency, "no"));
+    answer_check(&mut world, vec![refused, ACCEPTED]);
+    assert_eq!(world.logged(), ["b1", "theirs", "b2"]);
 }
 
 #[test]

@@ -100,3 +100,68 @@ fn a_push_of_a_session_that_is_not_here_is_settled_and_one_of_nothing_is_not() {
     world.push(CYD, 1, &[]);
     assert_eq!(world.settled.get(&CYD), None);
 }
+
+#[test]
+fn a_session_is_told_of_once_when_it_opens_the_document_and_once_when_it_leaves() {
+    let mut world = World::new();
+    for _ in 0..3 {
+        world.open(ADA);
+    }
+    world.room.handle_close(world.now, ADA);
+    world.run();
+    let told: Vec<_> = world
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            RoomEvent::Opened { session, .. } => Some((*session, true)),
+            RoomEvent::Left { session } => Some((*session, false)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [(ADA, true), (ADA, false)]);
+}
+
+/// However much there is for it.
+#[test]
+fn a_member_that_has_been_woken_is_not_woken_again_before_it_has_polled() {
+    let mut world = World::new();
+    world.open(ADA);
+    world.open(BOB);
+    world.all(BOB);
+    let mut n_wakes = 0;
+    for first_number in 1..=3 {
+        let push = Push {
+            channel: CHANNEL,
+            origin: origin_of(ADA),
+            first_number,
+            changes: vec!["a".into()],
+            reconciling: false,
+        };
+        world.room.handle_push(world.now, ADA, push);
+        while let Some(output) = world.room.poll_output() {
+            match output {
+                RoomOutput::Wake(BOB) => n_wakes += 1,
+                RoomOutput::Registry(number, request) => {
+                    let answer = world.registry.answer(request);
+                    world.room.handle_registry(world.now, number, answer);
+                }
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(n_wakes, 1);
+}
+
+#[test]
+fn the_size_of_the_snapshot_is_told_once_it_is_known() {
+    let mut world = World::new();
+    world.open(ADA);
+    assert_eq!(world.room.stats(world.now).snapshot_bytes, None);
+    let mut world = World::new().with_log(["1".to_owned()]);
+    let digest = world.registry.digest(1);
+    let bytes = Bytes::from_static(b"the state");
+    world.registry.snapshot = Some(Snapshot::new(Seq(1), digest, bytes));
+    world.open(ADA);
+    world.all(ADA);
+    assert_eq!(world.room.stats(world.now).snapshot_bytes, Some(9));
+}

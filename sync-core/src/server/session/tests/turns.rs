@@ -270,3 +270,19 @@ fn twice_the_push_window_and_a_message_is_taken_and_not_a_byte_more() {
         assert_eq!(closed, code);
     }
 }
+
+#[test]
+fn what_a_session_keeps_is_counted() {
+    let mut session = live();
+    assert_eq!(session.held_bytes(), 0);
+    session.handle_hold(Time::ZERO, Time::ZERO + Duration::from_secs(2));
+    feed(&mut session, &push(SOME, 1_000));
+    assert_eq!(session.held_bytes(), 1_000);
+    let large = encode_frame(&push(SOME, 200_000), Compression::None);
+    let piece = split(large, SOME, 1).next().unwrap();
+    session.handle_frame(Time::ZERO, piece);
+    let held = session.held_bytes();
+    assert!((60_000..70_000).contains(&held), "{held}");
+    session.handle_left(Time::ZERO, SOME);
+    assert_eq!(session.held_bytes(), 0);
+}
