@@ -326,6 +326,55 @@ fn what_was_taken_back_while_the_connection_was_lost_is_told_to_the_server() {
 }
 
 #[test]
+fn what_was_said_in_a_document_that_was_closed_while_the_connection_was_lost_is_taken_back_when_it_is_opened_again()
+ {
+    let mut client = Harness::live(DOC);
+    say(&mut client, "a").unwrap();
+    said(&mut client);
+    client.lost();
+    client.state.close(client.now, &id(DOC));
+    client.settle();
+    assert!(client.state.roster(&id(DOC)).is_none(), "it is forgotten");
+    client.advance(Duration::from_secs(1));
+    client.dialed();
+    client.welcome();
+    client.open(DOC);
+    client.opened(DOC);
+    assert_eq!(said(&mut client), [(9, None)]);
+}
+
+#[test]
+fn what_was_said_in_a_document_that_was_closed_is_not_taken_back_twice() {
+    let mut client = Harness::live(DOC);
+    say(&mut client, "a").unwrap();
+    client.state.close(client.now, &id(DOC));
+    client.settle();
+    said(&mut client);
+    client.open(DOC);
+    client.opened(DOC);
+    assert_eq!(said(&mut client), []);
+}
+
+#[test]
+fn who_opens_a_document_again_before_the_last_of_its_outbox_is_saved_sees_who_is_there() {
+    let mut client = Harness::live(DOC);
+    told(&mut client, 2, &[(3, "bob", Some("b"))]);
+    client.edit(DOC, "key", "value");
+    client.state.close(client.now, &id(DOC));
+    client.settle();
+    assert!(is_shown(&mut client));
+    assert_eq!(roster(&client), [""; 0]);
+    told(&mut client, 3, &[(4, "cy", Some("c"))]);
+    assert!(!is_shown(&mut client));
+    assert_eq!(roster(&client), [""; 0]);
+    let n = client.n_opens();
+    client.open(DOC);
+    assert!(is_shown(&mut client));
+    assert_eq!(roster(&client), ["3 bob b", "4 cy c"]);
+    assert_eq!(client.n_opens(), n, "the channel is the same");
+}
+
+#[test]
 fn who_disconnects_sees_nobody_and_is_another_one_afterwards() {
     let mut client = Harness::new();
     client.resume = Some(Bytes::from_static(&[7; 16]));

@@ -274,7 +274,10 @@ impl DocumentState {
 
     /// Opens it again for the application: the same replica, and the wider of the wishes.
     pub(crate) fn reopen(&mut self, options: OpenOptions, turn: &mut Turn) {
-        self.closed = false;
+        if std::mem::replace(&mut self.closed, false) {
+            self.reopen_presence();
+            turn.shows_presence = true;
+        }
         if std::mem::take(&mut self.headless) {
             // What has passed by without a replica is needed now.
             self.forget_channel(turn);
@@ -417,6 +420,7 @@ impl DocumentState {
             }));
             turn.left = Some(stream.channel);
             self.link = Link::Idle;
+            self.leave_presence();
         }
     }
 

@@ -124,10 +124,11 @@ impl DocumentState {
         presence.next_at = presence.next_at.max(at);
     }
 
-    /// Takes what the server says of who is here. Whether anything can be seen of it.
+    /// Takes what the server says of who is here, also after the document was closed: it is not said again if it is opened
+    /// before the channel is left. Whether anything can be seen of it.
     pub(crate) fn handle_presence(&mut self, message: PresenceMessage, me: &Me) -> bool {
         let presence = &mut self.presence;
-        if !matches!(self.link, Link::Streaming(_)) || self.closed {
+        if !matches!(self.link, Link::Streaming(_)) {
             return false;
         }
         presence.arriving.extend(message.deltas);
@@ -152,7 +153,7 @@ impl DocumentState {
         }
         presence.is_stale = false;
         presence.revision += 1;
-        true
+        !self.closed
     }
 
     /// Whoever was here may still be; whether they are is not told any more.
@@ -169,10 +170,30 @@ impl DocumentState {
         self.presence.unsaid = self.presence.own.is_some() || self.presence.was_said;
     }
 
-    /// Says nothing any more, and sees nobody.
+    /// Says nothing any more. Nobody is seen as long as the document is closed.
     pub(super) fn close_presence(&mut self) {
         self.set_presence(None);
+    }
+
+    /// The server is told that the channel is left, and forgets what was said on it.
+    pub(super) fn leave_presence(&mut self) {
+        self.presence.was_said = false;
         self.forget_others();
+    }
+
+    /// Whether the server may have something of ours, which the next session of this client would find there.
+    pub(crate) const fn has_said(&self) -> bool {
+        self.presence.was_said
+    }
+
+    /// The server may have something of ours from before the document was forgotten: it is taken back.
+    pub(crate) const fn take_back_presence(&mut self) {
+        self.presence.was_said = true;
+    }
+
+    /// Whoever is here is seen again.
+    pub(super) fn reopen_presence(&mut self) {
+        self.presence.revision += 1;
     }
 
     /// Forgets what is known of others from before a loss of the connection. Whether that could be seen.
@@ -207,7 +228,7 @@ impl DocumentState {
                 state: state.clone(),
                 is_me: false,
             });
-        let mut peers: Vec<_> = others.collect();
+        let mut peers: Vec<_> = others.filter(|_| !self.closed).collect();
         if let Some(state) = &presence.own {
             let (session, user) = me.map_or_else(
                 || (EVERYBODY, User::new("")),

@@ -128,6 +128,8 @@ pub struct ClientState {
     documents: BTreeMap<DocumentId, DocumentState>,
     /// Forgotten documents in which changes have been numbered under this client's origin.
     numbered: BTreeSet<DocumentId>,
+    /// Forgotten documents in which the server may still have something that this client said of itself.
+    said: BTreeSet<DocumentId>,
     outputs: VecDeque<Output>,
     /// Documents that may want to be opened, or forgotten.
     due: BTreeSet<DocumentId>,
@@ -194,6 +196,7 @@ impl ClientState {
             attempt: 0,
             documents: BTreeMap::new(),
             numbered: BTreeSet::new(),
+            said: BTreeSet::new(),
             outputs: VecDeque::new(),
             due: BTreeSet::new(),
             timers: BTreeSet::new(),
@@ -443,6 +446,9 @@ impl ClientState {
         );
         if let Some(stored) = stored {
             state.restore(stored);
+        }
+        if self.said.remove(document) {
+            state.take_back_presence();
         }
         self.documents.insert(document.clone(), state);
     }

@@ -118,6 +118,9 @@ impl ClientState {
                 if state.has_numbered() {
                     self.numbered.insert(document.clone());
                 }
+                if state.has_said() {
+                    self.said.insert(document.clone());
+                }
                 self.documents.remove(&document);
                 self.outputs.push_back(Output::Forgotten(document));
             } else if window.is_some() && state.wants_open(now) {
