@@ -78,10 +78,6 @@ bench scenario="" runs="5" *arguments:
     cargo build --release -p sync-bench
     "${CARGO_TARGET_DIR:-target}/release/bench" run {{ scenario }} --runs {{ runs }} {{ arguments }}
 
-# Measure presence: 100, 300 and 1,000 sessions in one document that all say something ten times a second. Takes a minute.
-bench-presence *arguments:
-    cargo run --release -p sync-examples --features load --bin presence_load -- {{ arguments }}
-
 # Try the merge laws of every mergeable type, CASES times with generated edits, and undo and broken bytes as often.
 laws cases="100000":
     LAWS_CASES={{ cases }} cargo test --release -p sync-core --test mergeable_types --test mergeable_hostile

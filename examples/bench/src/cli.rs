@@ -45,6 +45,9 @@ pub(crate) enum Scenario {
     /// S7: a server killed right after it has shown a change.
     #[value(name = "kills", alias = "s7", alias = "S7")]
     Kills,
+    /// S8: many sessions in one document that say something of themselves.
+    #[value(name = "presence", alias = "s8", alias = "S8")]
+    Presence,
 }
 
 /// How `run` measures.
@@ -80,6 +83,12 @@ pub(crate) struct RunOptions {
     /// S7: how often the server is killed.
     #[arg(long, default_value_t = 100)]
     pub(crate) kills: u16,
+    /// S8: sessions in the document.
+    #[arg(long, value_delimiter = ',', default_values_t = [100, 300, 1_000])]
+    pub(crate) sessions: Vec<usize>,
+    /// S8: how often each says something, in a second.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) updates: u32,
     /// Registries of the server that is measured.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Registry::Memory, Registry::Embedded])]
     pub(crate) registries: Vec<Registry>,

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sync_core::history::Cursor;
-use sync_core::ids::{Channel, DocumentId, EngineId, OriginId, RequestId};
+use sync_core::ids::{Channel, DocumentId, EngineId, OriginId, RequestId, SessionId};
 use sync_core::wire::{
     AccessLevel, Broadcast, Compression, Hello, Message, Open, Opened, PROTOCOL_VERSIONS, Ping,
-    Push, SnapshotMessage, decode_frame, encode_frame, split,
+    Presence, PresenceDelta, Push, SnapshotMessage, decode_frame, encode_frame, split,
 };
 
 use crate::Failure;
@@ -38,6 +38,7 @@ pub(crate) struct Client {
     stream: TcpStream,
     format: Format,
     origin: OriginId,
+    session: SessionId,
     channel: Channel,
     next_number: u64,
     /// With the headers of WebSocket frames; without what came before the WebSocket was open.
@@ -70,6 +71,7 @@ impl Client {
             stream,
             format,
             origin: OriginId(u128::try_from(who.number)? + 1),
+            session: SessionId(0),
             channel: Channel(0),
             next_number: 1,
             bytes_received: 0,
@@ -88,9 +90,10 @@ impl Client {
                 },
                 resume: None,
             }))?;
-            let Message::Welcome(_) = client.receive()? else {
+            let Message::Welcome(welcome) = client.receive()? else {
                 return Err("not welcome".into());
             };
+            client.session = welcome.session;
         }
         Ok(client)
     }
@@ -169,6 +172,7 @@ impl Client {
     pub(crate) fn join(self, generator: &mut Generator) -> Result<Member, Failure> {
         Ok(Member {
             connection: generator.add(self.stream)?,
+            session: self.session,
             format: self.format,
             channel: self.channel,
             origin: self.origin,
@@ -188,6 +192,7 @@ impl Client {
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) connection: usize,
+    pub(crate) session: SessionId,
     format: Format,
     channel: Channel,
     origin: OriginId,
@@ -215,6 +220,21 @@ impl Member {
 }
 
 impl Member {
+    /// Says something of itself, to a sync server, with the generator's next turn.
+    pub(crate) fn say(&self, generator: &mut Generator, state: Bytes) {
+        let presence = Message::Presence(Presence {
+            channel: self.channel,
+            deltas: vec![PresenceDelta {
+                session: self.session,
+                user: String::new(),
+                state: Some(state),
+            }],
+            table_version: 0,
+        });
+        let frame = encode_frame(&presence, Compression::None);
+        generator.send(self.connection, &frame);
+    }
+
     /// Sends bytes that are kept nowhere to everybody else, with the generator's next turn.
     pub(crate) fn broadcast(&self, generator: &mut Generator, bytes: Bytes) {
         match self.format {

@@ -91,3 +91,9 @@ fn what_was_shown_survives_a_kill() {
     assert_eq!(metrics["kills"]["median"], 3.0);
     assert_eq!(metrics["lost"]["median"], 0.0);
 }
+
+#[test]
+fn everybody_is_seen_where_they_were_last() {
+    let cells = run("presence", &["--sessions", "10", "--seconds", "0.5"]);
+    assert_complete(&cells, 1);
+}

@@ -11,6 +11,7 @@ pub(crate) const RELAY_ACK: &[u8] = &[1];
 /// Types of messages.
 const CHANGES: u8 = 6;
 const ACK: u8 = 7;
+const PRESENCE: u8 = 12;
 /// Those that end a measurement: Refuse, Closed, GoAway, Error.
 const TROUBLE: [u8; 4] = [8, 17, 20, 21];
 /// Bytes of an error, inflated, at most.
@@ -32,6 +33,8 @@ pub(crate) enum Frame<'a> {
     Changes(Changes<'a>),
     /// An author's changes have been taken.
     Ack,
+    /// So many sessions say something of themselves, or are gone.
+    Presence(usize),
     /// Another message of this type; of type 0 if it is compressed.
     Other(u8),
 }
@@ -66,6 +69,7 @@ fn read_sync(message: &[u8]) -> Option<Result<Frame<'_>, Failure>> {
             Ok(Frame::Changes(Changes::Many { left, rest }))
         }
         ACK => Ok(Frame::Ack),
+        PRESENCE => Ok(Frame::Presence(array(skip_integer(rest)?)?.0)),
         kind if TROUBLE.contains(&kind) => Err(trouble(message)),
         kind => Ok(Frame::Other(kind)),
     })
@@ -178,9 +182,10 @@ fn four(bytes: &[u8]) -> Option<(usize, &[u8])> {
 mod tests {
     use sync_core::error::{ErrorCode, PeerError};
     use sync_core::history::Seq;
-    use sync_core::ids::{Author, Channel};
+    use sync_core::ids::{Author, Channel, SessionId};
     use sync_core::wire::{
-        Ack, Compression, ErrorMessage, Ping, Reference, changes_frame, encode_frame,
+        Ack, Compression, ErrorMessage, Ping, Presence, PresenceDelta, Reference, changes_frame,
+        encode_frame,
     };
 
     use super::*;
@@ -237,6 +242,19 @@ mod tests {
         });
         let ack = encode_frame(&ack, Compression::None);
         assert_eq!(Format::Sync.read(&ack).unwrap(), Frame::Ack);
+        let delta = PresenceDelta {
+            session: SessionId(7),
+            user: "ada".to_owned(),
+            state: None,
+        };
+        let presence = Message::Presence(Presence {
+            channel: Channel(70_000),
+            deltas: vec![delta; 20],
+            table_version: 9,
+        });
+        let presence = encode_frame(&presence, Compression::None);
+        let read = Format::Sync.read(&presence).unwrap();
+        assert_eq!(read, Frame::Presence(20));
         let ping = encode_frame(&Message::Ping(Ping { nonce: 1 }), Compression::None);
         assert_eq!(Format::Sync.read(&ping).unwrap(), Frame::Other(18));
         assert_eq!(Format::Sync.read(&[1, 31, 139]).unwrap(), Frame::Other(0));

@@ -53,6 +53,15 @@ pub(crate) fn put_frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     out.extend(payload);
 }
 
+/// Bytes of the header of a server's frame with so much in it.
+pub(crate) const fn header_bytes(length: usize) -> usize {
+    match length {
+        0..=125 => 2,
+        126..=0xffff => 4,
+        _ => 10,
+    }
+}
+
 /// The first frame of `bytes`, and what follows it; `None` if its end is still to come.
 ///
 /// # Errors
@@ -104,6 +113,7 @@ mod tests {
             }
             bytes.extend(vec![7; length]);
             let whole = bytes.len();
+            assert_eq!(whole, header_bytes(length) + length);
             for part in [0, 1, 2, 3, whole - 1] {
                 if part < whole {
                     assert_eq!(next_frame(&bytes[..part]).unwrap(), None);

@@ -13,7 +13,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 pub(crate) use self::format::{Format, Frame, RELAY_ACK};
-pub(crate) use self::framing::{BINARY, next_frame, put_frame};
+pub(crate) use self::framing::{BINARY, header_bytes, next_frame, put_frame};
 use self::framing::{CLOSE, PING, PONG};
 use crate::Failure;
 

@@ -19,6 +19,8 @@ pub(crate) enum Metric {
     CompletePercent,
     /// Messages that acknowledge something, for each change.
     AcksPerChange,
+    /// The server's processor time for each client in a second, in milliseconds.
+    MillisPerClientSecond,
     /// The server's processor time for each client who came, in milliseconds.
     JoinMillis,
     /// From the first byte asked for until the last client had everything, in milliseconds.
@@ -63,7 +65,7 @@ pub(crate) enum Metric {
 
 impl Metric {
     /// All of them.
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::CpuMicros,
         Self::UserMicros,
         Self::SystemMicros,
@@ -71,6 +73,7 @@ impl Metric {
         Self::DeliveredPerSecond,
         Self::CompletePercent,
         Self::AcksPerChange,
+        Self::MillisPerClientSecond,
         Self::JoinMillis,
         Self::LastMillis,
         Self::BytesPerClient,
@@ -96,7 +99,7 @@ impl Metric {
     /// What a scenario is about: servers are compared by it.
     pub(crate) const fn chief(scenario: Scenario) -> Self {
         match scenario {
-            Scenario::FanOut | Scenario::Pairs => Self::CpuMicros,
+            Scenario::FanOut | Scenario::Pairs | Scenario::Presence => Self::CpuMicros,
             Scenario::Idle => Self::KibPerClient,
             Scenario::Join | Scenario::Resume => Self::JoinMillis,
             Scenario::SlowReader => Self::GrowthMegabytes,
@@ -114,6 +117,7 @@ impl Metric {
             Self::DeliveredPerSecond => "delivered_per_s",
             Self::CompletePercent => "complete_percent",
             Self::AcksPerChange => "acks_per_change",
+            Self::MillisPerClientSecond => "server_cpu_ms_per_client_second",
             Self::JoinMillis => "server_cpu_ms_per_client",
             Self::LastMillis => "all_served_ms",
             Self::BytesPerClient => "bytes_per_client",
@@ -147,6 +151,7 @@ impl Metric {
             Self::DeliveredPerSecond => "delivered/s",
             Self::CompletePercent => "complete, %",
             Self::AcksPerChange => "acks per change",
+            Self::MillisPerClientSecond => "server CPU, ms per client and second",
             Self::JoinMillis => "server CPU, ms per client",
             Self::LastMillis => "all served, ms",
             Self::BytesPerClient => "bytes per client",

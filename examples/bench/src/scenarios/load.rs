@@ -326,7 +326,7 @@ impl Seen {
             Frame::Other(0 | SNAPSHOT | FRAGMENT) => {
                 return Err("a frame that cannot be counted".into());
             }
-            Frame::Other(_) => return Ok(()),
+            Frame::Presence(_) | Frame::Other(_) => return Ok(()),
         };
         self.counts.frames += 1;
         if seat.tag.is_none() && !seat.is_probe {

@@ -9,6 +9,7 @@ mod kills;
 mod lab;
 mod load;
 mod pairs;
+mod presence;
 mod resume;
 mod slow_reader;
 
@@ -22,7 +23,7 @@ use crate::serve::open_many_files;
 pub(crate) use self::lab::Lab;
 
 impl Scenario {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::FanOut,
         Self::Pairs,
         Self::Idle,
@@ -30,6 +31,7 @@ impl Scenario {
         Self::Resume,
         Self::SlowReader,
         Self::Kills,
+        Self::Presence,
     ];
 
     /// What it is called in tables.
@@ -42,6 +44,7 @@ impl Scenario {
             Self::Resume => "S5: coming back",
             Self::SlowReader => "S6: a reader that stops",
             Self::Kills => "S7: kills",
+            Self::Presence => "S8: presence",
         }
     }
 
@@ -55,6 +58,7 @@ impl Scenario {
             Self::Resume => resume::measure(lab, results),
             Self::SlowReader => slow_reader::measure(lab, results),
             Self::Kills => kills::measure(lab, results),
+            Self::Presence => presence::measure(lab, results),
         }
     }
 }
