@@ -163,3 +163,48 @@ fn what_has_been_committed_is_settled_as_far_as_its_author_has_been_told() {
         assert_eq!(world.settled[&ADA], expected);
     }
 }
+
+/// As much as one append takes, and one larger change alone.
+#[test]
+fn what_somebody_has_a_say_in_is_asked_about_in_the_same_batches() {
+    let mut world = World::with(|config| {
+        config.append_changes_max = 3;
+        config.append_bytes_max = 10;
+        config.asks = true;
+    });
+    world.open(ADA);
+    let changes = [
+        "1",
+        "2",
+        "3",
+        "44444",
+        "55555",
+        "6",
+        "larger than that",
+        "8",
+    ];
+    world.push(ADA, 1, &changes);
+    let mut batches = Vec::new();
+    while let Some((number, request)) = world.asks.pop_front() {
+        let changes = request.changes.iter();
+        let texts: Vec<_> = changes
+            .map(|change| String::from_utf8(change.bytes.to_vec()).unwrap())
+            .collect();
+        world
+            .room
+            .handle_asked(world.now, number, texts.len(), None);
+        world.run();
+        batches.push((number, texts));
+    }
+    let texts: Vec<_> = batches.iter().map(|(_, texts)| texts.clone()).collect();
+    let expected = [
+        vec!["1", "2", "3"],
+        vec!["44444", "55555"],
+        vec!["6"],
+        vec!["larger than that"],
+        vec!["8"],
+    ];
+    assert_eq!(texts, expected);
+    assert!(batches.is_sorted_by(|(a, _), (b, _)| a < b));
+    assert_eq!(world.logged(), changes);
+}

@@ -219,3 +219,72 @@ fn a_broadcast_of_the_server_has_no_sender_and_reaches_everybody() {
         );
     }
 }
+
+#[test]
+fn a_broadcast_is_for_those_who_have_opened_the_document_and_have_not_left() {
+    let mut world = World::new();
+    world.open(ADA);
+    let request = world.request(BOB);
+    world.room.handle_open(world.now, BOB, request).unwrap();
+    let send = |world: &mut World| world.room.broadcast("chat".to_owned(), "hi".into());
+    assert_eq!(send(&mut world), 1, "Bob's open has not been answered");
+    world.run();
+    assert_eq!(send(&mut world), 2);
+    let reason = PeerError::new(ErrorCode::ShuttingDown, "unloading");
+    world.room.handle_evict(world.now, &reason);
+    assert_eq!(send(&mut world), 0, "they are on their way out");
+}
+
+#[test]
+fn a_broadcast_does_not_overtake_the_answer_to_an_open() {
+    let mut world = World::new();
+    let request = world.request(ADA);
+    world.room.handle_open(world.now, ADA, request).unwrap();
+    world.run();
+    world.room.broadcast("chat".to_owned(), "hi".into());
+    world.run();
+    let sent = world.all(ADA);
+    assert!(
+        matches!(sent[..], [Message::Opened(_), Message::Broadcast(_)]),
+        "{sent:?}"
+    );
+}
+
+#[test]
+fn a_broadcast_waits_while_nobody_can_tell_what_a_member_may() {
+    let mut world = World::new();
+    world.open(ADA);
+    world.room.handle_reauthorize(world.now, None);
+    world.room.broadcast("chat".to_owned(), "hi".into());
+    world.run();
+    assert_eq!(world.all(ADA), []);
+    let (number, _) = world.questions.remove(0);
+    let write = Ok(AccessLevel::Write.into());
+    world.room.handle_authorized(world.now, number, write);
+    world.run();
+    assert_eq!(world.broadcasts(ADA), ["hi"]);
+}
+
+/// A client puts only a few messages together at once.
+#[test]
+fn a_large_change_waits_for_the_end_of_a_large_broadcast_that_has_begun() {
+    let mut world = World::new();
+    world.open(ADA);
+    world.open(BOB);
+    let large = "x".repeat(300_000);
+    world.broadcast(ADA, &large);
+    world.next_frame(BOB).unwrap();
+    assert!(world.room.occupied(BOB).in_message);
+    world.push(ADA, 1, &[&large]);
+    let mut ids = Vec::new();
+    while let Some(frame) = world.next_frame(BOB) {
+        let Message::Fragment(piece) = decode_frame(frame, 1 << 20).unwrap() else {
+            panic!("a piece");
+        };
+        if ids.last() != Some(&piece.id) {
+            ids.push(piece.id);
+        }
+    }
+    assert_eq!(ids.len(), 2, "one after the other");
+    assert!(!world.room.occupied(BOB).in_message);
+}

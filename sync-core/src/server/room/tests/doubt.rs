@@ -107,27 +107,26 @@ fn who_loses_access_is_told_how_far_each_of_its_origins_was_committed() {
     let mut world = World::new();
     world.open(ADA);
     world.open(BOB);
-    world.push(ADA, 1, &["0"]);
-    world.all(ADA);
-    world.push(BOB, 1, &["x"]);
     world.holds_appends = true;
-    let other = OriginId(77);
+    world.push(BOB, 1, &["under way"]);
     for push in [
-        push_of(origin_of(ADA), 2, &["a", "b"]),
-        push_of(other, 1, &["c"]),
-        push_of(origin_of(ADA), 4, &["d"]),
+        push_of(origin_of(ADA), 1, &["a", "b"]),
+        push_of(OriginId(77), 1, &["c"]),
     ] {
         world.room.handle_push(world.now, ADA, push);
         world.run();
     }
+    let (number, request) = world.held.pop_front().unwrap();
+    let answer = world.registry.answer(request);
+    world.room.handle_registry(world.now, number, answer);
+    world.run();
+    // All three are being appended.
     world
         .room
         .handle_reauthorize(world.now, Some(&user_of(ADA)));
     world.run();
-    world.say_all(&Ok(AccessLevel::Write.into()));
-    world.all(ADA);
-    world.doubts_everybody();
     world.release_appends();
+    world.all(ADA);
     world.say_all(&no());
     let told = world.all(ADA);
     let acks: Vec<_> = told
@@ -137,7 +136,7 @@ fn who_loses_access_is_told_how_far_each_of_its_origins_was_committed() {
             _ => None,
         })
         .collect();
-    assert_eq!(acks.last(), Some(&(3, 0)), "{told:?}");
+    assert_eq!(acks, [(2, 0), (1, 0)], "{told:?}");
     assert!(
         matches!(told.last(), Some(Message::Closed(closed)) if closed.reason == Some(ErrorCode::AccessDenied)),
         "{told:?}"
@@ -372,4 +371,49 @@ fn who_loses_access_behind_the_ring_is_sent_the_rows_up_to_its_last_commit() {
         "{told:?}"
     );
     assert_eq!(texts(&told[0]), [b"x", b"a"]);
+}
+
+/// Nobody can be asked for it any more.
+#[test]
+fn what_was_pushed_by_who_has_left_is_appended_while_it_was_allowed_to() {
+    for (late, is_taken) in [(Duration::ZERO, false), (Duration::from_micros(1), true)] {
+        let mut world = World::new();
+        world.open(BOB);
+        let mut request = world.request(ADA);
+        request.valid_until = Some(world.now + MINUTE);
+        world.open_with(ADA, request);
+        world.holds_appends = true;
+        world.push(BOB, 1, &["under way"]);
+        world.push(ADA, 1, &["a"]);
+        world.room.handle_close(world.now, ADA);
+        world.now = world.now + MINUTE.saturating_sub(late);
+        world.release_appends();
+        assert_eq!(world.logged().len(), 1 + usize::from(is_taken), "{late:?}");
+        assert_eq!(world.settled_of(ADA), push_charge(&["a".into()]));
+    }
+}
+
+/// Protocol 8.2: more or less of the right to write does not cost the turn.
+#[test]
+fn who_reconciles_and_may_still_write_keeps_its_turn() {
+    for (level, keeps) in [(AccessLevel::Maintain, true), (AccessLevel::Read, false)] {
+        let mut world = World::new().with_log(["1".to_owned()]);
+        let elsewhere = Cursor::start(Epoch(1));
+        world.open_at(ADA, elsewhere);
+        assert_eq!(world.open_at(BOB, elsewhere).next, Continuation::Wait);
+        world
+            .room
+            .handle_reauthorize(world.now, Some(&user_of(ADA)));
+        world.run();
+        world.say_all(&Ok(level.into()));
+        assert_eq!(world.all(BOB).is_empty(), keeps);
+        if keeps {
+            world
+                .room
+                .handle_reauthorize(world.now, Some(&user_of(ADA)));
+            world.run();
+            world.say_all(&Ok(AccessLevel::Write.into()));
+            assert_eq!(world.all(BOB), []);
+        }
+    }
 }

@@ -328,3 +328,48 @@ fn a_room_that_has_asked_for_a_fold_of_a_history_that_is_no_more_does_not_wait_f
     world.run();
     assert_eq!(world.room.poll_timeout(), None);
 }
+
+#[test]
+fn of_two_who_could_be_asked_one_that_nobody_can_tell_about_is_passed_over() {
+    let mut world = folding();
+    world.open_opaque(ADA, AccessLevel::Write);
+    for session in [BOB, CYD] {
+        world.open_opaque(session, AccessLevel::Maintain);
+    }
+    for number in 1..=4 {
+        world.push(ADA, number, &["x"]);
+    }
+    // Bob has been sent most.
+    world.all(BOB);
+    world
+        .room
+        .handle_reauthorize(world.now, Some(&user_of(BOB)));
+    world.run();
+    world.push(ADA, 5, &["x"]);
+    assert_eq!(world.asked(CYD), [5]);
+}
+
+#[test]
+fn who_was_asked_in_vain_and_comes_back_is_asked_before_nobody() {
+    let mut world = folding();
+    world.open_opaque(ADA, AccessLevel::Write);
+    for session in [BOB, CYD] {
+        world.open_opaque(session, AccessLevel::Maintain);
+    }
+    for number in 1..=5 {
+        world.push(ADA, number, &["x"]);
+    }
+    let first = if world.asked(BOB).is_empty() {
+        CYD
+    } else {
+        BOB
+    };
+    let second = if first == BOB { CYD } else { BOB };
+    world.all(first);
+    world.pass_to_timeout();
+    assert_eq!(world.asked(second), [5]);
+    world.room.handle_close(world.now, first);
+    world.open_opaque(first, AccessLevel::Maintain);
+    world.pass_to_timeout();
+    assert_eq!(world.asked(first), [5]);
+}

@@ -395,3 +395,25 @@ fn who_opens_again_gives_up_what_it_holds_a_part_of_and_nothing_else() {
         }
     }
 }
+
+#[test]
+fn what_others_appended_is_read_again_after_a_while_if_it_could_not_be_read() {
+    let delay = RoomConfig::new(Limits::default(), Engines::new(), 0).retry_delay_min;
+    let mut world = World::new();
+    world.open(ADA);
+    world.foreign_append("theirs");
+    world.room.handle_head(world.now, Seq(1));
+    let (number, _) = next_request(&mut world).unwrap();
+    let unavailable = RegistryError::Unavailable {
+        retry_after: None,
+        source: None,
+    };
+    answer(&mut world, number, RegistryAnswer::Tail(Err(unavailable)));
+    assert_eq!(world.room.poll_timeout(), Some(world.now + delay));
+    world.pass(delay - Duration::from_micros(1));
+    assert_eq!(world.all(ADA), []);
+    world.pass(Duration::from_micros(1));
+    assert_eq!(world.follow(ADA, 0), ["theirs"]);
+    assert_eq!(world.room.position(), Some(world.cursor(1)));
+    assert_eq!(world.room.poll_timeout(), None);
+}

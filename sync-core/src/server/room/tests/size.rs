@@ -118,3 +118,54 @@ fn a_document_that_is_nearly_too_large_is_folded_at_once_and_may_grow_again() {
     assert_eq!(world.near(), [80]);
     assert_eq!(world.registry.head(), 4);
 }
+
+/// Scenario 47: what is published while the registry is being asked for the size counts once.
+#[test]
+fn what_is_published_while_the_size_is_read_counts_once() {
+    for is_counted_by_the_registry in [false, true] {
+        let mut world = of_100_bytes().with_log(["x".repeat(50)]);
+        let request = world.request(ADA);
+        world.room.handle_open(world.now, ADA, request).unwrap();
+        let mut size = None;
+        while let Some(output) = world.room.poll_output() {
+            match output {
+                RoomOutput::Registry(number, RegistryRequest::Size) => size = Some(number),
+                RoomOutput::Registry(number, request) => {
+                    let answer = world.registry.answer(request);
+                    world.room.handle_registry(world.now, number, answer);
+                }
+                _ => {}
+            }
+        }
+        let before = world.registry.answer(RegistryRequest::Size);
+        world.push_bytes(ADA, 1, 40);
+        let answer = if is_counted_by_the_registry {
+            world.registry.answer(RegistryRequest::Size)
+        } else {
+            before
+        };
+        world
+            .room
+            .handle_registry(world.now, size.expect("asked for"), answer);
+        world.run();
+        world.push_bytes(ADA, 2, 10);
+        world.push_bytes(ADA, 3, 1);
+        assert_eq!(world.registry.head(), 3);
+        world.ready.insert(ADA);
+        assert_eq!(world.full(ADA).code, ErrorCode::DocumentFull);
+    }
+}
+
+#[test]
+fn a_document_that_is_nearly_too_large_is_not_folded_for_a_few_bytes() {
+    let mut world = of_100_bytes().with_log(["x".to_owned()]);
+    let digest = world.registry.digest(1);
+    let state = Bytes::from(vec![b'x'; 85]);
+    world.registry.snapshot = Some(Snapshot::new(Seq(1), digest, state));
+    world.open(ADA);
+    world.push_bytes(ADA, 1, 4);
+    assert_eq!(world.near(), [85]);
+    assert!(world.folds.is_empty());
+    world.push_bytes(ADA, 2, 1);
+    assert_eq!(world.folds.len(), 1);
+}
