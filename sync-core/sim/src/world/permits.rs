@@ -7,7 +7,8 @@ use bytes::Bytes;
 use sync_core::engine::{Engine, Validator};
 use sync_core::error::{ErrorCode, PeerError};
 use sync_core::history::Seq;
-use sync_core::ids::{DocumentId, User};
+use sync_core::ids::{ChangeId, DocumentId, User};
+use sync_core::registry::NewChange;
 use sync_core::server::{AskRequest, Grant};
 use sync_core::time::Time;
 use sync_core::wire::{AccessLevel, Message};
@@ -30,6 +31,8 @@ pub struct Permits {
     refused: BTreeSet<User>,
     /// Until when a user could still be taken to be allowed to write, or to read, since it is not.
     lost: BTreeMap<(User, AccessLevel), Time>,
+    /// Changes of which an append was begun while that was allowed.
+    begun: BTreeSet<ChangeId>,
     /// When each change was committed.
     committed: BTreeMap<DocumentId, BTreeMap<Seq, (Time, Bytes)>>,
 }
@@ -168,13 +171,20 @@ impl<E: Engine + Validator> World<E> {
         Ok(grant)
     }
 
-    /// Nobody's changes are put on their way to the registry who may not write.
-    pub(super) fn check_append<'a>(&self, users: impl Iterator<Item = &'a User>) {
-        for user in users {
-            let lost = self.permits.lost.get(&(user.clone(), AccessLevel::Write));
+    /// Nobody's changes are put on their way to the registry who may not write; but an append whose outcome nobody knows is
+    /// made again until somebody does.
+    pub(super) fn check_append(&mut self, changes: &[NewChange]) {
+        for change in changes {
+            let lost = (change.user.clone(), AccessLevel::Write);
+            let lost = self.permits.lost.get(&lost);
+            if lost.is_none_or(|until| self.now < *until) {
+                self.permits.begun.insert(change.id);
+                continue;
+            }
             assert!(
-                lost.is_none_or(|until| self.now < *until),
-                "{user:?} may not write, and a change of it is appended"
+                self.permits.begun.contains(&change.id),
+                "{:?} may not write, and a change of it is appended",
+                change.user
             );
         }
     }

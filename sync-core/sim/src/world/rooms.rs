@@ -93,7 +93,7 @@ impl<E: Engine + Validator> World<E> {
                 }
                 RoomOutput::Registry(number, request) => {
                     if let RegistryRequest::Append { changes, .. } = &request {
-                        self.check_append(changes.iter().map(|change| &change.user));
+                        self.check_append(changes);
                     }
                     self.call_of(node, document, Step::Execute(number, request));
                 }

@@ -7,6 +7,7 @@
     reason = "helpers of tests"
 )]
 
+mod chaos;
 mod devices;
 mod ephemeral;
 mod network;
