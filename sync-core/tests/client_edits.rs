@@ -5,6 +5,7 @@
 
 mod client_harness;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,14 +14,14 @@ use sync_core::client::{
     ClientEvent, DocumentEvent, EditRefusal, Job, JobOutcome, OpenOptions, RefusedReason,
     SyncPhase, SyncState,
 };
-use sync_core::engine::Unreadable;
+use sync_core::engine::{Sealer, Unreadable};
 use sync_core::error::{ErrorCode, PeerError};
-use sync_core::history::Seq;
-use sync_core::ids::{ChangeId, OriginId};
+use sync_core::history::{Epoch, Seq};
+use sync_core::ids::{Author, ChangeId, EngineId, OriginId};
 use sync_core::limits::Limits;
 use sync_core::wire::{
-    Access, AccessLevel, Ack, Closed, Continuation, ErrorMessage, Message, Reference, Reset,
-    check_of,
+    Access, AccessLevel, Ack, AuthoredChange, Changes, Closed, Continuation, ErrorMessage, Message,
+    Reference, Refuse, Reset, WireNumber, check_of,
 };
 
 const DOC: &str = "doc";
@@ -111,7 +112,11 @@ fn what_of_the_log_cannot_be_read_is_told() {
     unreadable(&mut client, 2, 3, false);
     assert_eq!((state(&client).unreadable, state(&client).missing), (2, 3));
     assert_eq!(state(&client).phase, SyncPhase::Live);
+    let touched = client.touched;
+    unreadable(&mut client, 2, 3, false);
+    assert_eq!(client.touched, touched, "nothing new");
     unreadable(&mut client, 2, 3, true);
+    assert!(client.touched > touched);
     assert_eq!(state(&client).phase, SyncPhase::WrongKey);
 }
 
@@ -205,8 +210,10 @@ fn a_replica_that_must_be_loaded_afresh_is_rebuilt_from_the_servers_state_and_th
     client.changes(1, &foreign_changes(&["x"]));
     client.edit(DOC, "a", "1");
     client.sent();
+    let opens = client.n_opens();
     client.state.handle_poisoned(client.now, &id(DOC));
     client.settle();
+    assert_eq!(client.n_opens(), opens + 1);
     assert_eq!(client.last_open().cursor, None);
     client.opened_with(Seq(1), Continuation::Resume, &[0]);
     client.changes(1, &foreign_changes(&["x"]));
@@ -412,4 +419,368 @@ fn what_follows_a_reset_in_the_stream_is_imported_after_it() {
     let numbers: Vec<u64> = client.held_jobs.iter().map(|(_, n, _)| *n).collect();
     assert!(numbers.is_sorted_by(|a, b| a < b));
     assert_eq!(client.state.cursor(&id(DOC)).unwrap().epoch, EPOCH);
+}
+
+/// Scenario 79: neither saved nor refused until the replica has been rebuilt.
+#[test]
+fn what_was_behind_a_refused_change_counts_as_unsaved_until_it_has_been_sent_again() {
+    let mut client = Harness::live(DOC);
+    for key in ["a", "b", "c"] {
+        client.edit(DOC, key, "1");
+    }
+    client.receive(&Message::Refuse(Refuse {
+        channel: CHANNEL,
+        origin: OriginId(1),
+        number: 1,
+        code: ErrorCode::InvalidChange,
+        message: String::new(),
+    }));
+    assert_eq!(state(&client).unsaved, 2);
+    client.edit(DOC, "d", "1");
+    assert_eq!(state(&client).unsaved, 3);
+    client.opened(DOC);
+    assert_eq!(state(&client).unsaved, 3);
+    assert_eq!(client.get(DOC, "d").as_deref(), Some("1"));
+}
+
+/// Writes the id in front.
+#[derive(Debug)]
+struct Labels;
+
+impl Sealer for Labels {
+    fn seal(&self, id: ChangeId, _: &Bytes) -> Bytes {
+        Bytes::from(format!("{}:{}", id.origin.0, id.number))
+    }
+
+    fn is_current(&self, change: &Bytes) -> bool {
+        change.contains(&b':')
+    }
+}
+
+fn seal(client: &mut Harness) {
+    let options = OpenOptions::default();
+    let stored = client.stored.get(&id(DOC)).cloned();
+    client
+        .state
+        .open_sealed(
+            client.now,
+            &id(DOC),
+            &EngineId::MERGEABLE,
+            options,
+            stored,
+            Some(Arc::new(Labels)),
+        )
+        .unwrap();
+    client.settle();
+}
+
+fn pushed(client: &mut Harness) -> Vec<(OriginId, Vec<Bytes>)> {
+    let push = |message| match message {
+        Message::Push(push) => Some((push.origin, push.changes)),
+        _ => None,
+    };
+    client.sent().into_iter().filter_map(push).collect()
+}
+
+/// Of documents that are encrypted: what waits was sealed with another key, or not at all.
+#[test]
+fn what_waits_under_another_seal_is_sealed_anew_under_a_fresh_origin_before_it_is_sent() {
+    let mut client = Harness::with_store(1, std::collections::BTreeMap::new());
+    client.open(DOC);
+    client.edit(DOC, "a", "1");
+    seal(&mut client);
+    let first = client.state.outbox_bytes(&id(DOC));
+    assert!(Labels.is_current(&first[0]));
+    assert_eq!(client.stored[&id(DOC)].outbox[0].bytes, first[0]);
+    // Sealed as they should be, changes stay as they are.
+    seal(&mut client);
+    assert_eq!(client.state.outbox_bytes(&id(DOC)), first);
+    client.dialed();
+    client.welcome();
+    client.opened(DOC);
+    let sent = pushed(&mut client);
+    assert_eq!(sent.len(), 1);
+    assert_ne!(sent[0].0, OriginId(1));
+    assert_eq!(sent[0].1, first);
+}
+
+/// It may be on its way as it is.
+#[test]
+fn what_is_being_sent_is_not_sealed_anew() {
+    let mut client = Harness::live(DOC);
+    client.edit(DOC, "a", "1");
+    let before = client.state.outbox_bytes(&id(DOC));
+    seal(&mut client);
+    assert_eq!(client.state.outbox_bytes(&id(DOC)), before);
+}
+
+/// What was made on it may not be there any more.
+#[test]
+fn what_was_made_before_a_refused_change_stays_as_it_is_unless_the_history_is_another() {
+    for is_another in [false, true] {
+        let mut client = Harness::live(DOC);
+        client.edit(DOC, "a", "1");
+        client.edit(DOC, "b", &"x".repeat(1_001));
+        if is_another {
+            client.epoch = Epoch(78);
+        }
+        client.sent();
+        client.opened(DOC);
+        assert_eq!(client.get(DOC, "a").as_deref(), Some("1"));
+        let pushed = pushed(&mut client);
+        assert_eq!(pushed.len(), 1);
+        assert_eq!(pushed[0].0 == OriginId(1), !is_another);
+    }
+}
+
+/// Design 2.2.
+#[test]
+fn a_second_refusal_hands_back_everything_that_had_been_replayed() {
+    let mut client = Harness::live(DOC);
+    for key in ["a", "b", "c"] {
+        client.edit(DOC, key, "1");
+    }
+    client.sent();
+    let refuse = |client: &mut Harness, origin| {
+        client.receive(&Message::Refuse(Refuse {
+            channel: CHANNEL,
+            origin,
+            number: 1,
+            code: ErrorCode::InvalidChange,
+            message: String::new(),
+        }));
+    };
+    refuse(&mut client, OriginId(1));
+    client.opened(DOC);
+    let again = pushed(&mut client);
+    assert_eq!(again[0].1.len(), 2);
+    refuse(&mut client, again[0].0);
+    client.opened(DOC);
+    assert!(pushed(&mut client).is_empty());
+    let reasons: Vec<_> = client
+        .state
+        .refused(&id(DOC))
+        .iter()
+        .map(|change| change.reason)
+        .collect();
+    let refused = RefusedReason::Code(ErrorCode::InvalidChange);
+    assert_eq!(reasons, [refused, refused, RefusedReason::Behind]);
+    assert_eq!(state(&client).unsaved, 0);
+    assert!(client.stored.is_empty(), "there is no store");
+}
+
+#[test]
+fn a_resumed_document_stands_where_it_stood() {
+    let mut client = Harness::live(DOC);
+    client.changes(1, &foreign_changes(&["x"]));
+    let cursor = client.state.cursor(&id(DOC));
+    client.reconnect();
+    client.opened(DOC);
+    assert_eq!(client.state.cursor(&id(DOC)), cursor);
+    // And one that has not got a snapshot stands nowhere.
+    let mut client = Harness::connected();
+    client.open(DOC);
+    client.opened_with(Seq(5), Continuation::Snapshot { total_bytes: 9 }, &[]);
+    client.reconnect();
+    assert_eq!(client.last_open().cursor, None);
+}
+
+/// Scenario 23: what was missing has come with the whole state.
+#[test]
+fn missing_dependencies_that_a_resync_has_brought_are_forgotten_and_others_lead_to_another_one() {
+    let mut client = Harness::live(DOC);
+    client.hold_jobs = true;
+    for round in 1..=2 {
+        let opens = client.n_opens();
+        let next = client.state.cursor(&id(DOC)).unwrap().seq.0 + 1;
+        client.changes(next, &foreign_changes(&["x"]));
+        client.finish_job(JobOutcome::Done { pending: true });
+        assert_eq!(client.n_opens(), opens + 1, "{round}");
+        client.opened_with(Seq(next), Continuation::Resume, &[]);
+        let all: Vec<Bytes> = (0..next)
+            .map(|_| foreign_changes(&["x"]).remove(0))
+            .collect();
+        client.changes(1, &all);
+        for _ in 0..2 {
+            client.finish_job(JobOutcome::Done { pending: false });
+        }
+        client.finish_job(JobOutcome::Merged {
+            lacking: None,
+            pending: false,
+            snapshot: None,
+        });
+        assert_eq!(state(&client).phase, SyncPhase::Live, "{round}");
+    }
+}
+
+/// What was trimmed away, or removed on purpose, must not be merged back.
+#[test]
+fn a_client_that_misses_something_does_not_merge_with_a_history_that_was_rewritten() {
+    for (reset, merges) in [
+        (Reset::Merge, true),
+        (Reset::Rebase, false),
+        (Reset::Discard, false),
+    ] {
+        let mut client = Harness::live(DOC);
+        client.hold_jobs = true;
+        client.changes(1, &foreign_changes(&["x"]));
+        client.finish_job(JobOutcome::Done { pending: true });
+        let next = Continuation::Reset {
+            reset,
+            total_bytes: 0,
+        };
+        client.opened_with(Seq(0), next, &[]);
+        let last = client.held_jobs.last().map(|(_, _, job)| job);
+        assert_eq!(matches!(last, Some(Job::Merge { .. })), merges, "{reset:?}");
+        assert_eq!(matches!(last, Some(Job::Replace { .. })), !merges);
+    }
+}
+
+/// Not so in a shadow: it begins empty.
+#[test]
+fn own_changes_are_imported_into_what_a_reset_collects() {
+    let mut client = Harness::live(DOC);
+    client.edit(DOC, "mine", "1");
+    let own = client.state.outbox_bytes(&id(DOC));
+    client.reconnect();
+    client.hold_jobs = true;
+    let reset = Continuation::Reset {
+        reset: Reset::Merge,
+        total_bytes: 0,
+    };
+    client.opened_with(Seq(1), reset, &[1]);
+    client.receive(&Message::Changes(Changes {
+        channel: CHANNEL,
+        check: check_of(Seq(1)),
+        changes: vec![AuthoredChange {
+            author: Author(0),
+            number: WireNumber::Number(1),
+            bytes: own[0].clone(),
+        }],
+    }));
+    let imported = client
+        .held_jobs
+        .iter()
+        .any(|(_, _, job)| matches!(job, Job::Import { changes, .. } if *changes == own));
+    assert!(imported, "{:?}", client.held_jobs);
+}
+
+/// Before it is known what is lacking nothing is pushed: that goes first.
+#[test]
+fn nothing_is_pushed_while_a_snapshot_or_a_reset_is_on_its_way() {
+    for next in [
+        Continuation::Snapshot { total_bytes: 9 },
+        Continuation::Reset {
+            reset: Reset::Merge,
+            total_bytes: 9,
+        },
+        Continuation::Reset {
+            reset: Reset::Merge,
+            total_bytes: 0,
+        },
+    ] {
+        let mut client = Harness::connected();
+        client.open(DOC);
+        client.edit(DOC, "a", "1");
+        client.hold_jobs = true;
+        client.opened_with(Seq(0), next, &[]);
+        assert!(pushed(&mut client).is_empty(), "{next:?}");
+    }
+    let mut client = Harness::connected();
+    client.open(DOC);
+    client.edit(DOC, "a", "1");
+    client.opened(DOC);
+    assert_eq!(pushed(&mut client).len(), 1);
+}
+
+/// Of documents that are encrypted: with a wrong key nothing may be added to what is there.
+#[test]
+fn in_a_document_that_takes_keys_nothing_is_pushed_before_what_is_there_has_been_read() {
+    for wrong_key in [false, true] {
+        let mut client = Harness::connected();
+        client
+            .state
+            .open(
+                client.now,
+                &id(DOC),
+                &EngineId::OPAQUE,
+                OpenOptions::default(),
+                None,
+            )
+            .unwrap();
+        client.settle();
+        client.hold_jobs = true;
+        let change = Bytes::from_static(b"sealed");
+        client.state.handle_edit(client.now, &id(DOC), change);
+        client.opened_with(Seq(1), Continuation::Resume, &[0]);
+        assert!(pushed(&mut client).is_empty());
+        client.changes(1, &[Bytes::from_static(b"theirs")]);
+        if wrong_key {
+            unreadable(&mut client, 1, 0, true);
+        }
+        client.finish_job(JobOutcome::Done { pending: false });
+        assert_eq!(pushed(&mut client).is_empty(), wrong_key);
+    }
+}
+
+/// The application of an opaque document reads changes in their order, its own among them.
+#[test]
+fn own_changes_of_an_opaque_document_are_imported_where_the_log_has_them() {
+    let mut client = Harness::connected();
+    client
+        .state
+        .open(
+            client.now,
+            &id(DOC),
+            &EngineId::OPAQUE,
+            OpenOptions::default(),
+            None,
+        )
+        .unwrap();
+    client.settle();
+    client.hold_jobs = true;
+    client.opened(DOC);
+    let change = Bytes::from_static(b"mine");
+    client
+        .state
+        .handle_edit(client.now, &id(DOC), change.clone());
+    client.receive(&Message::Ack(Ack {
+        channel: CHANNEL,
+        check: check_of(Seq(1)),
+        number: 1,
+        count: 1,
+    }));
+    let [(_, _, Job::Import { changes, .. })] = &client.held_jobs[..] else {
+        unreachable!("one import: {:?}", client.held_jobs);
+    };
+    assert_eq!(changes, &[change]);
+}
+
+#[test]
+fn an_ack_that_does_not_start_at_the_cursor_makes_the_client_open_again() {
+    let mut client = Harness::live(DOC);
+    client.edit(DOC, "a", "1");
+    let opens = client.n_opens();
+    client.receive(&Message::Ack(Ack {
+        channel: CHANNEL,
+        check: check_of(Seq(2)),
+        number: 1,
+        count: 1,
+    }));
+    assert_eq!(client.n_opens(), opens + 1);
+    assert_eq!(state(&client).unsaved, 1);
+    // Nor one that comes before a snapshot.
+    let mut client = Harness::connected();
+    client.open(DOC);
+    client.edit(DOC, "a", "1");
+    client.opened_with(Seq(0), Continuation::Snapshot { total_bytes: 9 }, &[]);
+    let opens = client.n_opens();
+    client.receive(&Message::Ack(Ack {
+        channel: CHANNEL,
+        check: check_of(Seq(1)),
+        number: 1,
+        count: 1,
+    }));
+    assert_eq!(client.n_opens(), opens + 1);
+    assert_eq!(state(&client).unsaved, 1);
 }

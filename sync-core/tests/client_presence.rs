@@ -426,3 +426,71 @@ fn what_came_too_fast_is_said_again_when_the_server_takes_it_and_nothing_else_is
         assert_eq!(said(&mut client).len(), usize::from(again), "{code}");
     }
 }
+
+#[test]
+fn a_document_that_is_opened_again_sees_nobody_until_it_is_told() {
+    let mut client = Harness::live(DOC);
+    told(&mut client, 2, &[(3, "bob", Some("b"))]);
+    is_shown(&mut client);
+    let before = revision(&client);
+    // The stream and the client do not fit.
+    client.changes(5, &[]);
+    client.receive(&Message::Changes(sync_core::wire::Changes {
+        channel: CHANNEL,
+        check: 77,
+        changes: Vec::new(),
+    }));
+    assert_eq!(roster(&client), [""; 0]);
+    assert!(is_shown(&mut client));
+    assert!(revision(&client) > before);
+}
+
+/// Whoever watches sees that a client has become another session, if it shows anybody.
+#[test]
+fn a_new_session_is_shown_where_somebody_is_seen() {
+    for (says, sees, shown) in [
+        (true, false, true),
+        (false, true, true),
+        (false, false, false),
+    ] {
+        let mut client = Harness::new();
+        client.resume = Some(Bytes::from_static(&[7; 16]));
+        client.dialed();
+        client.welcome();
+        client.open(DOC);
+        client.opened(DOC);
+        if says {
+            say(&mut client, "a").unwrap();
+        }
+        if sees {
+            told(&mut client, 2, &[(3, "bob", Some("b"))]);
+        }
+        client.lost();
+        client.advance(Duration::from_secs(1));
+        client.dialed();
+        is_shown(&mut client);
+        let before = revision(&client);
+        client.session = SessionId(10);
+        client.welcome();
+        assert_eq!(is_shown(&mut client), shown);
+        assert_eq!(revision(&client), before + 1);
+    }
+}
+
+#[test]
+fn a_document_that_is_closed_takes_back_what_was_said_and_each_change_is_counted() {
+    let mut client = Harness::live(DOC);
+    let mut revisions = vec![revision(&client)];
+    for text in ["a", "b"] {
+        say(&mut client, text).unwrap();
+        revisions.push(revision(&client));
+    }
+    assert!(revisions.is_sorted_by(|a, b| a < b));
+    client.advance(INTERVAL);
+    said(&mut client);
+    client.edit(DOC, "a", "keeps it here");
+    client.state.close(client.now, &id(DOC));
+    client.advance(INTERVAL);
+    assert_eq!(said(&mut client), [(9, None)]);
+    assert_eq!(roster(&client), [""; 0]);
+}

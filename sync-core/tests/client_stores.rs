@@ -222,6 +222,23 @@ fn what_was_committed_before_the_open_leaves_the_store_when_it_has_been_passed()
     assert_eq!(next.get(DOC, "a").as_deref(), Some("1"));
 }
 
+/// An own change acknowledged while others' changes are still being imported.
+#[test]
+fn what_passes_while_an_import_is_under_way_is_stored_with_it() {
+    let mut client = live();
+    client.edit(DOC, "a", "1");
+    client.hold_jobs = true;
+    let theirs = foreign_changes(&["x"]);
+    client.changes(1, &theirs);
+    ack(&mut client, 2, 1, 1);
+    assert!(stored(&client).tail.is_empty());
+    assert_eq!(outbox(&client), [change_id(1, 1)]);
+    client.finish_job(JobOutcome::Done { pending: false });
+    assert_eq!(stored(&client).tail.len(), 2);
+    assert_eq!(outbox(&client), []);
+    assert_eq!(stored(&client).state.cursor.map(|c| c.seq), Some(Seq(2)));
+}
+
 /// Scenario 32: an edit is safe on the device when the store says so.
 #[test]
 fn edits_count_as_not_kept_until_the_store_confirms_the_write_that_holds_them() {

@@ -56,11 +56,15 @@ pub struct Harness {
     pub hold_writes: bool,
     /// What was handed to the application, or asked of it, beside events.
     pub handed: Vec<Output>,
+    /// How often the application was told to look where a document stands.
+    pub touched: usize,
     /// Who the server says that the client is, and the token with which it may come back.
     pub session: SessionId,
     pub resume: Option<Bytes>,
     /// What the server says that the client may do.
     pub granted: AccessLevel,
+    /// The history that it answers with.
+    pub epoch: Epoch,
     attempt: Option<AttemptId>,
     sent: Vec<Message>,
     opens: Vec<Open>,
@@ -92,9 +96,11 @@ impl Harness {
             held_writes: Vec::new(),
             hold_writes: false,
             handed: Vec::new(),
+            touched: 0,
             session: SessionId(9),
             resume: None,
             granted: AccessLevel::Write,
+            epoch: EPOCH,
             attempt: None,
             sent: Vec::new(),
             opens: Vec::new(),
@@ -175,7 +181,8 @@ impl Harness {
                         self.state.handle_stored(self.now, &document, number);
                     }
                 }
-                Output::Touched(_) | Output::Hangup { .. } => {}
+                Output::Touched(_) => self.touched += 1,
+                Output::Hangup { .. } => {}
                 output => self.handed.push(output),
             }
         }
@@ -364,7 +371,7 @@ impl Harness {
         let opened = Opened {
             request,
             channel: CHANNEL,
-            epoch: EPOCH,
+            epoch: self.epoch,
             mode: EpochMode::New,
             head,
             access: self.granted,
