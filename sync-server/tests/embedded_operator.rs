@@ -132,6 +132,19 @@ async fn every_flipped_byte_and_every_cut_of_a_file_is_noticed() {
     Export::read_from(&long[..]).unwrap_err();
 }
 
+/// Its sums are right: somebody wrote it so.
+#[tokio::test]
+async fn a_file_that_begins_after_the_last_sequence_there_is_does_not_count_over() {
+    let directory = Directory::new();
+    let registry = filled(directory.path(), EmbeddedOptions::default()).await;
+    let mut export = registry.export(&id("a")).await.unwrap();
+    export.meta.log_start = sync_server::registry::Seq(u64::MAX);
+    let mut file = Vec::new();
+    export.write_to(&mut file).unwrap();
+    let refused = Export::read_from(&file[..]).unwrap_err();
+    assert!(matches!(refused, ExportError::Damaged { .. }), "{refused}");
+}
+
 #[tokio::test]
 async fn an_export_that_contradicts_itself_is_refused() {
     let directory = Directory::new();

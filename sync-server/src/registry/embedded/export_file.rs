@@ -280,7 +280,10 @@ fn document(rest: &mut &[u8]) -> Option<Export> {
 
 fn log_row(export: &mut Export, rest: &mut &[u8]) -> Option<()> {
     let [seq, n, digest] = numbers(rest)?;
-    let follows = u64::try_from(export.log.len()).ok()? + export.meta.log_start.0 + 1;
+    let follows = u64::try_from(export.log.len())
+        .ok()?
+        .checked_add(export.meta.log_start.0)?
+        .checked_add(1)?;
     let row = Stored {
         seq: Seq(seq),
         n: u32::try_from(n).ok()?,
