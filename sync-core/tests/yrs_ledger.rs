@@ -209,6 +209,40 @@ fn what_nobody_has_written_cannot_be_referred_to() {
     assert_eq!(check(&mut ledger, &second, 1), Ok(Taken::New));
 }
 
+/// Scenarios 51 and 88: yrs refuses an update that does it, and a client that meets one in the log stops there for good.
+#[test]
+fn a_change_that_puts_something_into_what_is_no_container_does_not_follow() {
+    let no_container = Err(EngineError::Rejected {
+        what: "the change puts something into what is no container",
+    });
+    let text = [1, 1, 7, 0, 4, 1, 1, b'r', 2, b'a', b'b', 0];
+    let container = [1, 1, 7, 2, 0x27, 1, 1, b'r', 1, b'k', 1, 0];
+    let child = |of: u8| [1, 1, 8, 0, 4, 0, 7, of, 1, b'x', 0];
+    // In one change, too: the parent comes first.
+    let both = [1, 2, 9, 0, 3, 1, 1, b'r', 1, 0, 4, 0, 9, 0, 1, b'x', 0];
+    let mut ledger = new_ledger();
+    assert_eq!(check(&mut ledger, &text, 1), Ok(Taken::New));
+    assert_eq!(check(&mut ledger, &container, 1), Ok(Taken::New));
+    assert_eq!(check(&mut ledger, &child(0), 1), no_container);
+    assert_eq!(reconcile(&mut ledger, &child(1), 1), no_container);
+    assert_eq!(check(&mut ledger, &both, 1), no_container);
+    // What has been deleted may have been one.
+    let mut of_state = new_ledger();
+    let collected = [1, 2, 7, 0, 0, 1, 1, 1, 1, b'r', 2, 0];
+    of_state.load(&collected).unwrap();
+    assert_eq!(check(&mut of_state, &child(0), 1), Ok(Taken::New));
+    assert_eq!(check(&mut ledger, &child(2), 1), Ok(Taken::New));
+    // yrs agrees.
+    for (of, is_taken) in [(0, false), (2, true)] {
+        let mut document = replica(3);
+        for change in [&text[..], &container] {
+            document.import(&[Bytes::copy_from_slice(change)]).unwrap();
+        }
+        let imported = document.import(&[Bytes::copy_from_slice(&child(of))]);
+        assert_eq!(imported.is_ok(), is_taken, "{imported:?}");
+    }
+}
+
 /// Scenario 88.
 #[test]
 fn nobody_writes_as_a_replica_of_another_user() {

@@ -8,12 +8,13 @@
 //!
 //! - its blocks continue what is known of their replica, without a hole: known blocks may come again, and change nothing;
 //! - they, and its deletions, refer only to elements that are known by then;
+//! - nothing is put into an element that is no container: yrs refuses that update, and with it everything behind it;
 //! - no container is nested deeper than the limit;
 //! - and what is new in it belongs to replicas that are new, or that the same user wrote with before. Only a
 //!   reconciling push brings what others wrote.
 //!
-//! It costs one scan of the change, and memory in proportion to the replicas and to how often the depth changes along
-//! their clocks.
+//! It costs one scan of the change, and memory in proportion to the replicas, to the containers, and to how often the depth
+//! changes along the clocks of replicas.
 
 use std::collections::BTreeMap;
 use std::mem::size_of;
@@ -39,21 +40,30 @@ struct Replica {
     next: u32,
     /// Whose it is; `None` if all that is known came from snapshots or with reconciling pushes.
     user: Option<User>,
-    /// How deep elements are nested: from each of these clocks on, up to the next.
-    depths: Vec<(u32, u32)>,
+    /// What elements are: from each of these clocks on, up to the next.
+    places: Vec<(u32, Place)>,
+}
+
+/// What must be known of an element that another one is put beside, or into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Place {
+    /// How deep it is nested. No document gets near the end of this.
+    depth: u16,
+    /// It is no container, and never was.
+    is_plain: bool,
 }
 
 impl Replica {
-    /// How deep an element is nested that is known.
-    fn depth_at(&self, clock: u32) -> u32 {
-        let after = self.depths.partition_point(|&(start, _)| start <= clock);
-        let run = after.checked_sub(1).and_then(|at| self.depths.get(at));
-        run.map_or(0, |&(_, depth)| depth)
+    /// What an element is that is known.
+    fn place_at(&self, clock: u32) -> Place {
+        let after = self.places.partition_point(|&(start, _)| start <= clock);
+        let run = after.checked_sub(1).and_then(|at| self.places.get(at));
+        run.map_or_else(Place::default, |&(_, place)| place)
     }
 
-    fn extend(&mut self, end: u32, depth: u32) {
-        if self.depths.last().is_none_or(|&(_, last)| last != depth) {
-            self.depths.push((self.next, depth));
+    fn extend(&mut self, end: u32, place: Place) {
+        if self.places.last().is_none_or(|&(_, last)| last != place) {
+            self.places.push((self.next, place));
         }
         self.next = end;
     }
@@ -61,13 +71,17 @@ impl Replica {
     /// Forgets what came after that clock.
     fn cut(&mut self, next: u32) {
         self.next = next;
-        let kept = self.depths.partition_point(|&(start, _)| start < next);
-        self.depths.truncate(kept);
+        let kept = self.places.partition_point(|&(start, _)| start < next);
+        self.places.truncate(kept);
     }
 }
 
 const FOREIGN: EngineError = EngineError::Rejected {
     what: "the change writes as a replica of another user",
+};
+
+const NO_CONTAINER: EngineError = EngineError::Rejected {
+    what: "the change puts something into what is no container",
 };
 
 /// On whose behalf something is taken.
@@ -109,7 +123,7 @@ impl Ledger for YrsLedger {
     }
 
     fn bytes(&self) -> usize {
-        let runs = |replica: &Replica| replica.depths.capacity() * size_of::<(u32, u32)>();
+        let runs = |replica: &Replica| replica.places.capacity() * size_of::<(u32, Place)>();
         let replicas = self.replicas.len() * size_of::<(u64, Replica)>();
         replicas.saturating_add(self.replicas.values().map(runs).sum())
     }
@@ -191,9 +205,9 @@ impl YrsLedger {
         self.replicas.get(&client).map_or(0, |replica| replica.next)
     }
 
-    fn depth_of(&self, id: Id) -> Result<u32, EngineError> {
+    fn place_of(&self, id: Id) -> Result<Place, EngineError> {
         match self.replicas.get(&id.client) {
-            Some(replica) if id.clock < replica.next => Ok(replica.depth_at(id.clock)),
+            Some(replica) if id.clock < replica.next => Ok(replica.place_at(id.clock)),
             _ => Err(EngineError::Incomplete),
         }
     }
@@ -228,27 +242,37 @@ impl Taker<'_> {
         if clock > next {
             return Err(EngineError::Incomplete);
         }
-        let depth = self.depth(block)?;
+        let place = Place {
+            depth: self.depth(block)?,
+            is_plain: block.is_plain,
+        };
         self.begin(client)?;
         if let Some(replica) = self.ledger.replicas.get_mut(&client) {
-            replica.extend(end, depth);
+            replica.extend(end, place);
         }
         Ok(())
     }
 
     /// How deep a block is nested, all of whose links are known.
-    fn depth(&self, block: &Block) -> Result<u32, EngineError> {
+    fn depth(&self, block: &Block) -> Result<u16, EngineError> {
         let mut beside = None;
         for link in [block.left, block.right].into_iter().flatten() {
-            let depth = self.ledger.depth_of(link.id)?;
-            beside.get_or_insert(depth);
+            let place = self.ledger.place_of(link.id)?;
+            beside.get_or_insert(place.depth);
         }
+        let is_push = matches!(self.by, By::Push { .. });
         let depth = match (beside, block.parent) {
             (Some(depth), _) => depth,
-            (None, Some(parent)) => self.ledger.depth_of(parent)?.saturating_add(1),
+            (None, Some(parent)) => {
+                let parent = self.ledger.place_of(parent)?;
+                if parent.is_plain && is_push {
+                    return Err(NO_CONTAINER);
+                }
+                parent.depth.saturating_add(1)
+            }
             (None, None) => 0,
         };
-        if depth > self.depth_max && matches!(self.by, By::Push { .. }) {
+        if u32::from(depth) > self.depth_max && is_push {
             return Err(EngineError::LimitExceeded {
                 what: "nesting of containers",
                 value: u64::from(depth),

@@ -20,7 +20,7 @@ use crate::engine::{EngineError, ValidateLimits};
 
 const INFO_GC: u8 = 0;
 pub(super) const INFO_SKIP: u8 = 10;
-const HAS_LEFT: u8 = 0x80;
+pub(super) const HAS_LEFT: u8 = 0x80;
 pub(super) const HAS_RIGHT: u8 = 0x40;
 const HAS_KEY: u8 = 0x20;
 /// What a block holds. Collected ones say 0.
@@ -62,6 +62,8 @@ pub(super) struct Block {
     /// The element whose container it is in, where it says so.
     pub(super) parent: Option<Id>,
     pub(super) is_skip: bool,
+    /// Whether it holds something that nothing can be in. What it held may be unknown, because it has been deleted.
+    pub(super) is_plain: bool,
     /// Where it starts and ends in the input.
     pub(super) bytes: (usize, usize),
     /// Where its content starts.
@@ -215,6 +217,7 @@ impl<V: Visitor> Scan<'_, '_, V> {
             right: None,
             parent: None,
             is_skip: false,
+            is_plain: false,
             bytes: (0, 0),
             content: self.cursor.at(),
         };
@@ -228,6 +231,7 @@ impl<V: Visitor> Scan<'_, '_, V> {
         }
         self.place(info, &mut block)?;
         block.content = self.cursor.at();
+        block.is_plain = !matches!(info & KIND, 1 | 7);
         match info & KIND {
             1 => block.len = self.len("number of deleted elements")?,
             3 => {
