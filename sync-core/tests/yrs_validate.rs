@@ -14,8 +14,9 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use sync_core::engine::yrs::{Yrs, YrsDocument};
 use sync_core::engine::{Document, Edited, Engine, EngineError, NativeEngine, ValidateLimits};
-use sync_core::yrs::{Map, Text, Transact, UndoManager, WriteTxn};
-use yrs_common::{KINDS, Op, any_op, config, edit, replica};
+use sync_core::yrs::types::ToJson;
+use sync_core::yrs::{Map, ReadTxn, Text, Transact, Transaction, UndoManager, WriteTxn};
+use yrs_common::{KINDS, Op, any_op, config, content, edit, replica};
 
 fn validate(bytes: &[u8]) -> Result<(), EngineError> {
     Yrs::new().validate(bytes, &ValidateLimits::default())
@@ -342,6 +343,80 @@ fn size_and_number_of_subdocuments_are_limited() {
     ]
     .concat();
     assert_eq!(fault(&many), "number of subdocuments");
+}
+
+/// Elements that are there may come again, in front of new ones of the same block. What the block says of where it is was
+/// believed then, and what is there too: the list of one container went on in another, and yrs panicked when it was read.
+#[test]
+fn a_block_that_begins_with_known_elements_goes_on_where_they_are() {
+    let numbers = [1, 1, 7, 0, 8, 1, 5, b'a', b'r', b'r', b'a', b'y', 3];
+    let numbers = [&numbers[..], &[125, 1, 125, 2, 125, 3], &[0]].concat();
+    // The same clocks, and four more, as text in another root, or in a container, or under a key.
+    let root = [1, 1, 7, 0, 4, 1, 4, b't', b'e', b'x', b't', 7];
+    let inner = [1, 1, 7, 0, 4, 0, 9, 0, 7];
+    let key = [1, 1, 7, 0, 0x24, 1, 3, b'm', b'a', b'p', 1, b'k', 7];
+    for head in [&root[..], &inner, &key] {
+        let other = [head, b"letters", &[0]].concat();
+        let (mut document, mut at_once) = (replica(1), replica(2));
+        let container = Bytes::from_static(&[1, 1, 9, 0, 0x27, 1, 1, b'r', 1, b'k', 1, 0]);
+        let changes = [container, numbers.clone().into(), other.into()];
+        for change in &changes {
+            document.import(std::slice::from_ref(change)).unwrap();
+        }
+        at_once.import(&changes).unwrap();
+        let read = |document: &YrsDocument| {
+            let read = |txn: &Transaction<'_>| txn.get_array("array").unwrap().to_json(txn);
+            Yrs::new().read(document, read).unwrap().to_string()
+        };
+        let found = read(&document);
+        assert!(found.starts_with("[1, 2, 3, "), "{found}");
+        assert_eq!(read(&at_once), found);
+        let mut loaded = replica(3);
+        loaded
+            .import_snapshot(&document.snapshot().unwrap())
+            .unwrap();
+        assert_eq!(loaded.version(), document.version());
+        assert_eq!(read(&loaded), found);
+    }
+}
+
+/// Five bytes of text, with a character of two UTF-16 units, among numbers: yrs reads that array for ever.
+#[test]
+fn an_array_that_somebody_wrote_text_into_is_read_as_json() {
+    // An array under a key of a map, and in it a number and the text.
+    let array = [1, 1, 7, 0, 0x27, 1, 1, b'm', 1, b'k', 0, 0];
+    let number = [1, 1, 7, 1, 8, 0, 7, 0, 1, 125, 1, 0];
+    let text = [1, 1, 8, 0, 4, 0, 7, 0, 4, 0xf0, 0x9f, 0x98, 0x80, 0];
+    let mut document = replica(1);
+    for change in [&array[..], &number] {
+        document.import(&[Bytes::copy_from_slice(change)]).unwrap();
+    }
+    let json = |document: &YrsDocument| Yrs::new().to_json(document).unwrap();
+    assert_eq!(json(&document), r#"{"m":{"k":[1]}}"#);
+    document.import(&[Bytes::copy_from_slice(&text)]).unwrap();
+    assert_eq!(json(&document), r#"{"m":{"k":"😀"}}"#);
+}
+
+/// What honest replicas send twice, cut where they like, says the same.
+#[test]
+fn a_state_that_comes_on_top_of_a_part_of_itself_is_the_state() {
+    let mut random = Random(0xc07);
+    for _ in 0..40 {
+        let mut writer = replica(1);
+        let mut parts = Vec::new();
+        for _ in 0..12 {
+            edit(&mut writer, &[random.op(), random.op()]);
+            parts.extend(writer.drain().local);
+        }
+        let whole = writer.snapshot().unwrap();
+        for n in 0..parts.len() {
+            let mut reader = replica(2);
+            reader.import(&parts[..n]).unwrap();
+            reader.import_snapshot(&whole).unwrap();
+            assert_eq!(reader.version(), writer.version());
+            assert_eq!(content(&reader), content(&writer));
+        }
+    }
 }
 
 /// xorshift64: the same cases on every run.

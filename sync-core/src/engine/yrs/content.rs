@@ -1,8 +1,10 @@
 //! A document's content as JSON.
 
+use std::sync::Arc;
+
 use ::yrs::branch::BranchPtr;
 use ::yrs::types::ToJson;
-use ::yrs::{Any, ArrayRef, GetString, Map, MapRef, Out, ReadTxn, TextRef};
+use ::yrs::{Any, Array, ArrayRef, GetString, Map, MapRef, Out, ReadTxn, TextRef};
 
 /// The roots by their names. Of what types they are is no part of a document: it shows in what they hold.
 pub(super) fn to_json(txn: &impl ReadTxn) -> String {
@@ -15,10 +17,7 @@ pub(super) fn to_json(txn: &impl ReadTxn) -> String {
         }
         json.push_str(&encoded(&Any::from(name)));
         json.push(':');
-        let value = match value {
-            Out::UndefinedRef(branch) => untyped(branch, txn),
-            value => value.to_json(txn),
-        };
+        let value = any(&value, txn);
         json.push_str(&encoded(&value));
     }
     json.push('}');
@@ -32,13 +31,38 @@ fn encoded(value: &Any) -> String {
     json
 }
 
-fn untyped(branch: BranchPtr, txn: &impl ReadTxn) -> Any {
-    let map = MapRef::from(branch);
-    if map.len(txn) > 0 {
-        return map.to_json(txn);
+/// As yrs has it, but for arrays.
+fn any(value: &Out, txn: &impl ReadTxn) -> Any {
+    match value {
+        Out::UndefinedRef(branch) => {
+            let map = MapRef::from(*branch);
+            if map.len(txn) > 0 {
+                entries(&map, txn)
+            } else {
+                elements(*branch, txn)
+            }
+        }
+        Out::YMap(map) => entries(map, txn),
+        Out::YArray(array) => elements(BranchPtr::from(array.as_ref()), txn),
+        other => other.to_json(txn),
     }
-    match TextRef::from(branch).get_string(txn) {
-        text if text.is_empty() => ArrayRef::from(branch).to_json(txn),
-        text => Any::from(text),
+}
+
+fn entries(map: &MapRef, txn: &impl ReadTxn) -> Any {
+    let entries = map
+        .iter(txn)
+        .map(|(key, value)| (key.to_owned(), any(&value, txn)));
+    Any::Map(Arc::new(entries.collect()))
+}
+
+/// A list that somebody has written text into is that text: yrs counts it in UTF-16 and reads it by characters, and an array
+/// with a character of two never comes to its end.
+fn elements(branch: BranchPtr, txn: &impl ReadTxn) -> Any {
+    let text = TextRef::from(branch).get_string(txn);
+    if !text.is_empty() {
+        return Any::from(text);
     }
+    let array = ArrayRef::from(branch);
+    let elements: Vec<Any> = array.iter(txn).map(|value| any(&value, txn)).collect();
+    Any::from(elements)
 }

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use super::graph::in_order;
 use super::observe::Queue;
 use super::pairs::{self, Pairs};
-use super::rewrite::without_holes;
+use super::rewrite::{continued, without_holes};
 use super::validate::{Block, Id, Visitor, scan};
 use crate::engine::foreign::check_waiting;
 use crate::engine::{EngineError, ValidateLimits};
@@ -49,6 +49,8 @@ struct Run {
     /// The document must have this client's elements up to here.
     needs: u32,
     is_behind_hole: bool,
+    /// Its first clock, and the one after its last.
+    clocks: (u32, u32),
 }
 
 impl Checked {
@@ -66,17 +68,20 @@ impl Checked {
 impl Visitor for Checked {
     fn block(&mut self, block: Block) {
         let Id { client, clock } = block.id;
+        let end = clock.saturating_add(block.len);
         if let Some(run) = self.last_run.as_mut().filter(|run| run.client == client) {
             if run.is_behind_hole && !block.is_skip {
                 run.needs = clock;
             }
             run.is_behind_hole = block.is_skip;
+            run.clocks.1 = end;
         } else {
             let needs = if block.is_skip { 0 } else { clock };
             let run = Run {
                 client,
                 needs,
                 is_behind_hole: block.is_skip,
+                clocks: (clock, end),
             };
             self.runs_before.extend(self.last_run.replace(run));
         }
@@ -191,7 +196,18 @@ impl Importer {
                 .copied()
                 .filter(|id| id.clock >= known(id.client)),
         );
-        let mut apply = |part: &[u8]| apply(txn, pairs.mend(part).as_deref().unwrap_or(part));
+        let begins_before =
+            |run: &Run| run.clocks.0 < known(run.client) && known(run.client) < run.clocks.1;
+        let begins_before = update.runs().any(begins_before);
+        let mut apply = |part: &[u8]| {
+            let mended = pairs.mend(part);
+            let part = mended.as_deref().unwrap_or(part);
+            if begins_before {
+                apply(txn, &continued(part, known)?)
+            } else {
+                apply(txn, part)
+            }
+        };
         let missing = if is_long {
             let (parts, mut missing) = in_order(&update.bytes, known)?;
             for part in &parts {

@@ -8,7 +8,7 @@ use ::yrs::updates::encoder::Encode;
 use ::yrs::{ID, IdSet, ReadTxn, StateVector, TransactionMut};
 
 use super::cursor::Cursor;
-use super::validate::{Block, HAS_RIGHT, INFO_SKIP, Id, KIND, UNLIMITED, Visitor, scan};
+use super::validate::{Block, HAS_LEFT, HAS_RIGHT, INFO_SKIP, Id, KIND, UNLIMITED, Visitor, scan};
 use crate::engine::EngineError;
 
 /// The state from before an uncommitted transaction, as an update.
@@ -43,6 +43,56 @@ pub(super) fn without_holes(
         follows
     };
     Ok(keep(update, follows, |id, len| (id, len))?.encode())
+}
+
+/// An update in which blocks of which `known` has a part, and which name their container themselves, are said to follow the last
+/// element that is there: then what is new in them is where that is, and yrs asks nobody else. It would take the container
+/// from the block and the neighbour from the document, and build lists that run through two containers if they disagree.
+pub(super) fn continued(update: &[u8], known: impl Fn(u64) -> u32) -> Result<Vec<u8>, EngineError> {
+    let mut pieces = Continued {
+        update,
+        known,
+        copied: 0,
+        out: Vec::with_capacity(update.len()),
+    };
+    scan(update, &UNLIMITED, &mut pieces)?;
+    pieces.copy_to(update.len());
+    Ok(pieces.out)
+}
+
+struct Continued<'a, K> {
+    update: &'a [u8],
+    known: K,
+    /// So many bytes of it are in `out`, or have something else in their place.
+    copied: usize,
+    out: Vec<u8>,
+}
+
+impl<K> Continued<'_, K> {
+    fn copy_to(&mut self, end: usize) {
+        let piece = self.update.get(self.copied..end).unwrap_or_default();
+        self.out.extend_from_slice(piece);
+        self.copied = end;
+    }
+}
+
+impl<K: Fn(u64) -> u32> Visitor for Continued<'_, K> {
+    fn block(&mut self, block: Block) {
+        let Id { client, clock } = block.id;
+        let known = (self.known)(client);
+        let (start, _) = block.bytes;
+        let info = self.update.get(start).copied().unwrap_or_default();
+        let names_container = info & KIND != 0 && block.left.is_none() && block.right.is_none();
+        let is_cut = clock < known && known < clock.saturating_add(block.len);
+        if !is_cut || block.is_skip || !names_container {
+            return;
+        }
+        self.copy_to(start);
+        self.out.push(info & KIND | HAS_LEFT);
+        write_var(&mut self.out, client);
+        write_var(&mut self.out, u64::from(known - 1));
+        self.copied = block.content;
+    }
 }
 
 /// What stays of an update.
