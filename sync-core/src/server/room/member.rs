@@ -82,6 +82,8 @@ pub(super) enum MemberState {
 /// Position of a member.
 #[derive(Debug, Clone)]
 pub(super) struct Stream {
+    /// The sequence from which on the member is shown changes, one by one.
+    begins: Seq,
     /// The sequence that the next frame starts with.
     pub(super) next: Seq,
     /// The snapshot being sent, before anything else, and the piece that is next.
@@ -97,6 +99,7 @@ pub(super) struct Stream {
 impl Stream {
     pub(super) const fn new(next: Seq) -> Self {
         Self {
+            begins: next,
             next,
             snapshot: None,
             sending: None,
@@ -166,12 +169,25 @@ impl Member {
         }
     }
 
+    /// Whether the stream has shown the member this change since its open, or is going to.
+    pub(super) fn is_shown(&self, seq: Seq) -> bool {
+        matches!(&self.state, MemberState::Streaming(stream) if stream.begins <= seq)
+            && seq <= self.permit.limit()
+    }
+
     /// Charge of everything that the client counts as not acknowledged and that is not in the room's queue.
     pub(super) fn take_unsettled(&mut self) -> usize {
         let committed: usize = self.unsettled.drain(..).map(|(_, charge)| charge).sum();
         let answered: usize = self.controls.drain(..).map(|control| control.charge).sum();
         let withheld = self.permit.take_withheld_charge();
         std::mem::take(&mut self.settled) + committed + answered + withheld
+    }
+
+    /// Notes that the registry has everything of an origin through this number.
+    pub(super) fn note_taken(&mut self, origin: OriginId, number: u64) {
+        if let Some(last) = self.origins.get_mut(&origin) {
+            *last = (*last).max(Some(number));
+        }
     }
 
     /// Settles the member's own changes through a sequence that it has been sent.

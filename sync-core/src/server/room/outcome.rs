@@ -119,7 +119,7 @@ impl Room {
             Outcome::At(_) => {}
             Outcome::Duplicate { last, seq } => {
                 self.seen = self.seen.max(seq.unwrap_or(Seq::ZERO));
-                self.repeat(key, id, last, charge);
+                self.on_repeat(key, id, last, seq, charge);
             }
             Outcome::IdReused => {
                 let error = PeerError::new(
@@ -151,16 +151,36 @@ impl Room {
         }
     }
 
-    /// Says that everything of the origin through `last` had been committed before.
+    /// What is said of a change that had been committed before.
+    fn on_repeat(
+        &mut self,
+        key: (SessionId, u32),
+        id: ChangeId,
+        last: u64,
+        seq: Option<Seq>,
+        charge: usize,
+    ) {
+        let Some(member) = self.live(key) else {
+            return self.settle_charge(key, charge);
+        };
+        if !seq.is_some_and(|seq| member.is_shown(seq)) {
+            return self.repeat(key, id, last, charge);
+        }
+        // The stream says so. When that has passed the change, it is not at the front of the outbox any more, and an `Ack`
+        // without a count would be taken for what is there instead, of another origin.
+        member.note_taken(id.origin, last.max(id.number));
+        member.settled = member.settled.saturating_add(charge);
+        self.wake(key.0);
+    }
+
+    /// Says that everything of the origin through `last` had been committed before. Not of what the stream shows.
     pub(super) fn repeat(&mut self, key: (SessionId, u32), id: ChangeId, last: u64, charge: usize) {
         let channel = self.channel;
         let number = last.max(id.number);
         let Some(member) = self.live(key) else {
             return self.settle_charge(key, charge);
         };
-        if let Some(last) = member.origins.get_mut(&id.origin) {
-            *last = (*last).max(Some(number));
-        }
+        member.note_taken(id.origin, number);
         let (mut number, mut charge) = (number, charge);
         // One answer for many repeats, so that repeating costs this side nothing that is kept.
         if let Some(last) = member.controls.back()
