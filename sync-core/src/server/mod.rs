@@ -15,6 +15,7 @@ mod grant;
 mod heads;
 mod registry;
 mod room;
+mod rooms;
 mod session;
 mod stats;
 
@@ -26,5 +27,6 @@ pub use room::{
     Allowance, AskRequest, CheckRequest, FoldError, FoldRequest, FoldedLog, MemberOutput, Occupied,
     OpenRequest, Room, RoomEvent, RoomOutput, RoomPhase, RoomUnloaded, UncheckedChange, Verdict,
 };
+pub use rooms::Rooms;
 pub use session::{AuthenticateRequest, JoinRequest, ServerSession, SessionEvent, SessionOutput};
 pub use stats::{Frequency, Latencies, MemberPhase, MemberStats, RoomCounters, RoomStats};

@@ -190,7 +190,7 @@ impl Shared {
             calls: RegistryCalls::new(),
             sessions: Mutex::default(),
             session_ended: Notify::new(),
-            rooms: Rooms::new(),
+            rooms: Rooms::default(),
             nodes,
             budgets,
             doubts: Doubts::default(),

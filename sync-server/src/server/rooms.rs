@@ -5,8 +5,7 @@ mod ephemeral;
 mod task;
 mod telling;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,31 +31,23 @@ use super::{Shared, lock};
 use crate::engine_host::{Checks, Hot};
 use crate::stats::FoldStats;
 
-/// The rooms of a server. There is at most one live room of a document.
-#[derive(Debug)]
+/// The rooms of a server.
+#[derive(Debug, Default)]
 pub(super) struct Rooms {
-    live: Mutex<HashMap<DocumentId, Arc<RoomHandle>>>,
-    /// What rooms counted that are no more. Locked after `live`.
-    retired: Mutex<RoomCounters>,
-    /// Never used twice, so that a frame for a room that is no more cannot be taken for another's.
-    next_channel: AtomicU32,
+    /// Locked before the state of a room.
+    live: Mutex<sync_core::server::Rooms<Arc<RoomHandle>>>,
     /// Told whenever a room's task ends.
     pub(super) ended: Notify,
 }
 
 impl Rooms {
-    pub(super) fn new() -> Self {
-        Self {
-            live: Mutex::default(),
-            retired: Mutex::default(),
-            // 0 means the session itself.
-            next_channel: AtomicU32::new(1),
-            ended: Notify::new(),
-        }
+    /// The document's room, if it is live.
+    pub(super) fn live(&self, document: &DocumentId) -> Option<Arc<RoomHandle>> {
+        lock(&self.live).get(document).cloned()
     }
 
     pub(super) fn all(&self) -> Vec<Arc<RoomHandle>> {
-        lock(&self.live).values().cloned().collect()
+        lock(&self.live).iter().cloned().collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -66,13 +57,12 @@ impl Rooms {
     /// The live rooms, and what the others have counted.
     pub(super) fn counted(&self) -> (Vec<Arc<RoomHandle>>, RoomCounters) {
         let live = lock(&self.live);
-        let retired = lock(&self.retired).clone();
-        (live.values().cloned().collect(), retired)
+        (live.iter().cloned().collect(), live.forgotten().clone())
     }
 
     /// Makes rooms that nobody is in end as soon as they have nothing under way.
     pub(super) fn wake_all(&self) {
-        for room in lock(&self.live).values() {
+        for room in lock(&self.live).iter() {
             room.work.notify_one();
         }
     }
@@ -158,47 +148,39 @@ impl Shared {
         }
     }
 
-    /// The live room of a document.
+    /// The room of a document: the live one, or another.
     fn room(self: &Arc<Self>, document: &DocumentId) -> Arc<RoomHandle> {
         let mut live = lock(&self.rooms.live);
-        if let Some(room) = live.get(document) {
-            return Arc::clone(room);
-        }
-        let channel = Channel(self.rooms.next_channel.fetch_add(1, Ordering::Relaxed));
-        let mut config = self.room_config.clone();
-        config.seed = lock(&self.rng).next_u64();
-        let room = Arc::new(RoomHandle {
-            server: Arc::clone(self),
-            document: document.clone(),
-            channel,
-            state: Mutex::new(RoomState {
-                room: Room::new(document.clone(), channel, config),
-                members: BTreeMap::new(),
-                requests: Vec::new(),
-                wrote: Shares::default(),
-                hot: None,
-                timeout: None,
-                kept: Kept::default(),
-                is_loaded: false,
-            }),
-            work: Notify::new(),
+        let room = live.enter(document, |channel| {
+            let mut config = self.room_config.clone();
+            config.seed = lock(&self.rng).next_u64();
+            let room = Arc::new(RoomHandle {
+                server: Arc::clone(self),
+                document: document.clone(),
+                channel,
+                state: Mutex::new(RoomState {
+                    room: Room::new(document.clone(), channel, config),
+                    members: BTreeMap::new(),
+                    requests: Vec::new(),
+                    wrote: Shares::default(),
+                    hot: None,
+                    timeout: None,
+                    kept: Kept::default(),
+                    is_loaded: false,
+                }),
+                work: Notify::new(),
+            });
+            tokio::spawn(task::run(Arc::clone(&room)));
+            room
         });
-        live.insert(document.clone(), Arc::clone(&room));
-        tokio::spawn(task::run(Arc::clone(&room)));
-        room
+        Arc::clone(room)
     }
 
-    fn forget_room(&self, room: &Arc<RoomHandle>) {
-        let mut live = lock(&self.rooms.live);
-        if live
-            .get(&room.document)
-            .is_some_and(|found| Arc::ptr_eq(found, room))
-        {
-            live.remove(&room.document);
-            // In the same moment, so that totals never go back.
-            let mut retired = lock(&self.rooms.retired);
-            retired.add(lock(&room.state).room.counters());
-        }
+    /// To be called of a room that is unloaded.
+    fn forget_room(&self, room: &RoomHandle) {
+        lock(&self.rooms.live).forget(&room.document, room.channel, |total| {
+            total.add(lock(&room.state).room.counters());
+        });
     }
 }
 

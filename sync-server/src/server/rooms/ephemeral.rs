@@ -4,18 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sync_core::error::PeerError;
-use sync_core::ids::{DocumentId, SessionId};
+use sync_core::ids::SessionId;
 use sync_core::wire::Broadcast;
 
-use super::{RoomHandle, Rooms};
+use super::RoomHandle;
 use crate::server::lock;
-
-impl Rooms {
-    /// The document's room, if it is live.
-    pub(in crate::server) fn live(&self, document: &DocumentId) -> Option<Arc<RoomHandle>> {
-        lock(&self.live).get(document).cloned()
-    }
-}
 
 impl RoomHandle {
     pub(in crate::server) fn broadcast(self: &Arc<Self>, session: SessionId, broadcast: Broadcast) {

@@ -12,7 +12,7 @@ use sync_core::server::{
 };
 
 use super::super::budget::Shares;
-use super::super::lock;
+use super::super::{lock, shutting_down};
 use super::{Answer, Request, RoomHandle};
 use crate::engine_host::Meter;
 use crate::registry::ServerRegistry;
@@ -42,13 +42,14 @@ pub(super) async fn run(room: Arc<RoomHandle>) {
                 }
             });
         }
-        let is_over = match phase {
-            RoomPhase::Unloaded => true,
-            RoomPhase::Draining { .. } => room.server.is_closing(),
-            _ => false,
-        };
-        if is_over && calls.is_empty() {
-            break;
+        match phase {
+            RoomPhase::Unloaded if calls.is_empty() => break,
+            // Nobody is to come back: it need not stay for the usual while.
+            RoomPhase::Draining { .. } if room.server.is_closing() => {
+                room.evict(&shutting_down());
+                continue;
+            }
+            _ => {}
         }
         let deadline = timeout.map(|time| room.server.clock.instant(time));
         tokio::select! {
@@ -75,8 +76,6 @@ pub(super) async fn run(room: Arc<RoomHandle>) {
             }
         }
     }
-    room.tell_unloaded(&mut lock(&room.state));
-    room.server.forget_room(&room);
     room.server.rooms.ended.notify_waiters();
 }
 
