@@ -82,6 +82,10 @@ bench scenario="" runs="5" *arguments:
 laws cases="100000":
     LAWS_CASES={{ cases }} cargo test --release -p sync-core --test mergeable_types --test mergeable_hostile
 
+# Explore small worlds of the machines exhaustively, with larger bounds than the tests (docs/testing.md, "Model checks").
+explore *filter:
+    cargo test --release -p sync-core --all-features --test explore -- --ignored --nocapture --test-threads 2 {{ filter }}
+
 # List the acceptance scenarios that tests cite (docs/testing.md), each with its places.
 scenarios:
     @git grep --untracked -noE '//[/!].*\bScenarios? [0-9]+((, | and |, and )[0-9]+)*' -- '*.rs' \
