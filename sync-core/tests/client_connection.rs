@@ -377,3 +377,88 @@ fn a_bare_close_code_is_enough_to_know_whether_to_try_again() {
         );
     }
 }
+
+#[test]
+fn what_is_called_early_does_nothing() {
+    let mut client = Harness::new();
+    client.state.handle_timeout(client.now);
+    client.settle();
+    assert_eq!(
+        (client.state.status(), client.dials),
+        (Status::Connecting, 1)
+    );
+    client
+        .state
+        .handle_dial_failed(client.now, client.attempt(), nobody_there());
+    client.state.handle_timeout(client.now);
+    client.settle();
+    assert!(matches!(client.state.status(), Status::Reconnecting { .. }));
+    assert_eq!(client.dials, 1);
+    let mut client = Harness::connected();
+    client.receive(&Message::GoAway(GoAway {
+        reconnect_within: 60 * SECOND,
+    }));
+    client.state.handle_timeout(client.now);
+    client.settle();
+    assert_eq!(
+        (client.state.status(), client.dials),
+        (Status::Connected, 1)
+    );
+}
+
+/// Whatever is told of an attempt that is over, or of another stage of the present one.
+#[test]
+fn what_belongs_to_another_attempt_is_ignored() {
+    let mut client = Harness::new();
+    let old = client.attempt();
+    client
+        .state
+        .handle_dial_failed(client.now, old, nobody_there());
+    client.settle();
+    client.advance(SECOND);
+    assert_ne!(client.attempt(), old);
+    let broken = || PeerError::new(ErrorCode::WrongProtocol, "what is that");
+    let tell = |client: &mut Harness, attempt| {
+        client.state.handle_lost(client.now, attempt, None);
+        client.state.handle_broken(client.now, attempt, broken());
+        client.settle();
+    };
+    let attempt = client.attempt();
+    let dialing = client.state.status();
+    client
+        .state
+        .handle_dial_failed(client.now, old, nobody_there());
+    tell(&mut client, old);
+    tell(&mut client, attempt);
+    assert_eq!(client.state.status(), dialing);
+    client.dialed();
+    client.welcome();
+    client
+        .state
+        .handle_dial_failed(client.now, attempt, nobody_there());
+    tell(&mut client, old);
+    assert_eq!(client.state.status(), Status::Connected);
+}
+
+#[test]
+fn a_peer_that_speaks_something_else_is_told_and_left_and_one_that_breaks_a_limit_tried_again() {
+    for (code, fails) in [
+        (ErrorCode::WrongProtocol, true),
+        (ErrorCode::FrameTooLarge, false),
+    ] {
+        let mut client = Harness::connected();
+        client.sent();
+        let error = PeerError::new(code, "");
+        client
+            .state
+            .handle_broken(client.now, client.attempt(), error);
+        let sent = client.sent();
+        assert!(
+            matches!(&sent[..], [Message::Error(error)] if error.code == code),
+            "{sent:?}"
+        );
+        let status = client.state.status();
+        assert_eq!(matches!(status, Status::Failed(_)), fails, "{status:?}");
+        assert_eq!(matches!(status, Status::Reconnecting { .. }), !fails);
+    }
+}

@@ -784,3 +784,74 @@ fn an_ack_that_does_not_start_at_the_cursor_makes_the_client_open_again() {
     assert_eq!(client.n_opens(), opens + 1);
     assert_eq!(state(&client).unsaved, 1);
 }
+
+/// The server of these tests takes 2,000 bytes that it has not acknowledged.
+#[test]
+fn what_is_on_its_way_fills_the_push_window_and_never_more() {
+    let mut client = Harness::live(DOC);
+    for _ in 0..3 {
+        let change = vec![0; 1_000].into();
+        client.state.handle_edit(client.now, &id(DOC), change);
+    }
+    let n = |client: &mut Harness| -> usize {
+        pushed(client)
+            .iter()
+            .map(|(_, changes)| changes.len())
+            .sum()
+    };
+    assert_eq!(n(&mut client), 2);
+    client.receive(&Message::Ack(Ack {
+        channel: CHANNEL,
+        check: 0,
+        number: 1,
+        count: 0,
+    }));
+    assert_eq!(n(&mut client), 1);
+}
+
+/// Nothing else would ever make room for it.
+#[test]
+fn one_change_larger_than_the_push_window_is_sent_alone() {
+    let mut client = Harness::live(DOC);
+    for (n, key) in (1..).zip(["a", "b", "c"]) {
+        client.edit(DOC, key, &"x".repeat(900));
+        client.receive(&Message::Ack(Ack {
+            channel: CHANNEL,
+            check: check_of(Seq(n)),
+            number: n,
+            count: 1,
+        }));
+    }
+    client.sent();
+    client.reconnect();
+    client.edit(DOC, "d", "later");
+    client.sent();
+    let reset = Continuation::Reset {
+        reset: Reset::Merge,
+        total_bytes: 0,
+    };
+    client.opened_with(Seq(0), reset, &[0]);
+    let sent = pushed(&mut client);
+    assert_eq!(
+        sent.len(),
+        1,
+        "what the server lacks, and the rest when it is acknowledged"
+    );
+    assert!(sent[0].1[0].len() > 2_000);
+}
+
+#[test]
+fn that_a_document_has_been_opened_is_told_each_time() {
+    let mut client = Harness::live(DOC);
+    client.reconnect();
+    client.opened_as(AccessLevel::Read, Seq(0), Continuation::Resume);
+    let told: Vec<_> = client
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            ClientEvent::DocumentOpened { access, .. } => Some(*access),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [AccessLevel::Write, AccessLevel::Read]);
+}

@@ -216,8 +216,9 @@ fn what_was_committed_before_the_open_leaves_the_store_when_it_has_been_passed()
         total_bytes,
         bytes,
     }));
-    next.changes(3, &foreign_changes(&["x"]));
     assert_eq!(outbox(&next), []);
+    check(&next);
+    next.changes(3, &foreign_changes(&["x"]));
     check(&next);
     assert_eq!(next.get(DOC, "a").as_deref(), Some("1"));
 }
@@ -237,6 +238,25 @@ fn what_passes_while_an_import_is_under_way_is_stored_with_it() {
     assert_eq!(stored(&client).tail.len(), 2);
     assert_eq!(outbox(&client), []);
     assert_eq!(stored(&client).state.cursor.map(|c| c.seq), Some(Seq(2)));
+}
+
+#[test]
+fn what_was_committed_before_the_open_stays_until_the_stream_has_got_there() {
+    let mut client = Harness::with_store(1, BTreeMap::new());
+    client.open(DOC);
+    client.edit(DOC, "a", "1");
+    client.edit(DOC, "b", "2");
+    let own = client.state.outbox_bytes(&id(DOC));
+    client.dialed();
+    client.welcome();
+    client.opened_with(Seq(3), Continuation::Resume, &[2]);
+    client.changes(1, &foreign_changes(&["x"]));
+    assert_eq!(outbox(&client).len(), 2);
+    assert_eq!(stored(&client).tail.len(), 1);
+    own_in_stream(&mut client, 2, &own);
+    assert_eq!(outbox(&client), []);
+    assert_eq!(stored(&client).tail[1..], own);
+    check(&client);
 }
 
 /// Scenario 32: an edit is safe on the device when the store says so.
@@ -492,6 +512,29 @@ fn an_outbox_is_delivered_without_its_document_and_stays_in_the_store_as_committ
         assert_eq!(third.last_open().origins, [(OriginId(1), known)], "{way}");
         third.opened_with(Seq(0), Continuation::Resume, &[2]);
         assert!(pushes(&mut third).is_empty());
+    }
+}
+
+/// Only the end of it counts.
+#[test]
+fn an_outbox_is_delivered_behind_a_snapshot_that_nobody_takes() {
+    let client = left_behind();
+    let mut next = delivering(&client);
+    let total_bytes = 9;
+    next.opened_with(Seq(5), Continuation::Snapshot { total_bytes }, &[0]);
+    for (offset, bytes, n_pushed) in [(0, "the ", 0), (4, "state", 1)] {
+        assert!(pushes(&mut next).is_empty());
+        next.receive(&Message::Snapshot(SnapshotMessage {
+            channel: CHANNEL,
+            epoch: EPOCH,
+            seq: Seq(5),
+            digest: Digest(4),
+            codec: 0,
+            offset,
+            total_bytes,
+            bytes: bytes.into(),
+        }));
+        assert_eq!(pushes(&mut next).len(), n_pushed, "{offset}");
     }
 }
 
