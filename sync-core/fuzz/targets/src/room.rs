@@ -26,7 +26,7 @@ use sync_core::wire::{
 };
 use sync_server::registry::{MemoryRegistry, ServerRegistry};
 
-use crate::client::{Map, id, samples};
+use crate::client::{Map, id, is_near, samples};
 use crate::input::Input;
 use crate::registry::{execute, failed, fold, now};
 
@@ -224,7 +224,7 @@ impl World {
             }
             // What nobody has asked.
             _ => {
-                let number = RequestNumber(input.byte().into());
+                let number = RequestNumber(u64::MAX - u64::from(input.byte()));
                 let answer = self.forged(input.below(8), input);
                 self.room.handle_registry(at, number, answer);
             }
@@ -469,7 +469,7 @@ impl World {
 
     fn elapse(&mut self, how: u8) {
         match (how & 1, self.room.poll_timeout()) {
-            (0, Some(at)) => self.now = self.now.max(at),
+            (0, Some(at)) if is_near(self.now, at) => self.now = self.now.max(at),
             _ => self.now = self.now + Duration::from_millis(u64::from(how) * 20),
         }
         self.room.handle_timeout(self.now);

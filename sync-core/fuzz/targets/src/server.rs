@@ -20,7 +20,7 @@ use sync_core::time::Time;
 use sync_core::wire::{AccessLevel, Compression, Message, decode, decode_frame, encode_frame};
 use sync_server::registry::{MemoryRegistry, ServerRegistry};
 
-use crate::client::{Client, Map, id, samples};
+use crate::client::{Client, Map, id, is_near, samples};
 use crate::input::Input;
 use crate::mend::{channel, epoch};
 use crate::registry::{execute, failed, fold, now};
@@ -469,7 +469,7 @@ impl Server {
 
     fn elapse(&mut self, how: u8, honest: &mut Client) {
         match (how & 1, self.next_time(honest)) {
-            (0, Some(at)) => self.now = self.now.max(at),
+            (0, Some(at)) if is_near(self.now, at) => self.now = self.now.max(at),
             _ => self.now = self.now + Duration::from_millis(u64::from(how) * 20),
         }
         self.time_out(honest);
