@@ -17,17 +17,21 @@ mod export;
 mod input;
 mod memory;
 mod mend;
+mod mergeable;
 mod registry;
 mod room;
 mod server;
 mod wire;
+mod world;
 mod yrs_documents;
 
 pub use client::client_session;
 pub use export::export_file;
+pub use mergeable::{mergeable, opaque};
 pub use room::room;
 pub use server::server_session;
 pub use wire::{frame, gzip, reassembly};
+pub use world::world;
 pub use yrs_documents::{yrs_ledger, yrs_update};
 
 /// One of the targets.
@@ -53,7 +57,10 @@ targets![
     client_session,
     server_session,
     room,
+    world,
     yrs_update,
     yrs_ledger,
+    mergeable,
+    opaque,
     export_file,
 ];

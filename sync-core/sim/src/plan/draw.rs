@@ -1,4 +1,4 @@
-//! Plans drawn from seeds.
+//! Plans drawn from seeds, or from what a fuzzer writes.
 
 use sync_core::rng::Rng;
 
@@ -6,15 +6,38 @@ use super::{Kind, Level, Op, Plan, Settings, Sky};
 
 /// Draws with a generator.
 struct Draw {
-    rng: Rng,
+    source: Source,
     settings: Settings,
     /// What is wrong and to be put right: happens later in the plan.
     themes: u64,
 }
 
+/// What decides.
+enum Source {
+    Chance(Rng),
+    /// Bytes, the next one last. Past their end everything is zero.
+    Written(Vec<u8>),
+}
+
 impl Draw {
     fn below(&mut self, n: u64) -> u64 {
-        self.rng.next_u64() % n
+        let drawn = match &mut self.source {
+            Source::Chance(rng) => rng.next_u64(),
+            Source::Written(bytes) => {
+                let mut byte = || u64::from(bytes.pop().unwrap_or(0));
+                if n <= 256 {
+                    byte()
+                } else {
+                    byte() << 8 | byte()
+                }
+            }
+        };
+        drawn % n
+    }
+
+    /// Whether anything is left to draw from.
+    const fn is_over(&self) -> bool {
+        matches!(&self.source, Source::Written(bytes) if bytes.is_empty())
     }
 
     /// An index below `n`.
@@ -64,8 +87,22 @@ impl Plan {
     #[must_use]
     pub fn draw(seed: u64) -> Self {
         let rng = Rng::new((u128::from(seed) << 64) | u128::from(seed ^ 0x5eed));
+        Self::of(Source::Chance(rng), seed)
+    }
+
+    /// The plan that bytes stand for: any bytes do. They decide where [`draw`](Self::draw) has chance decide, until they end.
+    #[must_use]
+    pub fn written(bytes: &[u8]) -> Self {
+        let (seed, rest) = bytes
+            .split_first()
+            .map_or((0, bytes), |(&seed, rest)| (seed, rest));
+        let rest = rest.iter().rev().copied().collect();
+        Self::of(Source::Written(rest), seed.into())
+    }
+
+    fn of(source: Source, seed: u64) -> Self {
         let mut draw = Draw {
-            rng,
+            source,
             settings: Settings::SMALL,
             themes: 0,
         };
@@ -85,6 +122,9 @@ impl Plan {
             }
         }
         for _ in 0..n {
+            if draw.is_over() {
+                break;
+            }
             at += draw.pause();
             ops.push((at, draw.op()));
         }

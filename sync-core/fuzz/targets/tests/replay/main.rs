@@ -89,8 +89,11 @@ replayed! {
     client_session => 1_000,
     server_session => 1_000,
     room => 3_000,
+    world => 60,
     yrs_update => 5_000,
     yrs_ledger => 2_000,
+    mergeable => 3_000,
+    opaque => 5_000,
     export_file => 5_000,
 }
 

@@ -26,6 +26,10 @@ impl Random {
         self.next().to_le_bytes()[3]
     }
 
+    pub(crate) fn bytes(&mut self, n: usize) -> Vec<u8> {
+        (0..n).map(|_| self.byte()).collect()
+    }
+
     /// One of the inputs, changed in up to four places, or with a piece of another one in it.
     pub(crate) fn mutated(&mut self, inputs: &[Vec<u8>]) -> Vec<u8> {
         let mut bytes = inputs[self.below(inputs.len())].clone();

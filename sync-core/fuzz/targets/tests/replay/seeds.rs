@@ -6,10 +6,15 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use flate2::write::{DeflateEncoder, GzEncoder};
 use serde_json::Value;
+use sync_core::engine::opaque::Opaque;
+use sync_core::engine::typed::Typed;
 use sync_core::engine::yrs::{Yrs, YrsDocument};
 use sync_core::engine::{Document, Engine, ReplicaSeed};
 use sync_core::history::{Digest, Epoch, Seq};
 use sync_core::ids::{ChangeId, DocumentId, EngineId, OriginId, User};
+use sync_core::mergeable::{
+    Counter, Dictionary, LwwMap, Mergeable, OrMap, OrSet, Register, Sequence,
+};
 use sync_core::yrs::{
     Any, Array, ArrayPrelim, GetString, Map, MapPrelim, Text, WriteTxn, Xml, XmlElementPrelim,
     XmlFragment,
@@ -26,6 +31,9 @@ pub(crate) fn of(name: &str) -> Vec<Vec<u8>> {
         "room" => room(),
         "yrs_update" => yrs_update(),
         "yrs_ledger" => yrs_ledger(),
+        "mergeable" => mergeable(),
+        "opaque" => opaque(),
+        "world" => world(),
         "export_file" => export_file(),
         other => panic!("no seeds for {other}"),
     }
@@ -378,6 +386,92 @@ fn yrs_ledger() -> Vec<Vec<u8>> {
     reconciled.extend_from_slice(&whole);
     seeds.push(reconciled);
     seeds
+}
+
+/// Pieces: what each is, its length and its bytes.
+fn pieces(begin: &[u8], kinds: &[u8], pieces: &[Bytes]) -> Vec<u8> {
+    let mut seed = begin.to_vec();
+    for (piece, kind) in pieces.iter().zip(kinds.iter().cycle()) {
+        seed.push(*kind);
+        seed.extend(u16::try_from(piece.len()).unwrap().to_le_bytes());
+        seed.extend_from_slice(piece);
+    }
+    seed
+}
+
+/// What two replicas of a document write, and its state, whole and compacted.
+fn written<T: Mergeable>(kind: u8, edit: impl Fn(&mut T, u8)) -> Vec<Vec<u8>> {
+    let engine = Typed::<T>::new();
+    let mut a = engine.create(ReplicaSeed(0x1234)).unwrap();
+    let mut b = engine.create(ReplicaSeed(0x4321)).unwrap();
+    let mut changes = Vec::new();
+    for n in 0..4 {
+        for document in [&mut a, &mut b] {
+            engine
+                .edit(document, usize::MAX, |value| edit(value, n))
+                .unwrap();
+            changes.extend(document.drain().local);
+            document.import(&changes).unwrap();
+        }
+    }
+    a.import(&changes).unwrap();
+    let mut seeds = vec![pieces(&[kind], &[1], &changes)];
+    changes.push(a.snapshot().unwrap());
+    seeds.push(pieces(&[kind], &[1, 1, 0], &changes));
+    let horizon = a.version();
+    a.compact(&horizon).unwrap();
+    seeds.push(pieces(&[kind], &[0], &[a.snapshot().unwrap()]));
+    seeds
+}
+
+fn mergeable() -> Vec<Vec<u8>> {
+    let mut seeds = written::<Register<u8>>(0, |it, n| it.set(n).unwrap());
+    seeds.extend(written::<Counter>(1, |it, n| it.add(i64::from(n) - 1)));
+    seeds.extend(written::<LwwMap<u8, String>>(2, |it, n| {
+        it.insert(n % 2, n.to_string()).unwrap();
+        it.remove(&(n % 3)).unwrap();
+    }));
+    seeds.extend(written::<OrSet<u8>>(3, |it, n| {
+        it.insert(n % 2).unwrap();
+        it.remove(&(n % 3));
+    }));
+    seeds.extend(written::<OrMap<u8, Counter>>(4, |it, n| {
+        it.entry(n % 2).unwrap().add(3);
+        it.remove(&(n % 3));
+    }));
+    seeds.extend(written::<Dictionary<u8, Sequence<char>>>(5, |it, n| {
+        it.entry(n % 2).unwrap().insert_str(0, "ab").unwrap();
+    }));
+    seeds.extend(written::<Sequence<char>>(6, |it, n| {
+        it.insert_str(usize::from(n), "abc").unwrap();
+        it.remove(usize::from(n));
+    }));
+    seeds
+}
+
+fn opaque() -> Vec<Vec<u8>> {
+    let engine = Opaque::new();
+    let mut document = engine.create(ReplicaSeed(7)).unwrap();
+    let mut changes = Vec::new();
+    for text in ["one", "two", "three"] {
+        engine
+            .edit(&mut document, usize::MAX, |log| log.push(text))
+            .unwrap();
+        changes.extend(document.drain().local);
+    }
+    let pending = document.snapshot().unwrap();
+    document.import(&changes[..2]).unwrap();
+    let some = document.snapshot().unwrap();
+    vec![
+        pieces(&[], &[2, 1, 3], &changes),
+        pieces(&[], &[0], &[pending, some]),
+    ]
+}
+
+/// Settings, and operations as they are drawn.
+fn world() -> Vec<Vec<u8>> {
+    let mut random = crate::mutate::Random::new("worlds");
+    (0..40).map(|n| random.bytes(40 + n * 4)).collect()
 }
 
 fn export_file() -> Vec<Vec<u8>> {
