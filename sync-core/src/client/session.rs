@@ -114,7 +114,13 @@ impl ClientSession {
                 ErrorCode::UnexpectedMessage,
                 "a second Welcome",
             )),
-            (Phase::Live { .. }, Some(message)) => Ok(Received::Message(message)),
+            (Phase::Live { .. }, Some(message)) => {
+                if let Message::Closed(closed) = &message {
+                    // What was on its way there does not come any more (protocol.md section 5).
+                    self.reassembler.close_channel(closed.channel);
+                }
+                Ok(Received::Message(message))
+            }
         }
     }
 
@@ -219,6 +225,28 @@ mod tests {
             Due::Ping(Message::Ping(ping)) => ping.nonce,
             other => panic!("expected a ping, got {other:?}"),
         }
+    }
+
+    #[test]
+    fn a_message_of_which_a_part_came_before_its_channel_was_closed_may_begin_anew() {
+        let mut session = live();
+        let channel = Channel(7);
+        let large = Message::Auth(Auth {
+            credentials: Bytes::from(vec![0; 100_000]),
+        });
+        let frame = wire::encode_frame(&large, Compression::None);
+        let pieces: Vec<_> = wire::split(frame, channel, 1).collect();
+        let closed = Message::Closed(wire::Closed {
+            channel,
+            reason: None,
+            message: String::new(),
+        });
+        let closed = wire::encode_frame(&closed, Compression::None);
+        for frame in [pieces[0].clone(), closed, pieces[0].clone()] {
+            assert!(session.handle_frame(Time::ZERO, frame).is_ok());
+        }
+        let last = session.handle_frame(Time::ZERO, pieces[1].clone());
+        assert!(matches!(last, Ok(Received::Message(Message::Auth(_)))));
     }
 
     #[test]

@@ -179,7 +179,7 @@ impl Member {
         ring: &Ring,
         allowance: Allowance,
     ) -> Result<MemberOutput, Need> {
-        let must_wait = !self.prompt.is_empty()
+        let must_wait = self.has_prompt()
             || self.permit.is_stopped()
             || matches!(self.state, MemberState::Ended);
         if self.waiting.is_empty() || must_wait {

@@ -67,7 +67,7 @@ impl Member {
     }
 
     fn own_bytes(&self) -> usize {
-        let prompt = self.prompt.iter().map(Bytes::len);
+        let prompt = self.abort.iter().chain(&self.prompt).map(Bytes::len);
         let controls = self.controls.iter().map(|control| control.frame.len());
         let withheld = self.permit.withheld.iter().map(Item::bytes);
         prompt.chain(controls).chain(withheld).sum()

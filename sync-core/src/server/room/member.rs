@@ -26,6 +26,8 @@ pub(super) struct Member {
     pub(super) state: MemberState,
     pub(super) writing: Writing,
     pub(super) permit: Permit,
+    /// Gives up the message of which it has been sent a part: goes before everything.
+    pub(super) abort: Option<Bytes>,
     /// Frames that wait for nothing.
     pub(super) prompt: VecDeque<Bytes>,
     /// Frames that wait until the member has been sent everything through a sequence; in order of these.
@@ -135,6 +137,7 @@ impl Member {
             state: MemberState::Opening(Box::new(opening)),
             writing: Writing::Closed,
             permit: Permit::default(),
+            abort: None,
             prompt: VecDeque::new(),
             controls: VecDeque::new(),
             waiting: Waiting::default(),
@@ -151,6 +154,11 @@ impl Member {
             presence_was_last: false,
             awake: false,
         }
+    }
+
+    /// Whether there is something that waits for nothing.
+    pub(super) fn has_prompt(&self) -> bool {
+        self.abort.is_some() || !self.prompt.is_empty()
     }
 
     pub(super) const fn compression(&self) -> Compression {

@@ -45,10 +45,9 @@ impl Room {
         let Some(member) = self.members.get_mut(&session) else {
             return;
         };
-        let begun = member.begun_message();
-        member
-            .prompt
-            .extend(begun.map(|id| abort_frame(channel, id)));
+        if let Some(id) = member.begun_message() {
+            member.abort = Some(abort_frame(channel, id));
+        }
         member.settled = member.take_unsettled();
         member.writing = Writing::Closed;
         member.origins.clear();

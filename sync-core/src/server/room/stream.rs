@@ -80,7 +80,7 @@ impl Room {
             self.stop_if_over(now, session);
             member = self.members.get_mut(&session)?;
         }
-        let is_prompt = member.settled > 0 || !member.prompt.is_empty();
+        let is_prompt = member.settled > 0 || member.has_prompt();
         if !is_prompt
             && !std::mem::replace(&mut member.presence_was_last, false)
             && let Some(output) = self.poll_presence(session)
@@ -292,7 +292,7 @@ impl Member {
         if self.settled > 0 {
             return Ok(MemberOutput::Settled(std::mem::take(&mut self.settled)));
         }
-        if let Some(frame) = self.prompt.pop_front() {
+        if let Some(frame) = self.abort.take().or_else(|| self.prompt.pop_front()) {
             return Ok(MemberOutput::Frame(frame));
         }
         if matches!(self.state, MemberState::Ended) {

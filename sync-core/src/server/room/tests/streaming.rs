@@ -182,6 +182,24 @@ fn an_open_in_the_middle_of_a_message_gives_the_message_up() {
 }
 
 #[test]
+fn a_second_open_before_anything_is_read_gives_the_message_up_as_well() {
+    let mut world = World::new();
+    world.open(ADA);
+    world.open(BOB);
+    world.push(ADA, 1, &[&"x".repeat(300_000)]);
+    world.next_frame(BOB).unwrap();
+    for _ in 0..2 {
+        let open = world.request(BOB);
+        world.room.handle_open(world.now, BOB, open).unwrap();
+    }
+    world.run();
+    let Ok(Message::Fragment(abort)) = decode_frame(world.next_frame(BOB).unwrap(), 1 << 20) else {
+        panic!("the rest of the message is not coming");
+    };
+    assert_eq!(abort.total, 0);
+}
+
+#[test]
 fn what_a_session_does_not_allow_now_waits_and_small_things_go_on() {
     const SMALL: Allowance = Allowance {
         large: false,
