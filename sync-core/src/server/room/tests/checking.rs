@@ -340,8 +340,16 @@ fn nothing_overtakes_a_change_refused_by_a_check_that_has_to_be_made_again() {
     world.push(BOB, 2, &["b2"]);
     answer_check(&mut world, vec![ACCEPTED]);
     assert_eq!(world.logged(), ["b1"]);
-    // Hers and his are being checked together, and she goes on.
-    world.push(ADA, 2, &["on top of it"]);
+    // Hers and his are being checked together, and she goes on, under another origin.
+    let push = Push {
+        channel: CHANNEL,
+        origin: OriginId(77),
+        first_number: 1,
+        changes: vec!["on top of it".into()],
+        reconciling: false,
+    };
+    world.room.handle_push(world.now, ADA, push);
+    world.run();
     world.foreign_append("theirs");
     world.holds_checks = false;
     let refused = Verdict::Refused(PeerError::new(ErrorCode::MissingDependency, "no"));
