@@ -291,3 +291,16 @@ fn a_fold_of_another_sequence_than_was_asked_for_is_none() {
     assert_eq!(world.failures(), [5]);
     assert_eq!(world.snapshot_seq(), None);
 }
+
+#[test]
+fn an_open_does_not_make_the_log_count_from_the_start() {
+    let mut world = World::with(|config| {
+        (config.fold_changes, config.fold_bytes) = (u64::MAX, 50);
+    });
+    world.open(ADA);
+    world.push_tens(ADA, 1..=4);
+    world.open(BOB);
+    assert!(world.folds.is_empty());
+    world.push_tens(ADA, 5..=5);
+    assert_eq!(world.folds.len(), 1);
+}
