@@ -54,7 +54,7 @@ impl Author {
         }
         let length = wide(filler + IDENTITY_BYTES);
         put_varint(change, length);
-        change.extend((b'a'..=b'z').cycle().take(filler));
+        change.resize(change.len() + filler, b'x');
         change.extend(Identity {
             tag: self.tag,
             number: self.number,

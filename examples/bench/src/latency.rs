@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::report::Metric;
+
 /// A sample of latencies, in microseconds.
 #[derive(Debug, Default)]
 pub(crate) struct Latencies {
@@ -12,6 +14,13 @@ impl Latencies {
     pub(crate) fn add(&mut self, latency: Duration) {
         self.micros
             .push(u32::try_from(latency.as_micros()).unwrap_or(u32::MAX));
+    }
+
+    /// What half of them, and 99 of 100, were at most.
+    pub(crate) fn percentiles(&mut self) -> Vec<(Metric, f64)> {
+        let p50 = self.per_mille(500).map(|ms| (Metric::P50Millis, ms));
+        let p99 = self.per_mille(990).map(|ms| (Metric::P99Millis, ms));
+        p50.into_iter().chain(p99).collect()
     }
 
     /// In milliseconds: of so many of a thousand the latency was at most this. `None` if nothing was measured.

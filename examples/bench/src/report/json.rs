@@ -11,7 +11,7 @@ use crate::Failure;
 
 #[derive(Serialize)]
 struct File<'a> {
-    setting: Setting,
+    setting: &'a Setting,
     cells: Vec<Cell<'a>>,
 }
 
@@ -33,7 +33,7 @@ struct Values<'a> {
 }
 
 /// Writes everything.
-pub(crate) fn write_json(results: &Results, setting: Setting, file: &Path) -> Result<(), Failure> {
+pub(crate) fn write_json(results: &Results, setting: &Setting, file: &Path) -> Result<(), Failure> {
     let cells = results.cells().iter().map(|cell| Cell {
         scenario: crate::cli::name_of(cell.scenario),
         case: &cell.case,

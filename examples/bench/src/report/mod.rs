@@ -3,11 +3,13 @@
 mod chart;
 mod json;
 mod metric;
+mod setting;
 mod table;
 
 pub(crate) use self::chart::write_charts;
 pub(crate) use self::json::write_json;
 pub(crate) use self::metric::Metric;
+pub(crate) use self::setting::Setting;
 pub(crate) use self::table::print_table;
 use crate::cli::Scenario;
 
@@ -20,18 +22,6 @@ pub(crate) struct Row {
     /// Whether the others of the case are compared to it.
     pub(crate) is_baseline: bool,
     pub(crate) metrics: Vec<(Metric, f64)>,
-}
-
-/// How everything was measured.
-#[derive(Debug, serde::Serialize)]
-pub(crate) struct Setting {
-    pub(crate) runs: u32,
-    pub(crate) seconds: f64,
-    pub(crate) runtime: String,
-    /// Server and generator each have a core of their own.
-    pub(crate) is_pinned: bool,
-    /// Whether the programs were built with optimisation, without which times mean nothing.
-    pub(crate) is_optimised: bool,
 }
 
 /// All rows of all runs, in the order in which cases and servers came first.

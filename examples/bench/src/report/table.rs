@@ -3,14 +3,18 @@
 use std::fmt::Write as _;
 use std::io::{Write as _, stdout};
 
-use super::{Metric, Results, Spread};
+use super::{Metric, Results, Setting, Spread};
 use crate::Failure;
 use crate::cli::Scenario;
 
 /// Prints the table of a scenario.
-pub(crate) fn print_table(results: &Results, scenario: Scenario) -> Result<(), Failure> {
+pub(crate) fn print_table(
+    results: &Results,
+    setting: &Setting,
+    scenario: Scenario,
+) -> Result<(), Failure> {
     let mut out = stdout().lock();
-    writeln!(out, "{}", table(results, scenario)?)?;
+    writeln!(out, "{}\n{setting}\n", table(results, scenario)?)?;
     Ok(())
 }
 

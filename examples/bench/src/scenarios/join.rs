@@ -161,10 +161,9 @@ fn report(
         (Metric::ChangesBeside, number(beside)),
         (Metric::GrowthMegabytes, number(growth) / 1e6),
     ];
-    for (metric, per_mille) in [(Metric::P50Millis, 500), (Metric::LastMillis, 1_000)] {
-        let latency = latencies.per_mille(per_mille);
-        metrics.extend(latency.map(|latency| (metric, latency)));
-    }
+    metrics.extend(latencies.percentiles());
+    let last = latencies.per_mille(1_000);
+    metrics.extend(last.map(|ms| (Metric::LastMillis, ms)));
     Ok(metrics)
 }
 

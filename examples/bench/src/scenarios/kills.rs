@@ -43,10 +43,7 @@ pub(super) fn measure(lab: &Lab, results: &mut Results) -> Result<(), Failure> {
             (Metric::Kills, f64::from(kills)),
             (Metric::Lost, number(u64::try_from(lost)?)),
         ];
-        for (metric, per_mille) in [(Metric::P50Millis, 500), (Metric::P99Millis, 990)] {
-            let latency = latencies.per_mille(per_mille);
-            metrics.extend(latency.map(|latency| (metric, latency)));
-        }
+        metrics.extend(latencies.percentiles());
         results.add(Row {
             scenario: Scenario::Kills,
             case: "killed after the delivery".to_owned(),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::history::History;
 use crate::Failure;
-use crate::cli::{RelayMode, RunOptions, name_of};
+use crate::cli::{RelayMode, RunOptions};
 use crate::clients::{Client, Who};
 use crate::cores::{Cores, pin};
 use crate::generator::Format;
@@ -27,6 +27,8 @@ pub(crate) struct Lab {
     folder: Folder,
     n_started: Cell<u32>,
     history: OnceCell<History>,
+    /// How everything is measured.
+    pub(crate) setting: Setting,
 }
 
 /// A server that runs, and the folder that is its own.
@@ -40,6 +42,7 @@ impl Lab {
     /// Takes its core, if there are two.
     pub(crate) fn new(options: &RunOptions) -> Result<Self, Failure> {
         let cores = Cores::assign();
+        let setting = Setting::now(cores.server.is_some());
         match cores.generator {
             Some(core) => pin(core)?,
             None => eprintln!(
@@ -54,6 +57,7 @@ impl Lab {
             folder: Folder::make(parent.join(format!("sync-bench-{}", std::process::id())))?,
             n_started: Cell::new(0),
             history: OnceCell::new(),
+            setting,
         })
     }
 
@@ -101,17 +105,6 @@ impl Lab {
         let args = subject.args(self.options.runtime, self.cores.server, folder);
         ServerProcess::start(&self.program, &args)
     }
-
-    /// How everything was measured.
-    pub(crate) fn setting(&self) -> Setting {
-        Setting {
-            runs: self.options.runs.max(1),
-            seconds: self.options.seconds,
-            runtime: name_of(self.options.runtime),
-            is_pinned: self.cores.server.is_some(),
-            is_optimised: !cfg!(debug_assertions),
-        }
-    }
 }
 
 impl Running {
@@ -140,7 +133,7 @@ impl Running {
         while begun.elapsed() < SETTLE_MAX {
             std::thread::sleep(SETTLE_STEP);
             let after = self.process.usage()?;
-            if after.cpu - before.cpu < SETTLE_STEP / 100 {
+            if after.since(&before).total() < SETTLE_STEP.as_secs_f64() / 100.0 {
                 return Ok(());
             }
             before = after;

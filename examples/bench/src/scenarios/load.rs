@@ -6,6 +6,7 @@ use bytes::Bytes;
 use sync_core::limits::FRAGMENT_BYTES;
 use sync_core::wire::{Message, decode_frame};
 
+use super::metronome::Metronome;
 use crate::Failure;
 use crate::changes::{Author, Identity};
 use crate::clients::{Client, Member, is_last, sign_of_life};
@@ -21,8 +22,6 @@ const SNAPSHOT: u8 = 9;
 const FRAGMENT: u8 = 22;
 /// How long nothing may arrive before what has not arrived counts as lost.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Waits that the system does not cut short to the millisecond are spent awake.
-const TICK: Duration = Duration::from_millis(1);
 
 /// When writers write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +84,8 @@ struct Counts {
     acks: u64,
     /// Through which change those who stopped reading have the document.
     late: u64,
+    /// Messages that brought them there.
+    late_frames: u64,
 }
 
 impl Load {
@@ -132,12 +133,12 @@ impl Load {
                 self.generator.go_on(connection)?;
             }
         }
-        let mut last = (self.generator.bytes_received(), begun);
+        let mut last = (0, begun);
         while self.seen.counts.late < self.seen.counts.sent {
             self.turn(Duration::from_millis(10))?;
-            let received = self.generator.bytes_received();
-            if received != last.0 {
-                last = (received, Instant::now());
+            let frames = self.seen.counts.late_frames;
+            if frames != last.0 {
+                last = (frames, Instant::now());
             } else if last.1.elapsed() > PATIENCE {
                 return Ok(None);
             }
@@ -186,23 +187,18 @@ impl Load {
 
     fn write_for(&mut self, pace: Pace, time: Duration) -> Result<(), Failure> {
         let begun = Instant::now();
-        let mut written = 0;
-        loop {
-            let elapsed = begun.elapsed();
-            if elapsed >= time {
-                return Ok(());
-            }
-            match pace {
-                Pace::PerSecond(rate) => {
-                    let every = Duration::from_secs(1) / rate.max(1);
-                    while every * written <= elapsed {
+        match pace {
+            Pace::PerSecond(rate) => {
+                let mut metronome = Metronome::start(rate);
+                while begun.elapsed() < time {
+                    for _ in 0..metronome.beats() {
                         self.write()?;
-                        written += 1;
                     }
-                    let wait = (every * written).saturating_sub(begun.elapsed());
-                    self.turn(wait.saturating_sub(TICK))?;
+                    self.turn(metronome.wait())?;
                 }
-                Pace::InFlight(window) => {
+            }
+            Pace::InFlight(window) => {
+                while begun.elapsed() < time {
                     while self.in_flight() < window {
                         self.write()?;
                     }
@@ -210,6 +206,7 @@ impl Load {
                 }
             }
         }
+        Ok(())
     }
 
     /// Changes that have not reached everybody, if they arrive in order.
@@ -301,10 +298,7 @@ impl Load {
             (Metric::ServerPercent, spent.total() * 100.0 / seconds),
             (Metric::GeneratorPercent, own.total() * 100.0 / seconds),
         ];
-        for (metric, per_mille) in [(Metric::P50Millis, 500), (Metric::P99Millis, 990)] {
-            let latency = self.seen.latencies.per_mille(per_mille);
-            metrics.extend(latency.map(|latency| (metric, latency)));
-        }
+        metrics.extend(self.seen.latencies.percentiles());
         metrics
     }
 }
@@ -314,6 +308,7 @@ impl Seen {
         let changes = match format.read(message)? {
             Frame::Changes(changes) if seat.is_late => {
                 self.counts.late += u64::try_from(changes.len())?;
+                self.counts.late_frames += 1;
                 return Ok(());
             }
             Frame::Changes(changes) => changes,
@@ -355,6 +350,7 @@ impl Seen {
 impl Seen {
     /// A piece of a state that takes the place of changes; with the last one it is there.
     fn receive_snapshot(&mut self, message: &[u8]) -> Result<(), Failure> {
+        self.counts.late_frames += 1;
         let frame = Bytes::copy_from_slice(message);
         if let Message::Snapshot(piece) = decode_frame(frame, FRAGMENT_BYTES)?
             && is_last(&piece)

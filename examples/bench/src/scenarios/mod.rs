@@ -8,6 +8,7 @@ mod join;
 mod kills;
 mod lab;
 mod load;
+mod metronome;
 mod pairs;
 mod presence;
 mod resume;
@@ -78,10 +79,10 @@ pub(crate) fn run(options: &RunOptions) -> Result<(), Failure> {
             eprintln!("{}, run {run} of {}", scenario.title(), options.runs.max(1));
             scenario.measure(&lab, &mut results)?;
         }
-        report::print_table(&results, *scenario)?;
+        report::print_table(&results, &lab.setting, *scenario)?;
     }
     if let Some(file) = &options.json {
-        report::write_json(&results, lab.setting(), file)?;
+        report::write_json(&results, &lab.setting, file)?;
     }
     if let Some(folder) = &options.svg {
         report::write_charts(&results, folder)?;

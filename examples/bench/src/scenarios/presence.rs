@@ -12,6 +12,7 @@ use sync_core::wire::{Message, decode_frame};
 
 use super::Lab;
 use super::lab::Running;
+use super::metronome::Metronome;
 use crate::Failure;
 use crate::cli::Scenario;
 use crate::clients::{Member, sign_of_life};
@@ -22,8 +23,6 @@ const DOCUMENT: &str = "document";
 /// How long it may take until everybody has seen the last that everybody says.
 const PATIENCE: Duration = Duration::from_secs(20);
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
-/// Waits that the system does not cut short to the millisecond are spent awake.
-const TICK: Duration = Duration::from_millis(1);
 
 pub(super) fn measure(lab: &Lab, results: &mut Results) -> Result<(), Failure> {
     let rate = lab.options.updates;
@@ -130,16 +129,13 @@ impl Crowd {
     /// Everybody says so much in a second, one after the other.
     fn talk(&mut self, rate: u32, time: Duration) -> Result<(), Failure> {
         let n = u32::try_from(self.members.len())?;
-        let every = Duration::from_secs(1) / rate.saturating_mul(n).max(1);
+        let mut metronome = Metronome::start(rate.saturating_mul(n));
         let begun = Instant::now();
-        let mut said = 0;
         while begun.elapsed() < time {
-            while every * said <= begun.elapsed() {
+            for _ in 0..metronome.beats() {
                 self.say_next()?;
-                said += 1;
             }
-            let wait = (every * said).saturating_sub(begun.elapsed());
-            self.turn(wait.saturating_sub(TICK))?;
+            self.turn(metronome.wait())?;
         }
         Ok(())
     }

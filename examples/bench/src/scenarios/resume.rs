@@ -79,10 +79,7 @@ fn resume(server: &Running, cursor: Cursor, missed: usize) -> Result<Vec<(Metric
         (Metric::CompletePercent, number(whole) * 100.0 / n),
         (Metric::BytesPerClient, number(bytes) / n),
     ];
-    for (metric, per_mille) in [(Metric::P50Millis, 500), (Metric::P99Millis, 990)] {
-        let latency = latencies.per_mille(per_mille);
-        metrics.extend(latency.map(|latency| (metric, latency)));
-    }
+    metrics.extend(latencies.percentiles());
     Ok(metrics)
 }
 
