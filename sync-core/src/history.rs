@@ -4,9 +4,55 @@ use std::fmt;
 
 use twox_hash::XxHash3_64;
 
-/// Random name of one history of a document. A new one begins when history breaks or is rewritten.
+/// Name of one history of a document: random, but for a count of the histories that it took the place of on purpose
+/// (`docs/decisions/0045`). A new one begins when history breaks or is rewritten. Any number will do that the document has not
+/// had, but only those made here tell that they are older than another.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
+
+impl Epoch {
+    /// The upper 16 bits of a name that counts; the count is in the 16 below.
+    const COUNTS: u64 = 0x5ec1;
+
+    /// A name for a document's first history, of these random bits.
+    #[must_use]
+    pub const fn first(random: u64) -> Self {
+        Self::counting(0, random)
+    }
+
+    /// A name for the history that takes the place of this one: trimmed, rewound or restored.
+    #[must_use]
+    pub const fn next(self, random: u64) -> Self {
+        let count = match self.count() {
+            Some(count) => count,
+            None => 0,
+        };
+        Self::counting(count + 1, random)
+    }
+
+    /// Whether the other history is known to have begun after this one: whoever has seen it comes from what this document
+    /// was later on, and not from what it was before.
+    #[must_use]
+    pub const fn is_before(self, other: Self) -> bool {
+        match (self.count(), other.count()) {
+            (Some(ours), Some(theirs)) => ours < theirs,
+            _ => false,
+        }
+    }
+
+    const fn counting(count: u64, random: u64) -> Self {
+        let count = if count > 0xffff { 0xffff } else { count };
+        Self(Self::COUNTS << 48 | count << 32 | random >> 32)
+    }
+
+    const fn count(self) -> Option<u64> {
+        if self.0 >> 48 == Self::COUNTS {
+            Some(self.0 >> 32 & 0xffff)
+        } else {
+            None
+        }
+    }
+}
 
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

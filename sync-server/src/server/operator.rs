@@ -18,7 +18,7 @@ use crate::stats::FoldStats;
 #[cfg(feature = "embedded")]
 use {
     crate::registry::{Existing, Export},
-    sync_core::history::{Epoch, EpochMode},
+    sync_core::history::EpochMode,
 };
 
 /// Time that the sessions of a document have to leave it before it is given up to unload it.
@@ -174,11 +174,14 @@ impl Server {
         mode: EpochMode,
         existing: Existing,
     ) -> Result<DocumentMeta, RegistryError> {
-        let (epoch, salt) = {
+        let there = caught(self.shared.registry.meta(&document)).await;
+        let (random, salt) = {
             let mut rng = super::lock(&self.shared.rng);
             let salt = (u128::from(rng.next_u64()) << 64) | u128::from(rng.next_u64());
-            (Epoch(rng.next_u64()), salt)
+            (rng.next_u64(), salt)
         };
+        let there = there.ok().map(|meta| meta.epoch);
+        let epoch = export.epoch_after(there, random);
         let export = export.renamed(document.clone(), salt).under(epoch, mode);
         let meta = caught(self.shared.registry.restore(export, existing)).await?;
         self.shared.look_again(&document);

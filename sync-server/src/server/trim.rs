@@ -196,7 +196,7 @@ impl Shared {
         };
         let committed = self.read_committed(document, wanted).await?;
         let (seq, digest) = committed.at;
-        let next = Epoch(lock(&self.rng).next_u64());
+        let next = meta.epoch.next(lock(&self.rng).next_u64());
         let content = committed.content(|_| None);
         let trimmed = self.host.trim(&meta.engine, content, keep).await;
         let snapshot = Snapshot::new(seq, digest, trimmed.map_err(FoldError::from)?);

@@ -55,7 +55,7 @@ impl<E: Engine + Validator> World<E> {
         let mut new = NewDocument::new(id.clone(), meta.engine, now.epoch);
         new.snapshot = snapshot;
         if restored == Restored::NewEpoch {
-            (new.epoch, new.mode) = (Epoch(self.rng.next_u64()), EpochMode::Merge);
+            (new.epoch, new.mode) = (now.epoch.next(self.rng.next_u64()), EpochMode::Merge);
         } else {
             new.mode = now.mode;
             wait(self.registry.delete(&id)).unwrap();
@@ -79,7 +79,8 @@ impl<E: Engine + Validator> World<E> {
             return false;
         }
         self.count("operator", "rewound");
-        let mut new = NewDocument::new(id.clone(), meta.engine, Epoch(self.rng.next_u64()));
+        let epoch = meta.epoch.next(self.rng.next_u64());
+        let mut new = NewDocument::new(id.clone(), meta.engine, epoch);
         new.mode = EpochMode::Discard;
         new.snapshot = wait(self.registry.snapshot(&id)).unwrap();
         let log = rows(&*self.registry, &id, meta.snapshot_seq, through);
@@ -124,7 +125,7 @@ impl<E: Engine + Validator> World<E> {
         let bytes = snapshot.as_ref().map(|found| &*found.bytes);
         let trimmed = folder.trim(bytes, &changes, keep);
         let trimmed = trimmed.map_err(TrimFailed::Engine)?;
-        let next = Epoch(self.rng.next_u64());
+        let next = meta.epoch.next(self.rng.next_u64());
         let snapshot = Snapshot::new(meta.head, meta.digest, trimmed);
         let trimmed = registry.trim(&id, meta.epoch, snapshot, next);
         wait(trimmed).map_err(TrimFailed::Registry)?;

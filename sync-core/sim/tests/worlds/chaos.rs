@@ -187,7 +187,7 @@ impl Chaos {
                 self.world.permit(client, level, told);
             }
             35 => self.world.permit(client, AccessLevel::Write, true),
-            36 if self.seed % 8 == 5 && !self.loses_data => {
+            36 if self.seed % 8 == 5 => {
                 let _ = self.world.trim(node, DOC, 2);
             }
             37 if self.loses_data => self.copies.push(self.world.registry.backup()),

@@ -92,3 +92,24 @@ fn a_deleted_document_is_deleted_for_everybody() {
         assert_eq!(phase, SyncPhase::Deleted, "client {client}");
     }
 }
+
+/// What the copy lacks had been acknowledged, and its own history began by a trim.
+#[test]
+fn a_copy_from_before_the_last_trim_that_is_put_back_takes_nothing_from_anybody() {
+    let mut world = nodes(5);
+    write(&mut world, 0..4);
+    world.trim(0, DOC, 0).unwrap();
+    write(&mut world, 4..6);
+    let copy = world.registry.backup();
+    world.trim(0, DOC, 0).unwrap();
+    write(&mut world, 6..8);
+    world.restore(copy);
+    assert_eq!(world.meta(DOC).mode, EpochMode::Rebase);
+    world.run_for(Duration::from_secs(60));
+    world.settle(DOC);
+    world.assert_converged(DOC);
+    for client in 0..2 {
+        assert_eq!(keys(&world, client), (0..8).collect());
+        assert_eq!(world.refused(client, DOC), []);
+    }
+}

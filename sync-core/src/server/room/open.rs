@@ -284,7 +284,7 @@ impl Room {
             self.config.seed,
             &self.n_epochs.to_le_bytes(),
         );
-        let document = NewDocument::new(self.document.clone(), engine, Epoch(epoch));
+        let document = NewDocument::new(self.document.clone(), engine, Epoch::first(epoch));
         self.request(
             Purpose::OpenCreate { member: key },
             RegistryRequest::Create(document),

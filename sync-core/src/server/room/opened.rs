@@ -224,6 +224,10 @@ fn verdict(
             Verdict::Resume(Seq::ZERO, Vec::new())
         });
     };
+    if meta.epoch.is_before(cursor.epoch) {
+        // An older copy took the place of what the client has, whatever the copy's own history was made for.
+        return Ok(Verdict::Reset(Reset::Merge));
+    }
     if cursor.epoch != meta.epoch {
         return Ok(Verdict::Reset(match meta.mode {
             EpochMode::New | EpochMode::Merge => Reset::Merge,

@@ -88,6 +88,13 @@ impl Export {
         })
     }
 
+    /// A name for the history that takes the place of this one, and of the one that is there.
+    pub(crate) fn epoch_after(&self, there: Option<Epoch>, random: u64) -> Epoch {
+        let own = self.meta.epoch;
+        let later = there.filter(|there| !there.is_before(own));
+        later.unwrap_or(own).next(random)
+    }
+
     /// The same content as another history: what an import makes of it.
     #[must_use]
     pub fn under(mut self, epoch: Epoch, mode: EpochMode) -> Self {

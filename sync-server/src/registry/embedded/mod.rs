@@ -213,10 +213,13 @@ impl EmbeddedRegistry {
         mode: EpochMode,
         existing: Existing,
     ) -> Result<DocumentMeta, RegistryError> {
-        let mut epoch = [0; 8];
-        getrandom::fill(&mut epoch)
+        let mut random = [0; 8];
+        getrandom::fill(&mut random)
             .map_err(|error| RegistryError::unavailable(error.to_string()))?;
-        let export = export.under(Epoch(u64::from_le_bytes(epoch)), mode);
+        let there = self.meta(&export.meta.id).await.ok();
+        let there = there.map(|meta| meta.epoch);
+        let epoch = export.epoch_after(there, u64::from_le_bytes(random));
+        let export = export.under(epoch, mode);
         self.put(export, existing).await
     }
 
