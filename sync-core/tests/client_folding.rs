@@ -4,8 +4,9 @@
 
 mod client_harness;
 
+use bytes::Bytes;
 use client_harness::{CHANNEL, EPOCH, Harness, foreign_changes, id, replica};
-use sync_core::client::SyncPhase;
+use sync_core::client::{JobOutcome, SyncPhase};
 use sync_core::engine::Document;
 use sync_core::error::{ErrorCode, PeerError};
 use sync_core::history::{Cursor, Seq};
@@ -118,4 +119,22 @@ fn a_refused_offer_leaves_the_document_open() {
     client.edit(DOC, "d", "ours");
     let names: Vec<_> = client.sent().iter().map(Message::name).collect();
     assert_eq!(names, ["Push"]);
+}
+
+#[test]
+fn a_client_that_stands_elsewhere_or_has_nothing_to_offer_offers_nothing() {
+    let mut client = keeper();
+    for seq in [2, 4] {
+        ask(&mut client, seq);
+        assert!(offers(&mut client).is_empty());
+    }
+    client.hold_jobs = true;
+    for folded in [None, Some(Bytes::new())] {
+        ask(&mut client, 3);
+        client.finish_job(JobOutcome::Snapshot(folded));
+        assert!(offers(&mut client).is_empty());
+    }
+    ask(&mut client, 3);
+    client.finish_job(JobOutcome::Snapshot(Some(Bytes::from_static(b"state"))));
+    assert_eq!(offers(&mut client).len(), 1);
 }

@@ -494,3 +494,13 @@ fn a_document_that_is_closed_takes_back_what_was_said_and_each_change_is_counted
     assert_eq!(said(&mut client), [(9, None)]);
     assert_eq!(roster(&client), [""; 0]);
 }
+
+#[test]
+fn a_document_that_is_opened_again_is_looked_at_anew() {
+    let mut client = Harness::live(DOC);
+    client.edit(DOC, "a", "keeps it here");
+    client.state.close(client.now, &id(DOC));
+    let before = revision(&client);
+    client.open(DOC);
+    assert!(revision(&client) > before);
+}
