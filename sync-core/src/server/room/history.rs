@@ -35,6 +35,11 @@ impl Room {
 
     /// What was published is not the document's history any more: everybody opens again.
     pub(super) fn mark_stale(&mut self, now: Time) {
+        self.outdate_reads();
+        self.end_history(now);
+    }
+
+    fn end_history(&mut self, now: Time) {
         let Some(history) = self.history.as_mut().filter(|history| !history.is_stale) else {
             return;
         };
@@ -47,7 +52,7 @@ impl Room {
     /// Takes what a fresh read says in place of whatever was published.
     pub(super) fn adopt(&mut self, now: Time, read: RequestNumber, meta: &DocumentMeta) {
         let is_first = self.history.is_none();
-        self.mark_stale(now);
+        self.end_history(now);
         self.history = Some(History {
             epoch: meta.epoch,
             head: meta.head,
@@ -114,6 +119,7 @@ impl Room {
     /// The document is gone: so is everybody, but for those who are opening it. What they are told was read for them
     /// (design 2.3).
     pub(super) fn gone(&mut self, now: Time, error: &PeerError) {
+        self.outdate_reads();
         // There is nothing to keep a room for.
         self.is_evicted = true;
         self.end_those(now, error, |state| {

@@ -125,6 +125,8 @@ pub struct Room {
     questions: Questions,
     standstill: Standstill,
     presence: Table,
+    /// Reads of what there is to open say what was, up to this one.
+    outdated_reads: Option<RequestNumber>,
     next_request: u64,
     outputs: VecDeque<RoomOutput>,
 }
@@ -208,6 +210,7 @@ impl Room {
             is_evicted: false,
             questions: Questions::default(),
             standstill: Standstill::default(),
+            outdated_reads: None,
             next_request: 0,
             outputs: VecDeque::new(),
         }

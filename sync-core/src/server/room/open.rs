@@ -157,7 +157,9 @@ impl Room {
             return self.refuse_open(now, key, error);
         }
         match &self.history {
-            _ if !self.standstill.is_fresh(number) => return self.start_open(key),
+            _ if self.outdated_reads.is_some_and(|last| number <= last) => {
+                return self.start_open(key);
+            }
             Some(history) if number < history.read => return self.start_open(key),
             Some(history)
                 if !history.is_stale

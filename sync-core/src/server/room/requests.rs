@@ -86,6 +86,12 @@ impl Room {
         number
     }
 
+    /// What is being read of the history and has not been answered may say what was. Whatever is asked for from now on says
+    /// what is.
+    pub(super) const fn outdate_reads(&mut self) {
+        self.outdated_reads = Some(RequestNumber(self.next_request));
+    }
+
     pub(super) fn registry_failed(
         &mut self,
         call: &'static str,

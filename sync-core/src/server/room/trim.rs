@@ -2,7 +2,6 @@
 
 use super::Room;
 use crate::history::Epoch;
-use crate::server::registry::RequestNumber;
 use crate::time::Time;
 
 /// What a room is told by those who give its document another history.
@@ -10,18 +9,11 @@ use crate::time::Time;
 pub(super) struct Standstill {
     /// Nothing is appended before.
     until: Option<Time>,
-    /// Reads of what there is to open say what was, up to this one.
-    stale_through: Option<RequestNumber>,
 }
 
 impl Standstill {
     pub(super) const fn until(&self) -> Option<Time> {
         self.until
-    }
-
-    /// Whether a read says what there is to open.
-    pub(super) fn is_fresh(&self, read: RequestNumber) -> bool {
-        self.stale_through.is_none_or(|stale| read > stale)
     }
 }
 
@@ -43,7 +35,6 @@ impl Room {
     pub fn handle_trimmed(&mut self, now: Time, epoch: Epoch) {
         let current = self.current().map(|history| history.epoch);
         if current != Some(epoch) {
-            self.standstill.stale_through = Some(RequestNumber(self.next_request));
             self.mark_stale(now);
         }
         self.turn(now);

@@ -145,3 +145,30 @@ fn a_snapshot_of_another_history_is_not_read_again_and_again() {
         "{told:?}"
     );
 }
+
+#[test]
+fn an_open_that_read_the_registry_before_another_read_found_it_changed_reads_it_again() {
+    for is_deleted in [false, true] {
+        let mut world = World::new().with_log(["1".to_owned()]);
+        world.open(ADA);
+        world.all(ADA);
+        let request = world.request(BOB);
+        world.room.handle_open(world.now, BOB, request).unwrap();
+        let (number, request) = world.next_request().unwrap();
+        let before = world.registry.answer(request);
+        world.registry.is_deleted = is_deleted;
+        world.registry.meta.as_mut().unwrap().epoch = Epoch(8);
+        // A poll has found out, and its news comes before what was asked for first.
+        world.room.handle_replaced(world.now);
+        world.run();
+        world.room.handle_registry(world.now, number, before);
+        world.run();
+        let told = world.all(BOB);
+        let is_told = match told.first() {
+            Some(Message::Opened(opened)) => !is_deleted && opened.epoch == Epoch(8),
+            Some(Message::Error(error)) => is_deleted && error.code == ErrorCode::Deleted,
+            _ => false,
+        };
+        assert!(is_told, "deleted: {is_deleted}: {told:?}");
+    }
+}
