@@ -11,7 +11,7 @@ mod common;
 mod e2e;
 mod registries;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -459,6 +459,81 @@ async fn two_nodes_write_one_document_at_once_and_nobody_is_turned_away() {
     assert_eq!(content(&a), content(&b));
     assert!(log(&registry).await.len() <= 600);
     for node in [&one, &two] {
-        assert_eq!(node.server.stats().errors, Default::default());
+        assert_eq!(node.server.stats().errors, BTreeMap::new());
+    }
+}
+
+/// The registry is a network away, and calls overtake each other.
+#[tokio::test(start_paused = true)]
+async fn nodes_far_from_the_registry_write_one_document_at_once() {
+    for seed in 0..8 {
+        let (registry, [one, two]) = two(|builder| builder);
+        for (node, seed) in [(&one, seed), (&two, seed + 100)] {
+            node.faults.slow_calls(Duration::from_millis(8), seed);
+            node.faults.drop_hints(seed % 2 == 1);
+        }
+        let clients: Vec<_> = [&one, &two, &one, &two]
+            .into_iter()
+            .map(Node::client)
+            .collect();
+        let mut documents = Vec::new();
+        for client in &clients {
+            documents.push(text(client, NOTES).await);
+        }
+        for n in 0..100 {
+            for document in &documents {
+                push(document, "x");
+                sleep(Duration::from_millis(n % 7)).await;
+            }
+        }
+        for document in &documents {
+            within("saved", document.saved()).await.unwrap();
+            until(document, "all of it", |document, _| {
+                content(document).len() == 400
+            })
+            .await;
+            assert!(document.refused().is_empty());
+        }
+        assert!(log(&registry).await.len() <= 400);
+        for node in [&one, &two] {
+            assert_eq!(node.server.stats().errors, BTreeMap::new());
+        }
+    }
+}
+
+/// One node appends all the time; whoever writes on the other one gets its turn too.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_writes_all_the_time_does_not_keep_the_others_from_writing() {
+    for way in [1, 8] {
+        let (_, [one, two]) = two(|builder| builder);
+        for (node, seed) in [(&one, 1), (&two, 2)] {
+            node.faults.slow_calls(Duration::from_millis(way), seed);
+        }
+        let (ann, bob) = (one.client(), two.client());
+        let (a, b) = (text(&ann, NOTES).await, text(&bob, NOTES).await);
+        within("ann is there", a.caught_up()).await.unwrap();
+        within("bob is there", b.caught_up()).await.unwrap();
+        let busy = tokio::spawn(async move {
+            loop {
+                push(&a, "a");
+                sleep(Duration::from_millis(2)).await;
+            }
+        });
+        let mut longest = Duration::ZERO;
+        for _ in 0..10 {
+            sleep(Duration::from_millis(50)).await;
+            push(&b, "b");
+            let began = Instant::now();
+            tokio::time::timeout(Duration::from_secs(5), b.saved())
+                .await
+                .expect("its turn")
+                .unwrap();
+            longest = longest.max(began.elapsed());
+        }
+        busy.abort();
+        assert!(longest <= Duration::from_secs(1), "{longest:?}");
+        for node in [&one, &two] {
+            assert_eq!(node.server.stats().errors, BTreeMap::new());
+        }
     }
 }

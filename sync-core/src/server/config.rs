@@ -123,6 +123,10 @@ pub struct RoomConfig {
     pub append_interval: Duration,
     /// Members from which on a room waits like that. Default 16; below it a change more in a frame saves little.
     pub append_interval_members_min: usize,
+    /// Whether other nodes append to the document too. Default no. A room whose changes are
+    /// [checked](super::RoomOutput::Check) then leaves them some time between two appends: as long as 14 calls of the registry take,
+    /// at most half a second; the first append after a pause goes at once.
+    pub is_shared: bool,
     /// Whether somebody has a say in each change before it is appended: [`RoomOutput::Ask`](super::RoomOutput::Ask). Default no.
     pub asks: bool,
     /// How long a client may reconcile before the next one gets its turn. Default 60 s.
@@ -177,6 +181,7 @@ impl RoomConfig {
             append_bytes_max: 1024 * 1024,
             append_interval: Duration::from_millis(1),
             append_interval_members_min: 16,
+            is_shared: false,
             asks: false,
             reconcile_timeout: Duration::from_secs(60),
             unload_after: Duration::from_secs(30),

@@ -9,6 +9,7 @@ use futures_util::{StreamExt, future};
 use sync_core::BoxError;
 use sync_core::history::{Cursor, Epoch, Seq};
 use sync_core::ids::{ChangeId, DocumentId, OriginId};
+use sync_core::rng::Rng;
 use tokio::sync::watch;
 
 use super::{
@@ -28,6 +29,7 @@ use super::{
 /// - A crash at every step: [`crash_at`](Self::crash_at), wait for [`crashed`](Self::crashed), drop the server,
 ///   [`reopen`](Self::reopen), start another.
 /// - Hints between servers that share a registry: [`drop_hints`](Self::drop_hints), [`cut_hints`](Self::cut_hints).
+/// - A registry far away: [`slow_calls`](Self::slow_calls).
 /// - A slow load: [`hold_reads`](Self::hold_reads); a slow compaction: [`hold_compactions`](Self::hold_compactions).
 #[derive(Debug)]
 pub struct FaultyRegistry<R> {
@@ -115,6 +117,8 @@ struct Plan {
     lose_trims: usize,
     fail_reads: usize,
     fail_compactions: usize,
+    /// How long calls take on their way there and back, at most.
+    slow: Option<(Duration, Rng)>,
     /// Calls that write until the crash, and where that is.
     crash: Option<(usize, HoldPoint)>,
     calls: Vec<Call>,
@@ -187,6 +191,12 @@ impl<R> FaultyRegistry<R> {
     pub fn reopen(&self) {
         self.plan().crash = None;
         self.crashed.send_replace(false);
+    }
+
+    /// From now on calls of `create`, `meta`, `append`, `tail`, `snapshot`, `compact`, `trim`, `delete`, `heads` and `origins` take
+    /// up to `way` to the registry, and as long back: differently long, so that they overtake each other. On tokio's clock.
+    pub fn slow_calls(&self, way: Duration, seed: u64) {
+        self.plan().slow = Some((way, Rng::new(seed.into())));
     }
 
     /// Appends that reach this point wait there until released.
@@ -286,7 +296,26 @@ impl<R> FaultyRegistry<R> {
     async fn read(&self, call: Call) -> Result<(), RegistryError> {
         self.fail_read(call)?;
         self.reads.pass().await;
+        self.travel().await;
         Ok(())
+    }
+
+    /// Lets the time pass that a call takes one way.
+    async fn travel(&self) {
+        let time = {
+            let mut plan = self.plan();
+            plan.slow.as_mut().map(|(way, rng)| rng.up_to(*way))
+        };
+        if let Some(time) = time {
+            tokio::time::sleep(time).await;
+        }
+    }
+
+    /// An answer's way back.
+    async fn back<T>(&self, call: impl Future<Output = T>) -> T {
+        let answer = call.await;
+        self.travel().await;
+        answer
     }
 
     /// Carries out a call that writes, unless it is the one at which the registry crashes.
@@ -294,6 +323,7 @@ impl<R> FaultyRegistry<R> {
         &self,
         call: impl Future<Output = Result<T, RegistryError>>,
     ) -> Result<T, RegistryError> {
+        self.travel().await;
         if *self.crashed.borrow() {
             return Err(unavailable());
         }
@@ -306,7 +336,7 @@ impl<R> FaultyRegistry<R> {
             None => None,
         };
         let Some(point) = point else {
-            return call.await;
+            return self.back(call).await;
         };
         if point == HoldPoint::AfterCommit {
             // Nobody hears how it went.
@@ -336,7 +366,7 @@ impl<R: ServerRegistry> ServerRegistry for FaultyRegistry<R> {
 
     async fn meta(&self, document: &DocumentId) -> Result<DocumentMeta, RegistryError> {
         self.read(Call::Meta(document.clone())).await?;
-        self.inner.meta(document).await
+        self.back(self.inner.meta(document)).await
     }
 
     async fn append(
@@ -380,12 +410,12 @@ impl<R: ServerRegistry> ServerRegistry for FaultyRegistry<R> {
             after,
         })
         .await?;
-        self.inner.tail(document, after, max_bytes).await
+        self.back(self.inner.tail(document, after, max_bytes)).await
     }
 
     async fn snapshot(&self, document: &DocumentId) -> Result<Option<Snapshot>, RegistryError> {
         self.read(Call::Snapshot(document.clone())).await?;
-        self.inner.snapshot(document).await
+        self.back(self.inner.snapshot(document)).await
     }
 
     async fn compact(
@@ -457,7 +487,8 @@ impl<R: ServerRegistry> ServerRegistry for FaultyRegistry<R> {
 
     async fn heads(&self, documents: &[DocumentId]) -> Result<Vec<Option<Cursor>>, RegistryError> {
         self.fail_read(Call::Heads)?;
-        self.inner.heads(documents).await
+        self.travel().await;
+        self.back(self.inner.heads(documents)).await
     }
 
     async fn origins(
@@ -466,7 +497,7 @@ impl<R: ServerRegistry> ServerRegistry for FaultyRegistry<R> {
         origins: &[OriginId],
     ) -> Result<Vec<Option<OriginEntry>>, RegistryError> {
         self.read(Call::Origins(document.clone())).await?;
-        self.inner.origins(document, origins).await
+        self.back(self.inner.origins(document, origins)).await
     }
 
     fn durability(&self) -> Durability {

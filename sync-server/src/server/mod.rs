@@ -173,6 +173,7 @@ impl Shared {
             config.interval = heads_poll;
             Nodes::new(config)
         });
+        room_config.is_shared = nodes.is_some();
         room_config.engines = host.engines();
         room_config.asks = !hooks.is_empty();
         let budgets = Budgets::new(&room_config.limits);

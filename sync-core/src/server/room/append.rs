@@ -1,6 +1,7 @@
 //! Appending: one append under way at a time, and what to do when it fails.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 
 use super::push::{Item, ItemKind};
 use super::{Fill, Purpose, Room, RoomOutput};
@@ -11,6 +12,15 @@ use crate::planted::Bug;
 use crate::registry::{NewChange, Outcome, RegistryError, Tail};
 use crate::server::registry::RegistryRequest;
 use crate::time::Time;
+
+/// How many calls of the registry another node makes until it can append: it is told that it cannot, reads the log, loads
+/// the document with four calls, and appends. And as many for one that begins in the middle of that.
+const OTHERS_CALLS: u32 = 14;
+
+const INTERVAL_FOR_OTHERS_MAX: Duration = Duration::from_millis(500);
+
+/// How often an append is begun anew because others were quicker. Each time somebody's changes have been committed.
+const CONFLICTS_MAX: u32 = 64;
 
 /// The append under way.
 #[derive(Debug, Clone)]
@@ -49,9 +59,28 @@ impl Room {
         let is_waiting = !self.queue.is_empty() || self.checks.is_waiting();
         let is_ready = self.in_flight.is_none() && self.fill == Fill::Idle && is_waiting;
         let is_paced = self.members.len() >= self.config.append_interval_members_min;
+        let interval = if is_paced {
+            self.config.append_interval
+        } else {
+            Duration::ZERO
+        };
+        let interval = interval.max(self.interval_for_others());
         self.last_append
-            .filter(|_| is_ready && is_paced && !self.is_held())
-            .map(|last| last + self.config.append_interval)
+            .filter(|_| is_ready && !interval.is_zero() && !self.is_held())
+            .map(|last| last + interval)
+    }
+
+    /// Time between the beginnings of two appends that is left to other nodes, which have to read what this one appended, and
+    /// check what they have anew, before they can append: without it a node that always has something keeps them from it.
+    fn interval_for_others(&self) -> Duration {
+        // What others were quicker than does not wait.
+        let leaves_time =
+            self.config.is_shared && self.is_checked() && !self.checks.is_another_attempt();
+        if leaves_time {
+            (self.append_took * OTHERS_CALLS).min(INTERVAL_FOR_OTHERS_MAX)
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Begins the next append, if none is under way and something waits.
@@ -191,6 +220,9 @@ impl Room {
         }
         let error = match result {
             Ok(outcomes) if outcomes.len() == batch.changes().len() => {
+                self.append_took = self
+                    .last_append
+                    .map_or(Duration::ZERO, |last| now.since(last));
                 return self.conclude(now, batch, outcomes);
             }
             Ok(_) => RegistryError::Damaged {
@@ -216,7 +248,7 @@ impl Room {
                 self.in_flight = Some(batch);
             }
             RegistryError::Conflict { head }
-                if batch.expect.is_some() && batch.attempt < self.config.append_attempts_max =>
+                if batch.expect.is_some() && batch.attempt < CONFLICTS_MAX =>
             {
                 self.seen = self.seen.max(head);
                 self.recheck(batch.items, batch.attempt + 1);

@@ -129,6 +129,11 @@ impl Checks {
         taken
     }
 
+    /// Whether what comes next has been checked and could not be appended.
+    pub(super) const fn is_another_attempt(&self) -> bool {
+        self.attempt > 0
+    }
+
     pub(super) const fn take_attempt(&mut self) -> u32 {
         std::mem::replace(&mut self.attempt, 0)
     }
@@ -362,7 +367,7 @@ impl Room {
                 matches!(&item.kind, ItemKind::Change { checked, .. } if *checked != Checked::No)
             });
         if is_outdated {
-            self.recheck(Vec::new(), 0);
+            self.recheck(Vec::new(), self.checks.attempt);
         }
         is_outdated
     }

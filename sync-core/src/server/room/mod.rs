@@ -37,6 +37,7 @@ mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -102,6 +103,8 @@ pub struct Room {
     in_flight: Option<InFlight>,
     /// When the last append began.
     last_append: Option<Time>,
+    /// Time that the last append took which was answered.
+    append_took: Duration,
     fill: Fill,
     /// The highest sequence known to exist; beyond the head if somebody else appends too.
     seen: Seq,
@@ -193,6 +196,7 @@ impl Room {
             asks: Asks::default(),
             in_flight: None,
             last_append: None,
+            append_took: Duration::ZERO,
             fill: Fill::Idle,
             seen: Seq::ZERO,
             seen_before: Seq::ZERO,

@@ -172,3 +172,31 @@ fn an_open_that_read_the_registry_before_another_read_found_it_changed_reads_it_
         assert!(is_told, "deleted: {is_deleted}: {told:?}");
     }
 }
+
+#[test]
+fn a_room_leaves_other_nodes_time_between_two_appends_that_were_checked() {
+    let mut world = World::with(|config| {
+        config.is_shared = true;
+        config.engines.check(EngineId::YRS);
+    });
+    world.open(ADA);
+    world.holds_appends = true;
+    world.push(ADA, 1, &["a"]);
+    world.pass(Duration::from_millis(10));
+    world.release_appends();
+    world.push(ADA, 2, &["b"]);
+    assert_eq!(world.logged(), ["a"]);
+    let until = Time::ZERO + Duration::from_millis(140);
+    assert_eq!(world.room.poll_timeout(), Some(until));
+    world.pass_to_timeout();
+    assert_eq!(world.logged(), ["a", "b"]);
+    // Nobody waits after a pause.
+    world.pass(Duration::from_secs(1));
+    world.holds_appends = true;
+    world.push(ADA, 3, &["c"]);
+    world.pass(Duration::from_millis(10));
+    // Nor who was not quick enough.
+    world.foreign_append("quicker");
+    world.release_appends();
+    assert_eq!(world.logged(), ["a", "b", "quicker", "c"]);
+}
