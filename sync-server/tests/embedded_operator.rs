@@ -138,7 +138,7 @@ async fn a_file_that_begins_after_the_last_sequence_there_is_does_not_count_over
     let directory = Directory::new();
     let registry = filled(directory.path(), EmbeddedOptions::default()).await;
     let mut export = registry.export(&id("a")).await.unwrap();
-    export.meta.log_start = sync_server::registry::Seq(u64::MAX);
+    export.meta.log_start = Seq(u64::MAX);
     let mut file = Vec::new();
     export.write_to(&mut file).unwrap();
     let refused = Export::read_from(&file[..]).unwrap_err();
