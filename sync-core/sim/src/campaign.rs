@@ -23,6 +23,8 @@ pub struct Options {
     pub threads: usize,
     /// Whether it says how far it is.
     pub says_progress: bool,
+    /// Whether it goes on after a failure, to see how many there are.
+    pub goes_on: bool,
 }
 
 /// What came of it.
@@ -90,7 +92,7 @@ pub fn run_seeds(
                             if options.says_progress {
                                 println!("seed {seed}: {violation}");
                             }
-                            is_over.store(true, Ordering::Relaxed);
+                            is_over.store(!options.goes_on, Ordering::Relaxed);
                             let mut failed = failed.lock().unwrap();
                             if failed.as_ref().is_none_or(|(other, _)| seed < *other) {
                                 *failed = Some((seed, violation));

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
 use sync_core::engine::opaque::{Opaque, OpaqueLog};
 use sync_core::engine::typed::Typed;
-use sync_core::engine::{Engine, Validator};
+use sync_core::engine::{Engine, EngineError, Folder, Ledger, ValidateLimits, Validator};
+use sync_core::ids::EngineId;
 use sync_core::mergeable::LwwMap;
 
 /// The name of one edit, in the whole run.
@@ -14,6 +14,9 @@ pub type Mark = u64;
 /// An engine whose documents can hold marks. A mark is somewhere in the bytes of each change and each snapshot that
 /// hold it, as [`marks_in`] finds it.
 pub trait Content: Engine + Validator + Clone {
+    /// Whether replicas of equal versions show the same at any moment, or only at rest.
+    const IS_EXACT: bool;
+
     /// The engine.
     fn engine() -> Self;
 
@@ -23,8 +26,42 @@ pub trait Content: Engine + Validator + Clone {
     /// Everything, in a form that is the same for equal content.
     fn shown(read: &Self::Read<'_>) -> Vec<u8>;
 
-    /// A change that no server takes, if there is one.
-    fn invalid(mark: Mark) -> Option<Bytes>;
+    /// Leaves a mark in a way that no server takes.
+    fn leave_badly(edit: &mut Self::Edit<'_>, mark: Mark);
+}
+
+/// What no server takes in a change, by [`Picky`].
+const UNWANTED: &str = "unwanted";
+
+/// An engine's checks, and one more: some changes that the engine makes are not taken, as if the client's engine were a later
+/// version with other rules.
+#[derive(Debug, Clone)]
+pub struct Picky<C>(pub C);
+
+impl<C: Content> Validator for Picky<C> {
+    fn engine(&self) -> EngineId {
+        self.0.id()
+    }
+
+    fn validate(&self, change: &[u8], limits: &ValidateLimits) -> Result<(), EngineError> {
+        if change
+            .windows(UNWANTED.len())
+            .any(|at| at == UNWANTED.as_bytes())
+        {
+            return Err(EngineError::Rejected {
+                what: "it is not wanted",
+            });
+        }
+        Engine::validate(&self.0, change, limits)
+    }
+
+    fn ledger(&self) -> Option<Box<dyn Ledger>> {
+        Engine::ledger(&self.0)
+    }
+
+    fn folder(&self) -> Option<&dyn Folder> {
+        Some(&self.0)
+    }
 }
 
 /// The bytes of a mark.
@@ -59,6 +96,8 @@ pub fn marks_in(bytes: &[u8]) -> BTreeSet<Mark> {
 pub type Map = Typed<LwwMap<String, u64>>;
 
 impl Content for Map {
+    const IS_EXACT: bool = true;
+
     fn engine() -> Self {
         Self::new()
     }
@@ -78,16 +117,16 @@ impl Content for Map {
         entries.collect::<String>().into_bytes()
     }
 
-    fn invalid(mark: Mark) -> Option<Bytes> {
-        Some(
-            format!("not a change {}", text_of(mark))
-                .into_bytes()
-                .into(),
-        )
+    fn leave_badly(map: &mut Self::Edit<'_>, mark: Mark) {
+        map.insert(text_of(mark), mark).unwrap();
+        map.insert(UNWANTED.to_owned(), mark).unwrap();
     }
 }
 
 impl Content for Opaque {
+    // What is pending is shown last.
+    const IS_EXACT: bool = false;
+
     fn engine() -> Self {
         Self::new().fold(|snapshots, changes| {
             let all: Vec<&[u8]> = snapshots.iter().chain(changes).map(|it| &**it).collect();
@@ -104,8 +143,8 @@ impl Content for Opaque {
         all.flat_map(|it| it.to_vec()).collect()
     }
 
-    fn invalid(_: Mark) -> Option<Bytes> {
-        None
+    fn leave_badly(log: &mut Self::Edit<'_>, mark: Mark) {
+        log.push(format!("{}{UNWANTED}", text_of(mark)));
     }
 }
 

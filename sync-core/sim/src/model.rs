@@ -29,8 +29,8 @@ pub struct Edit {
     pub document: usize,
     /// What became of it.
     pub fate: Fate,
-    /// Whether it was only handed to the machine: no replica has it, and no store.
-    pub is_forged: bool,
+    /// Whether it was committed in a history that the server does not have any more. An acknowledgement may be under way.
+    pub was_committed: bool,
 }
 
 /// All edits of a run.
@@ -61,7 +61,7 @@ impl fmt::Display for Violation {
 
 impl Model {
     /// A new edit, which its author has.
-    pub fn made(&mut self, author: usize, document: usize, is_forged: bool) -> Mark {
+    pub fn made(&mut self, author: usize, document: usize) -> Mark {
         let mark = self.edits.len() as Mark + 1;
         self.edits.insert(
             mark,
@@ -69,7 +69,7 @@ impl Model {
                 author,
                 document,
                 fate: Fate::Pending,
-                is_forged,
+                was_committed: false,
             },
         );
         mark
@@ -128,8 +128,7 @@ impl Model {
             } else if committed(edit.document, *mark) {
                 edit.fate = Fate::Saved;
             } else if edit.fate == Fate::Pending {
-                let is_kept = stored.is_some() && !edit.is_forged;
-                if is_kept && !may_lose(edit.document, *mark) {
+                if stored.is_some() && !may_lose(edit.document, *mark) {
                     return Err(format!(
                         "edit {mark} of client {client} was lost with its process"
                     ));
@@ -161,15 +160,17 @@ impl Model {
         }
     }
 
-    /// The server has another history of a document. `holders`: which clients have a mark.
+    /// The server has another history of a document. `before`: what the one before held; `holders`: which clients have a mark.
     pub fn rewritten(
         &mut self,
         document: usize,
         is_wanted: bool,
+        before: &BTreeSet<Mark>,
         committed: &dyn Fn(Mark) -> bool,
         holders: &dyn Fn(Mark) -> BTreeSet<usize>,
     ) {
         for (mark, edit) in self.of(document) {
+            edit.was_committed |= before.contains(&mark);
             match edit.fate {
                 Fate::Saved | Fate::Returning(_) if committed(mark) => edit.fate = Fate::Saved,
                 Fate::Saved | Fate::Returning(_) => {

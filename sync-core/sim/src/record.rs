@@ -45,6 +45,8 @@ impl Committed {
 pub struct Recorded {
     inner: Arc<dyn WorldRegistry>,
     record: Mutex<BTreeMap<DocumentId, Committed>>,
+    /// Whether there was another one before, of which clients know.
+    is_anew: bool,
 }
 
 impl Recorded {
@@ -54,13 +56,17 @@ impl Recorded {
         Self {
             inner,
             record: Mutex::default(),
+            is_anew: false,
         }
     }
 
     /// An empty registry of the same kind.
     #[must_use]
     pub fn begin_anew(&self) -> Self {
-        Self::new(self.inner.empty())
+        Self {
+            is_anew: true,
+            ..Self::new(self.inner.empty())
+        }
     }
 
     /// A copy of it all. Whoever knows of what is not in it will say so.
@@ -73,26 +79,21 @@ impl Recorded {
         Self {
             inner: self.inner.backup(),
             record: Mutex::new(record),
+            is_anew: true,
         }
     }
 
     /// Looks at what was committed to a document.
     pub fn with<T>(&self, document: &DocumentId, f: impl FnOnce(&Committed) -> T) -> T {
-        f(self
-            .record
-            .lock()
-            .unwrap()
-            .entry(document.clone())
-            .or_default())
+        self.change(document, |committed| f(committed))
     }
 
     fn change<T>(&self, document: &DocumentId, f: impl FnOnce(&mut Committed) -> T) -> T {
-        f(self
-            .record
-            .lock()
-            .unwrap()
-            .entry(document.clone())
-            .or_default())
+        let mut record = self.record.lock().unwrap();
+        f(record.entry(document.clone()).or_insert_with(|| Committed {
+            is_restored: self.is_anew,
+            ..Committed::default()
+        }))
     }
 }
 

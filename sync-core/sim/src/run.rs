@@ -15,7 +15,7 @@ use sync_core::planted::Bug;
 use sync_core::rng::Rng;
 use sync_core::time::Time;
 
-use crate::content::{Content, Map, Mark, marks_in};
+use crate::content::{Content, Map, Mark, Picky, marks_in};
 use crate::coverage::Coverage;
 use crate::model::{Model, Stored, Violation};
 use crate::plan::{Kind, Op, Plan, Sky};
@@ -118,6 +118,9 @@ impl<C: Content> Runner<C> {
         world.planted = bugs.machine;
         world.driver_bug = bugs.driver;
         world.keeps_traffic = false;
+        if plan.settings.content != Kind::Unread {
+            world.validator = Some(Arc::new(Picky(<C as Content>::engine())));
+        }
         world.checks = settings.checks;
         world.folding =
             (settings.fold_after > 0).then_some((settings.fold_after, settings.keep_bytes));

@@ -23,6 +23,7 @@ fn what_breaks_a_rule_is_found_and_cut_down_to_what_it_takes() {
         seeds: 200,
         threads: 1,
         says_progress: false,
+        goes_on: false,
     };
     let bugs = Bugs {
         machine: Some(Bug::AckBeforeCommit),

@@ -1,6 +1,8 @@
-//! `just sim SEEDS [FIRST]`: runs the plans of so many seeds, and says what they did.
+//! `just sim SEEDS [FIRST]`: runs the plans of so many seeds until one fails, and says what they did. With a third argument it
+//! goes on after failures.
 
 #![allow(
+    clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::as_conversions,
@@ -14,8 +16,7 @@ use sync_sim::campaign::{Options, run_seeds};
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let mut number = |usual: u64| arguments.next().map_or(usual, |it| it.parse().unwrap());
-    let seeds = number(2_000);
-    let first = number(1);
+    let (seeds, first) = (number(2_000), number(1));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let began = std::time::Instant::now();
     let options = Options {
@@ -23,8 +24,9 @@ fn main() -> ExitCode {
         seeds,
         threads,
         says_progress: true,
+        goes_on: arguments.next().is_some(),
     };
-    let report = run_seeds(&options, |plan| sync_sim::run::run(plan));
+    let report = run_seeds(&options, sync_sim::run::run);
     println!("{}", report.coverage);
     println!(
         "seeds {first} to {}: {} runs in {:.1} s, {} threads",

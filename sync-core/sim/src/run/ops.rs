@@ -228,8 +228,9 @@ impl<C: Content> Runner<C> {
                 };
                 if let Some(backup) = self.backup.clone() {
                     let name = name_of(document);
+                    let before = self.committed(document);
                     if self.world.restore_document(&name, &*backup, restored) {
-                        self.rewritten(document, false);
+                        self.rewritten(document, false, &before);
                     }
                 }
             }
@@ -238,8 +239,9 @@ impl<C: Content> Runner<C> {
                 let head = wait(self.registry_trait().meta(&id_of(document)));
                 let head = head.map_or(0, |meta| meta.head.0);
                 let through = Seq(head.saturating_sub(changes));
+                let before = self.committed(document);
                 if self.world.rewind(&name_of(document), through) {
-                    self.rewritten(document, true);
+                    self.rewritten(document, true, &before);
                 }
             }
             Op::Trim {
@@ -303,19 +305,18 @@ impl<C: Content> Runner<C> {
             .world
             .edit(client, &name, |edit| C::leave(edit, mark, place));
         if is_made {
-            self.model.made(client, document, false);
+            self.model.made(client, document);
         }
     }
 
-    /// A store would give a change that cannot be read back to its replica.
     fn edit_badly(&mut self, client: usize, document: usize) {
-        let it = &self.world.clients[client];
-        let state = &it.state;
-        let is_possible = it.store.is_none() && state.edit_refusal(&id_of(document)).is_none();
+        let name = name_of(document);
         let mark = self.model.next_mark();
-        if let Some(bytes) = C::invalid(mark).filter(|_| is_possible) {
-            self.model.made(client, document, true);
-            self.world.inject(client, &name_of(document), bytes);
+        let is_made = self
+            .world
+            .edit(client, &name, |edit| C::leave_badly(edit, mark));
+        if is_made {
+            self.model.made(client, document);
         }
     }
 
@@ -388,22 +389,30 @@ impl<C: Content> Runner<C> {
     }
 
     fn replace_registry(&mut self, registry: Arc<crate::record::Recorded>) {
+        let before: Vec<_> = (0..self.documents)
+            .map(|document| self.committed(document))
+            .collect();
         self.registry = Arc::clone(&registry);
         self.world.restore(registry);
-        for document in 0..self.documents {
-            self.rewritten(document, false);
+        for (document, before) in before.iter().enumerate() {
+            self.rewritten(document, false, before);
         }
     }
 
+    fn committed(&self, document: usize) -> BTreeSet<Mark> {
+        self.registry
+            .with(&id_of(document), |committed| committed.marks.clone())
+    }
+
     /// A document has another history. `is_wanted`: what is gone is to be gone.
-    fn rewritten(&mut self, document: usize, is_wanted: bool) {
+    fn rewritten(&mut self, document: usize, is_wanted: bool, before: &BTreeSet<Mark>) {
         let holders = self.holders(document);
         let registry = Arc::clone(&self.registry);
         let committed = |mark| registry.with(&id_of(document), |found| found.marks.contains(&mark));
         let nobody = BTreeSet::new;
         let holders = |mark| holders.get(&mark).cloned().unwrap_or_else(nobody);
         self.model
-            .rewritten(document, is_wanted, &committed, &holders);
+            .rewritten(document, is_wanted, before, &committed, &holders);
         self.watched.rewritten(document);
     }
 }

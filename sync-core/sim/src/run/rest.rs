@@ -154,11 +154,19 @@ impl<C: Content> Runner<C> {
             }
         }
         let there = marks_in(&shown);
+        let has_refused: BTreeSet<usize> = self
+            .model
+            .of(document)
+            .filter(|(_, edit)| edit.fate == Fate::Refused)
+            .map(|(_, edit)| edit.author)
+            .collect();
         let mut problem = None;
         for (mark, edit) in self.model.of(document) {
             let is_there = there.contains(&mark);
             let kind = match (&edit.fate, is_there) {
                 (Fate::Saved, false) => "an acknowledged edit is lost",
+                // A replica that is rebuilt without a refused change brings nothing back.
+                (Fate::Returning(holders), false) if holders.is_subset(&has_refused) => continue,
                 (Fate::Returning(_), false) => "an edit that clients have does not come back",
                 (Fate::Pending, _) => "an edit is pending at rest",
                 (Fate::Refused, true) => "a refused edit is there",

@@ -101,30 +101,53 @@ impl<C: Content> Runner<C> {
         let id = id_of(document);
         let mut outboxes: BTreeMap<usize, BTreeSet<Mark>> = BTreeMap::new();
         let mut refused: BTreeMap<usize, BTreeSet<Mark>> = BTreeMap::new();
+        // What said what the server lacked, and was refused, has what others may have said, too.
+        let mut refused_together: BTreeMap<usize, BTreeSet<Mark>> = BTreeMap::new();
         for client in self.clients() {
             let state = &self.world.clients[client].state;
             let pending = state.outbox_bytes(&id);
             outboxes.insert(client, pending.iter().flat_map(|it| marks_in(it)).collect());
-            let back = state.refused(&id);
-            refused.insert(
-                client,
-                back.iter().flat_map(|it| marks_in(&it.bytes)).collect(),
-            );
+            let mut back = state.refused(&id);
+            let store = self.world.clients[client].store.as_ref();
+            let stored = store.and_then(|store| store.documents.get(&id));
+            back.extend(stored.iter().flat_map(|stored| stored.refused.clone()));
+            for change in back {
+                let marks = marks_in(&change.bytes);
+                let refused = if marks.len() > 1 {
+                    &mut refused_together
+                } else {
+                    &mut refused
+                };
+                refused.entry(client).or_default().extend(marks);
+            }
         }
         let registry = std::sync::Arc::clone(&self.registry);
         let mut problem = None;
         let clients = &self.world.clients;
         for (mark, edit) in self.model.of(document) {
             let author = edit.author;
+            // What is left of it is in the store, or on its way there.
+            let is_forgotten =
+                clients[author].store.is_some() && clients[author].state.sync_state(&id).is_none();
+            let has = |marks: &BTreeMap<usize, BTreeSet<Mark>>| {
+                marks
+                    .get(&author)
+                    .is_some_and(|marks| marks.contains(&mark))
+            };
             let is_committed = || registry.with(&id, |committed| committed.marks.contains(&mark));
             match edit.fate {
                 Fate::Pending if !clients[author].is_running => {}
                 Fate::Pending if outboxes[&author].contains(&mark) => {}
-                Fate::Pending if refused[&author].contains(&mark) => edit.fate = Fate::Refused,
+                Fate::Pending if has(&refused) => edit.fate = Fate::Refused,
                 Fate::Pending if is_committed() => edit.fate = Fate::Saved,
+                Fate::Pending if has(&refused_together) => edit.fate = Fate::Free,
+                Fate::Pending if is_forgotten => {}
                 Fate::Pending => {
                     let state = clients[author].state.sync_state(&id);
-                    if state.is_none_or(|state| state.is_saved()) {
+                    if edit.was_committed && state.is_none_or(|state| state.is_saved()) {
+                        // It was told so before the server lost it.
+                        edit.fate = Fate::Returning(BTreeSet::from([author]));
+                    } else if state.is_none_or(|state| state.is_saved()) {
                         problem = Some((
                             "saved, and not committed",
                             format!("edit {mark} of client {author} in document {document}"),
@@ -168,7 +191,12 @@ impl<C: Content> Runner<C> {
             }
             let version = self.world.version(client, &name_of(document)).0;
             if let Some((other, theirs)) = seen.get(&version) {
-                if *theirs != shown {
+                let is_same = if C::IS_EXACT {
+                    *theirs == shown
+                } else {
+                    marks_in(theirs) == marks
+                };
+                if !is_same {
                     let (ours, theirs) = (lossy(&shown), lossy(theirs));
                     return self.violation(
                         "diverged",
