@@ -344,15 +344,22 @@ fn what_was_said_in_a_document_that_was_closed_while_the_connection_was_lost_is_
 }
 
 #[test]
-fn what_was_said_in_a_document_that_was_closed_is_not_taken_back_twice() {
+fn what_was_said_in_a_document_that_was_closed_is_taken_back_when_it_is_opened_again_since_the_server_may_not_have_heard_of_it()
+ {
     let mut client = Harness::live(DOC);
     say(&mut client, "a").unwrap();
     client.state.close(client.now, &id(DOC));
     client.settle();
     said(&mut client);
+    client.reconnect();
     client.open(DOC);
     client.opened(DOC);
-    assert_eq!(said(&mut client), []);
+    assert_eq!(said(&mut client), [(9, None)]);
+    client.state.close(client.now, &id(DOC));
+    client.settle();
+    client.open(DOC);
+    client.opened(DOC);
+    assert_eq!(said(&mut client), [], "once");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use sync_core::engine::typed::Typed;
 use sync_core::engine::{Engine, EngineError, Folder, Ledger, ValidateLimits, Validator};
 use sync_core::ids::EngineId;
 use sync_core::mergeable::LwwMap;
+use sync_core::rng::Rng;
 
 /// The name of one edit, in the whole run.
 pub type Mark = u64;
@@ -14,7 +15,7 @@ pub type Mark = u64;
 /// An engine whose documents can hold marks. A mark is somewhere in the bytes of each change and each snapshot that
 /// hold it, as [`marks_in`] finds it.
 pub trait Content: Engine + Validator + Clone {
-    /// Whether replicas of equal versions show the same at any moment, or only at rest.
+    /// Whether replicas of equal versions show the same, or the same in any order.
     const IS_EXACT: bool;
 
     /// The engine.
@@ -22,6 +23,9 @@ pub trait Content: Engine + Validator + Clone {
 
     /// Leaves a mark, and writes to one of the places that others write to, too.
     fn leave(edit: &mut Self::Edit<'_>, mark: Mark, place: u64);
+
+    /// Leaves a mark in a change that is too large for one frame, also compressed.
+    fn leave_largely(edit: &mut Self::Edit<'_>, mark: Mark);
 
     /// Everything, in a form that is the same for equal content.
     fn shown(read: &Self::Read<'_>) -> Vec<u8>;
@@ -62,6 +66,13 @@ impl<C: Content> Validator for Picky<C> {
     fn folder(&self) -> Option<&dyn Folder> {
         Some(&self.0)
     }
+}
+
+/// Much that does not become small when it is compressed, and holds no mark.
+fn much(mark: Mark) -> String {
+    let mut rng = Rng::new(u128::from(mark));
+    let letter = |n: u64| char::from(b'a' + u8::try_from(n % 26).unwrap());
+    (0..130_000).map(|_| letter(rng.next_u64())).collect()
 }
 
 /// The bytes of a mark.
@@ -117,6 +128,11 @@ impl Content for Map {
         entries.collect::<String>().into_bytes()
     }
 
+    fn leave_largely(map: &mut Self::Edit<'_>, mark: Mark) {
+        map.insert(text_of(mark), mark).unwrap();
+        map.insert(much(mark), mark).unwrap();
+    }
+
     fn leave_badly(map: &mut Self::Edit<'_>, mark: Mark) {
         map.insert(text_of(mark), mark).unwrap();
         map.insert(UNWANTED.to_owned(), mark).unwrap();
@@ -124,7 +140,7 @@ impl Content for Map {
 }
 
 impl Content for Opaque {
-    // What is pending is shown last.
+    // What is pending is shown last, and what a client has brought back to a server that lost it stays where it was.
     const IS_EXACT: bool = false;
 
     fn engine() -> Self {
@@ -141,6 +157,10 @@ impl Content for Opaque {
     fn shown(log: &OpaqueLog) -> Vec<u8> {
         let all = log.snapshots().chain(log.changes()).chain(log.pending());
         all.flat_map(|it| it.to_vec()).collect()
+    }
+
+    fn leave_largely(log: &mut Self::Edit<'_>, mark: Mark) {
+        log.push(format!("{}{}", text_of(mark), much(mark)));
     }
 
     fn leave_badly(log: &mut Self::Edit<'_>, mark: Mark) {

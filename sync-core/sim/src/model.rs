@@ -40,6 +40,8 @@ pub struct Model {
     pub edits: BTreeMap<Mark, Edit>,
     /// Who says something of themselves, and where.
     pub shown: BTreeSet<(usize, usize)>,
+    /// To whom something was handed back, and of which document.
+    pub handed_back: BTreeSet<(usize, usize)>,
 }
 
 /// Something that must not be.
@@ -156,6 +158,15 @@ impl Model {
                 if holders.is_empty() {
                     edit.fate = Fate::Free;
                 }
+            }
+        }
+    }
+
+    /// A document's history was forgotten: who has more than it is not asked for that any more.
+    pub fn trimmed(&mut self, document: usize) {
+        for (_, edit) in self.of(document) {
+            if matches!(edit.fate, Fate::Returning(_)) {
+                edit.fate = Fate::Free;
             }
         }
     }

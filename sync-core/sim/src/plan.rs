@@ -91,6 +91,8 @@ pub enum Op {
     },
     /// A client's machine is given a change that no server takes.
     EditBadly { client: usize, document: usize },
+    /// A client makes an edit that is too large for one frame.
+    EditLargely { client: usize, document: usize },
     /// A client opens a document.
     Open { client: usize, document: usize },
     /// A client closes a document.

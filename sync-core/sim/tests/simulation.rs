@@ -4,8 +4,8 @@
 
 use sync_core::planted::Bug;
 use sync_sim::campaign::{Options, run_seeds};
-use sync_sim::plan::Plan;
-use sync_sim::run::{Bugs, run, run_with};
+use sync_sim::plan::{Level, Op, Plan, Settings, Sky};
+use sync_sim::run::{Bugs, run, run_planned, run_with};
 
 #[test]
 fn a_plan_does_the_same_each_time() {
@@ -35,4 +35,109 @@ fn what_breaks_a_rule_is_found_and_cut_down_to_what_it_takes() {
     };
     assert!(failure.smallest.ops.len() < 8, "{failure}");
     assert!(run(&failure.smallest).is_ok(), "{failure}");
+}
+
+#[test]
+fn two_thousand_plans_break_no_rule() {
+    let options = Options {
+        first: 1,
+        seeds: 2_000,
+        threads: 2,
+        says_progress: false,
+        goes_on: false,
+    };
+    let report = run_seeds(&options, run);
+    if let Some(failure) = report.failure {
+        panic!("{failure}");
+    }
+}
+
+#[test]
+fn what_a_reader_kept_through_a_restore_comes_back_when_it_may_write_again() {
+    run_planned(&Plan {
+        seed: 3762,
+        settings: Settings {
+            clients: 1,
+            ..Settings::SMALL
+        },
+        ops: vec![
+            (
+                1,
+                Op::Open {
+                    client: 0,
+                    document: 0,
+                },
+            ),
+            (
+                754,
+                Op::Permit {
+                    client: 0,
+                    level: Level::Reading,
+                    is_told: false,
+                },
+            ),
+            (1107, Op::Backup),
+            (
+                1460,
+                Op::Edit {
+                    client: 0,
+                    document: 0,
+                    n: 1,
+                },
+            ),
+            (
+                5590,
+                Op::RestoreDocument {
+                    document: 0,
+                    same_epoch: false,
+                },
+            ),
+            (
+                5834,
+                Op::Edit {
+                    client: 1,
+                    document: 0,
+                    n: 1,
+                },
+            ),
+        ],
+    });
+}
+
+#[test]
+fn presence_of_a_document_that_was_closed_on_a_connection_that_broke_is_gone_when_it_is_opened_again()
+ {
+    run_planned(&Plan {
+        seed: 4727,
+        settings: Settings {
+            clients: 1,
+            sky: Sky::Stormy,
+            ..Settings::SMALL
+        },
+        ops: vec![
+            (
+                2,
+                Op::Open {
+                    client: 0,
+                    document: 0,
+                },
+            ),
+            (
+                1004,
+                Op::Show {
+                    client: 0,
+                    document: 0,
+                    says: true,
+                },
+            ),
+            (
+                56837,
+                Op::Close {
+                    client: 0,
+                    document: 0,
+                },
+            ),
+            (56887, Op::Cut { client: 0 }),
+        ],
+    });
 }

@@ -249,6 +249,10 @@ impl Draw {
                 server: self.happens(50),
                 both: self.happens(30),
             },
+            4 if self.happens(50) => Op::EditLargely {
+                client,
+                document: self.document(),
+            },
             4 => Op::CutInMessage { client },
             5 => Op::Stall {
                 client,

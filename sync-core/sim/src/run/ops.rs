@@ -29,7 +29,12 @@ impl<C: Content> Runner<C> {
                 }
             }
             Op::EditBadly { client, document } => {
-                self.edit_badly(self.client(client), document % self.documents);
+                let (client, document) = (self.client(client), document % self.documents);
+                self.edit_by(client, document, C::leave_badly);
+            }
+            Op::EditLargely { client, document } => {
+                let (client, document) = (self.client(client), document % self.documents);
+                self.edit_by(client, document, C::leave_largely);
             }
             Op::Open { client, document } => {
                 self.open(self.client(client), document % self.documents);
@@ -221,7 +226,15 @@ impl<C: Content> Runner<C> {
                 same_epoch,
             } => {
                 let document = document % self.documents;
-                let restored = if same_epoch {
+                let id = id_of(document);
+                let epoch_of =
+                    |registry: &dyn WorldRegistry| wait(registry.meta(&id)).map(|it| it.epoch).ok();
+                // A copy of files has the epoch that they had.
+                let is_same = self
+                    .backup
+                    .as_ref()
+                    .is_some_and(|backup| epoch_of(&**backup) == epoch_of(self.registry_trait()));
+                let restored = if same_epoch && is_same {
                     Restored::SameEpoch
                 } else {
                     Restored::NewEpoch
@@ -251,7 +264,9 @@ impl<C: Content> Runner<C> {
             } => {
                 // Some engines cannot, and some documents are not there.
                 let name = self.name(document);
-                let _ = self.world.trim(node % self.nodes, &name, keep);
+                if self.world.trim(node % self.nodes, &name, keep).is_ok() {
+                    self.model.trimmed(document % self.documents);
+                }
             }
             op => self.perform_on_permissions(op),
         }
@@ -309,12 +324,11 @@ impl<C: Content> Runner<C> {
         }
     }
 
-    fn edit_badly(&mut self, client: usize, document: usize) {
-        let name = name_of(document);
+    fn edit_by(&mut self, client: usize, document: usize, leave: fn(&mut C::Edit<'_>, Mark)) {
         let mark = self.model.next_mark();
         let is_made = self
             .world
-            .edit(client, &name, |edit| C::leave_badly(edit, mark));
+            .edit(client, &name_of(document), |edit| leave(edit, mark));
         if is_made {
             self.model.made(client, document);
         }

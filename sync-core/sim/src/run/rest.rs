@@ -142,7 +142,12 @@ impl<C: Content> Runner<C> {
         let shown = self.shown(late, document).unwrap_or_default();
         for client in self.clients() {
             let theirs = self.shown(client, document).unwrap_or_default();
-            if theirs != shown {
+            let is_same = if C::IS_EXACT {
+                theirs == shown
+            } else {
+                marks_in(&theirs) == marks_in(&shown)
+            };
+            if !is_same {
                 return self.violation(
                     "diverged",
                     format!(
@@ -154,11 +159,10 @@ impl<C: Content> Runner<C> {
             }
         }
         let there = marks_in(&shown);
-        let has_refused: BTreeSet<usize> = self
-            .model
-            .of(document)
-            .filter(|(_, edit)| edit.fate == Fate::Refused)
-            .map(|(_, edit)| edit.author)
+        let handed_back = self.model.handed_back.iter();
+        let has_refused: BTreeSet<usize> = handed_back
+            .filter(|(_, of)| *of == document)
+            .map(|(client, _)| *client)
             .collect();
         let mut problem = None;
         for (mark, edit) in self.model.of(document) {

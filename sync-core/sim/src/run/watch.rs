@@ -111,6 +111,9 @@ impl<C: Content> Runner<C> {
             let store = self.world.clients[client].store.as_ref();
             let stored = store.and_then(|store| store.documents.get(&id));
             back.extend(stored.iter().flat_map(|stored| stored.refused.clone()));
+            if !back.is_empty() {
+                self.model.handed_back.insert((client, document));
+            }
             for change in back {
                 let marks = marks_in(&change.bytes);
                 let refused = if marks.len() > 1 {
@@ -122,6 +125,7 @@ impl<C: Content> Runner<C> {
             }
         }
         let registry = std::sync::Arc::clone(&self.registry);
+        let is_restored = registry.with(&id, |committed| committed.is_restored);
         let mut problem = None;
         let clients = &self.world.clients;
         for (mark, edit) in self.model.of(document) {
@@ -138,6 +142,8 @@ impl<C: Content> Runner<C> {
             match edit.fate {
                 Fate::Pending if !clients[author].is_running => {}
                 Fate::Pending if outboxes[&author].contains(&mark) => {}
+                // On its way back to a server that had lost it, it may be refused to one client and taken from another.
+                Fate::Pending if has(&refused) && is_restored => edit.fate = Fate::Free,
                 Fate::Pending if has(&refused) => edit.fate = Fate::Refused,
                 Fate::Pending if is_committed() => edit.fate = Fate::Saved,
                 Fate::Pending if has(&refused_together) => edit.fate = Fate::Free,

@@ -143,6 +143,7 @@ impl DocumentState {
         }
         self.update_progress();
         self.finish_if_complete(turn);
+        self.bring_what_is_owed(turn);
         true
     }
 
@@ -318,6 +319,17 @@ impl DocumentState {
             self.access = access;
             turn.events.push(DocumentEvent::AccessChanged(access));
             turn.touched = true;
+        }
+        self.bring_what_is_owed(turn);
+    }
+
+    /// What the server was found to lack when it could not be told is found and told now, if it may be.
+    fn bring_what_is_owed(&mut self, turn: &mut Turn) {
+        let follows = matches!(&self.link, Link::Streaming(stream) if stream.plan == Plan::Follow);
+        if self.owes && follows && self.access >= AccessLevel::Write && self.fresh.is_none() {
+            self.owes = false;
+            self.fresh = Some(Fresh::Merge);
+            self.forget_channel(turn);
         }
     }
 }

@@ -74,6 +74,7 @@ impl DocumentState {
                 self.keep_snapshot(snapshot);
                 self.keep_passed(job.passed);
                 let refused = self.fresh.take() == Some(Fresh::Replace);
+                self.owes = false;
                 self.cursor = Some(cursor);
                 self.backoff.reset();
                 self.note_pending_after_reset(pending);
@@ -134,6 +135,7 @@ impl DocumentState {
     ) {
         drop(self.outbox.take_covered());
         let may_write = self.access >= AccessLevel::Write;
+        self.owes = lacking.is_some() && !may_write;
         match lacking {
             Some(bytes) if may_write => {
                 self.outbox

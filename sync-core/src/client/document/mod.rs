@@ -96,6 +96,8 @@ pub(crate) struct DocumentState {
     next_job: u64,
     /// The next open must bring the whole state.
     fresh: Option<Fresh>,
+    /// The server lacks something that is here, and it could not be told: that may not be written.
+    owes: bool,
     /// Edits whose changes wait for a replacement to be replayed.
     replaying: Vec<Entry>,
     /// Ordinal of the newest pending edit made before what the replacement is for: through it, the outbox stays.
@@ -233,6 +235,7 @@ impl DocumentState {
             jobs: VecDeque::new(),
             next_job: 0,
             fresh: None,
+            owes: false,
             replaying: Vec::new(),
             ahead: None,
             replayed: BTreeSet::new(),
@@ -420,7 +423,7 @@ impl DocumentState {
             }));
             turn.left = Some(stream.channel);
             self.link = Link::Idle;
-            self.leave_presence();
+            self.forget_others();
         }
     }
 

@@ -175,12 +175,6 @@ impl DocumentState {
         self.set_presence(None);
     }
 
-    /// The server is told that the channel is left, and forgets what was said on it.
-    pub(super) fn leave_presence(&mut self) {
-        self.presence.was_said = false;
-        self.forget_others();
-    }
-
     /// Whether the server may have something of ours, which the next session of this client would find there.
     pub(crate) const fn has_said(&self) -> bool {
         self.presence.was_said
