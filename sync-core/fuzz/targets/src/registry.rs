@@ -66,30 +66,35 @@ pub(crate) fn fold(
     document: &DocumentId,
     request: &FoldRequest,
 ) -> Result<FoldedLog, FoldError> {
-    let meta = now(registry.meta(document)).unwrap();
+    // A room that has been lied to asks for what is not there.
+    let gone = || FoldError::HistoryReplaced;
+    let meta = now(registry.meta(document)).map_err(|_| gone())?;
     if meta.epoch != request.epoch {
-        return Err(FoldError::HistoryReplaced);
+        return Err(gone());
     }
-    let snapshot = now(registry.snapshot(document)).unwrap();
+    let snapshot = now(registry.snapshot(document)).map_err(|_| gone())?;
     let from = snapshot.as_ref().map_or(Seq::ZERO, |snapshot| snapshot.seq);
     if from > request.after {
         return Err(FoldError::Newer { seq: from });
     }
-    let tail = now(registry.tail(document, meta.log_start, usize::MAX)).unwrap();
-    let Tail::Changes {
+    let Ok(Tail::Changes {
         changes: mut rows, ..
-    } = tail
+    }) = now(registry.tail(document, meta.log_start, usize::MAX))
     else {
-        panic!("{tail:?}")
+        return Err(gone());
     };
     rows.retain(|row| row.seq <= request.through);
+    let digest = rows
+        .last()
+        .filter(|row| row.seq == request.through)
+        .map(|row| row.digest)
+        .ok_or_else(gone)?;
     let new = rows.iter().filter(|row| row.seq > from);
     let changes: Vec<_> = new.map(|row| row.bytes.clone()).collect();
     let state = snapshot.as_ref().map(|found| &*found.bytes);
     let bytes = Map::new()
         .fold(state, &changes)
         .map_err(FoldError::Engine)?;
-    let digest = rows.last().unwrap().digest;
     Ok(FoldedLog::new(
         Snapshot::new(request.through, digest, bytes),
         rows.iter().map(|row| row.bytes.len()).collect(),
