@@ -37,6 +37,8 @@ fn document<T: Mergeable>(input: &mut Input<'_>) {
     let limits = ValidateLimits::default();
     let mut document = engine.create(ReplicaSeed(1)).unwrap();
     let (mut log, mut len) = (Vec::new(), 0);
+    // A forged state may hold what it does not say that it holds: then nobody knows what a replica of it has.
+    let mut is_told = true;
     for _ in 0..PIECES_MAX {
         if input.is_empty() {
             break;
@@ -60,6 +62,7 @@ fn document<T: Mergeable>(input: &mut Input<'_>) {
         match imported {
             Ok(_) => {
                 assert_eq!(verdict, Ok(()));
+                is_told &= !matches!(piece.first(), Some(2 | 4));
                 log.push(piece);
             }
             // A horizon beside ours cannot be seen in the bytes alone.
@@ -74,8 +77,10 @@ fn document<T: Mergeable>(input: &mut Input<'_>) {
     assert_eq!(Validator::validate(&server, &state, &limits), Ok(()));
     let mut loaded = engine.create(ReplicaSeed(2)).unwrap();
     loaded.import_snapshot(&state).unwrap();
-    assert_eq!(loaded.version(), document.version());
-    assert_eq!(loaded.since(&document.version()), Ok(None));
+    if is_told {
+        assert_eq!(loaded.version(), document.version());
+        assert_eq!(loaded.since(&document.version()), Ok(None));
+    }
     let _ = server.fold(None, &log);
 }
 
