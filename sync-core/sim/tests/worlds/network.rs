@@ -176,3 +176,28 @@ fn a_connection_that_something_in_between_closes_is_made_again() {
         assert_eq!(world.log(DOC).len(), 1, "{code}");
     }
 }
+
+/// What a room keeps for readers that have stopped is bounded, however many they are.
+#[test]
+fn many_readers_that_stop_share_what_waits_for_them() {
+    let mut world = world(in_memory(), 10, 40, CALM);
+    world.weather.buffer_bytes = 500;
+    world.ring_bytes = 2_000;
+    world.catch_up_bytes = 1_000;
+    world.settle(DOC);
+    (1..40).for_each(|client| world.stall(client, Duration::from_secs(9)));
+    let mut most = 0;
+    for n in 0..400 {
+        set(&mut world, 0, n, n);
+        world.run_for(Duration::from_millis(20));
+        most = most.max(world.bytes_of_room(0, DOC));
+        let for_one = world.bytes_by_session().map(|(_, bytes)| bytes).max();
+        assert!(for_one < Some(20_000), "{for_one:?}");
+    }
+    assert!(world.bytes_of_log(DOC) > 8_000);
+    // The ring, the change being appended, and a read of the log each.
+    assert!(most < 2_000 + 40 * 1_500, "{most}");
+    assert_eq!(world.bytes_of_client(1), 0);
+    world.settle(DOC);
+    world.assert_converged(DOC);
+}

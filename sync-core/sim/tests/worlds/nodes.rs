@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sync_sim::world::maps::{DOC, Map, bytes_in_log, keys, set, world};
-use sync_sim::world::{CALM, Hints, ROUGH, Weather, World, in_memory};
+use sync_sim::world::{CALM, DriverBug, Hints, ROUGH, Weather, World, in_memory};
 
 /// Nodes, and clients of which each connects to one of them only.
 fn nodes(seed: u64, n_nodes: usize, n_clients: usize, weather: Weather) -> World<Map> {
@@ -141,4 +141,19 @@ fn nodes_killed_lost_and_drained_at_random_lose_nothing_and_double_nothing() {
             assert_each_once(&mut world, made, seed);
         }
     }
+}
+
+#[test]
+fn a_node_that_hears_no_hint_and_never_looks_misses_what_others_do() {
+    let mut world = nodes(6, 2, 2, CALM);
+    world.weather.hints = Hints::NONE;
+    world.driver_bug = Some(DriverBug::NeverPolls);
+    world.settle(DOC);
+    set(&mut world, 0, 0, 0);
+    world.run_for(Duration::from_secs(60));
+    assert!(!keys(&world, 1).contains(&0));
+    // Unless somebody there opens the document.
+    world.cut(1);
+    world.settle(DOC);
+    world.assert_converged(DOC);
 }
