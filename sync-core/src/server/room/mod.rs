@@ -337,6 +337,12 @@ impl Room {
 
     /// To be called when [`poll_timeout`](Self::poll_timeout) has passed. Early or repeated calls do nothing.
     pub fn handle_timeout(&mut self, now: Time) {
+        if let RoomPhase::Draining { until } = self.phase
+            && until <= now
+        {
+            // Before anything that is due as well begins a call: nobody is here who needs it.
+            return self.unload();
+        }
         if self.slot.as_ref().is_some_and(|slot| slot.deadline <= now) {
             self.release_slot(now);
         }
@@ -346,11 +352,6 @@ impl Room {
             && until <= now
         {
             self.read_fill(attempt);
-        }
-        if let RoomPhase::Draining { until } = self.phase
-            && until <= now
-        {
-            self.unload();
         }
         self.turn(now);
     }
@@ -389,6 +390,9 @@ impl Room {
 
     /// What follows from anything that was handled: appends, reads, the phase.
     fn turn(&mut self, now: Time) {
+        if self.phase == RoomPhase::Unloaded {
+            return;
+        }
         self.end_standstill(now);
         self.read_ahead();
         self.start_asks();
@@ -396,9 +400,6 @@ impl Room {
         self.start_append(now);
         self.wake_leaving();
         self.tick_presence(now);
-        if self.phase == RoomPhase::Unloaded {
-            return;
-        }
         self.start_fold(now);
         let is_idle = self.members.is_empty()
             && self.queue.is_empty()

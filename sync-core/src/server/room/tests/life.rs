@@ -35,6 +35,35 @@ fn an_idle_room_unloads_and_a_busy_one_does_not() {
     assert_eq!(world.logged(), ["a"]);
 }
 
+/// Nothing of an unloaded room is under way: another one may begin.
+#[test]
+fn a_room_whose_time_is_over_begins_no_call_any_more() {
+    let mut world = World::new();
+    world.open(ADA);
+    world.room.handle_head(world.now, Seq(1));
+    let Some(RoomOutput::Registry(number, RegistryRequest::Tail { .. })) = world.room.poll_output()
+    else {
+        panic!("the room reads what it was told of");
+    };
+    world.room.handle_close(world.now, ADA);
+    let failed = RegistryAnswer::Tail(Err(RegistryError::unavailable("a fault")));
+    world.room.handle_registry(world.now, number, failed);
+    // Noticed late: reading again was due long before.
+    world.now = world.now + Duration::from_secs(60);
+    world.room.handle_timeout(world.now);
+    world.room.handle_head(world.now, Seq(2));
+    let mut outputs = Vec::new();
+    while let Some(output) = world.room.poll_output() {
+        outputs.push(output);
+    }
+    assert!(
+        matches!(outputs.last(), Some(RoomOutput::Unloaded)),
+        "{outputs:?}"
+    );
+    let is_call = |output: &RoomOutput| matches!(output, RoomOutput::Registry(..));
+    assert!(!outputs.iter().any(is_call), "{outputs:?}");
+}
+
 /// Scenario 63, who is in the room.
 #[test]
 fn a_deleted_document_is_closed_for_everybody() {
