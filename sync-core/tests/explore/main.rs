@@ -301,6 +301,23 @@ mod room {
     }
 
     #[test]
+    fn reads_what_another_node_appends_and_still_ends() {
+        let bounds = Bounds {
+            elsewhere: 1,
+            faults: 1,
+            late_ticks: 1,
+            ..Bounds::of(1, 1)
+        };
+        life("another node", bounds, STATES_MAX);
+        let bounds = Bounds {
+            elsewhere: 1,
+            pushes: 1,
+            ..Bounds::of(1, 1)
+        };
+        life("another node and a push", bounds, STATES_MAX);
+    }
+
+    #[test]
     fn that_is_evicted_leaves_nobody_behind() {
         let bounds = Bounds {
             pushes: 1,

@@ -41,6 +41,8 @@ pub struct Bounds {
     pub pushes: u8,
     /// Registry calls that fail, or whose outcome stays unknown.
     pub faults: u8,
+    /// Changes that another node appends.
+    pub elsewhere: u8,
     /// Times that the room is told to end.
     pub evictions: u8,
     /// Whether the server is closed at some time.
@@ -57,6 +59,7 @@ impl Bounds {
             opens,
             pushes: 0,
             faults: 0,
+            elsewhere: 0,
             evictions: 0,
             closes: false,
             ticks: 0,
@@ -91,6 +94,8 @@ pub enum Action {
     Fail(u64),
     Blur(u64),
     Answer(u64),
+    /// Another node appends, and says so.
+    Elsewhere,
     Evict,
     CloseServer,
     Tick,
@@ -274,6 +279,9 @@ impl Life {
                 }
             }
         }
+        if left.elsewhere > 0 && state.registry.document.is_some() {
+            possible.push(Action::Elsewhere);
+        }
         if left.evictions > 0 && state.rooms.get(&self.document).is_some() {
             possible.push(Action::Evict);
         }
@@ -341,6 +349,7 @@ impl Model for Life {
                 | Action::Lose(_)
                 | Action::Fail(_)
                 | Action::Blur(_)
+                | Action::Elsewhere
                 | Action::Evict
                 | Action::CloseServer
                 | Action::Tick
@@ -375,6 +384,7 @@ impl Model for Life {
                 self.fail(state, id, Failure::Unknown);
             }
             Action::Answer(id) => self.answer(state, id)?,
+            Action::Elsewhere => self.append_elsewhere(state)?,
             Action::Evict => {
                 state.left.evictions -= 1;
                 state.has_failed = true;

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use sync_core::error::{ErrorCode, PeerError};
-use sync_core::ids::Channel;
-use sync_core::server::{Engines, Room, RoomConfig, RoomOutput, RoomPhase};
+use sync_core::ids::{Channel, User};
+use sync_core::registry::NewChange;
+use sync_core::server::{Engines, RegistryRequest, Room, RoomConfig, RoomOutput, RoomPhase};
 
+use super::visitor::{change, id};
 use super::{Call, Life, Live, State, Step};
 use crate::explorer::Part;
 use crate::registry::{Failure, Reply, call};
@@ -114,12 +116,35 @@ impl Life {
         })
     }
 
+    pub(super) fn append_elsewhere(&self, state: &mut State) -> Result<(), String> {
+        state.left.elsewhere -= 1;
+        let document = state.registry.document.as_mut().unwrap();
+        let number = u64::from(self.bounds.elsewhere - state.left.elsewhere);
+        let (id, user) = (id(ELSEWHERE, number), User::new("elsewhere"));
+        let change = NewChange::new(id, user, change(ELSEWHERE, number));
+        let head = document.meta.head.next();
+        let request = RegistryRequest::Append {
+            epoch: document.meta.epoch,
+            expect: None,
+            changes: vec![change],
+        };
+        state.registry.execute(request);
+        let now = state.now;
+        match state.rooms.get(&self.document).copied() {
+            Some(channel) => self.turn(state, channel, |room| room.handle_head(now, head)),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn evict(&self, state: &mut State, channel: Channel) -> Result<(), String> {
         let now = state.now;
         let reason = PeerError::new(ErrorCode::ShuttingDown, "evicted");
         self.turn(state, channel, |room| room.handle_evict(now, &reason))
     }
 }
+
+/// In the place of a visitor's index: who pushes to another node.
+const ELSEWHERE: usize = 1_000;
 
 fn visitor(session: u64) -> usize {
     usize::try_from(session).unwrap() - 1

@@ -295,7 +295,7 @@ pub(super) const fn id(index: usize, number: u64) -> ChangeId {
 }
 
 /// One note that knew nothing.
-fn change(index: usize, number: u64) -> Bytes {
+pub(super) fn change(index: usize, number: u64) -> Bytes {
     let mut bytes = (index as u64).to_be_bytes().to_vec();
     bytes.extend([number as u8, number as u8, 0]);
     bytes.into()
