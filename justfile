@@ -4,6 +4,8 @@
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
 deny_version := "0.20.2"
+mutants_version := "27.1.0"
+machines := "sync-core/src/client/{document,outbox,state}/*.rs sync-core/src/client/session.rs sync-core/src/server/session/*.rs sync-core/src/server/room/{*.rs,presence/*.rs,presence/table/*.rs}"
 
 # What cargo installed comes first: the wrapper that pip installs for just puts its own folder, and what is outdated there, in front.
 export PATH := env("CARGO_HOME", env("HOME") / ".cargo") / "bin:" + env("PATH")
@@ -85,6 +87,13 @@ laws cases="100000":
 # Explore small worlds of the machines exhaustively, with larger bounds than the tests (docs/testing.md, "Model checks").
 explore *filter:
     cargo test --release -p sync-core --all-features --test explore -- --ignored --nocapture --test-threads 2 {{ filter }}
+
+# Change the client's and the server's machines, one change of the code at a time, and list those that no test notices. With FILES
+# only those of them; all take hours. What is not looked at is in .cargo/mutants.toml.
+mutants *files=machines:
+    @cargo mutants --version >/dev/null 2>&1 || { echo "cargo install cargo-mutants --version {{ mutants_version }} --locked" >&2; exit 1; }
+    CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=1 cargo mutants --package sync-core --test-package sync-core --no-shuffle \
+        --output "${CARGO_TARGET_DIR:-target}" $(printf -- "--file %s " {{ files }})
 
 # List the acceptance scenarios that tests cite (docs/testing.md), each with its places.
 scenarios:

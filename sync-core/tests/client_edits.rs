@@ -855,3 +855,25 @@ fn that_a_document_has_been_opened_is_told_each_time() {
         .collect();
     assert_eq!(told, [AccessLevel::Write, AccessLevel::Read]);
 }
+
+#[test]
+fn changes_that_are_pushed_together_fit_into_one_frame() {
+    let mut client = Harness::new();
+    client.push_window = 1 << 20;
+    client.open(DOC);
+    for _ in 0..150 {
+        let change = vec![7; 1_000].into();
+        client.state.handle_edit(client.now, &id(DOC), change);
+    }
+    client.dialed();
+    client.welcome();
+    client.sent();
+    client.opened(DOC);
+    let sent = client.sent();
+    assert!(!sent.iter().any(|m| matches!(m, Message::Fragment(_))));
+    let pushes = sent
+        .iter()
+        .filter(|m| matches!(m, Message::Push(_)))
+        .count();
+    assert_eq!(pushes, 3);
+}

@@ -259,6 +259,48 @@ fn what_was_committed_before_the_open_stays_until_the_stream_has_got_there() {
     check(&client);
 }
 
+/// Whether the snapshot has them is not known before the stream has reached the head.
+#[test]
+fn what_was_committed_before_the_open_outlasts_a_snapshot_of_less_than_there_was() {
+    for in_snapshot in [false, true] {
+        let mut client = Harness::with_store(1, BTreeMap::new());
+        client.open(DOC);
+        client.edit(DOC, "a", "1");
+        let own = client.state.outbox_bytes(&id(DOC));
+        let theirs = foreign_changes(&["x"]);
+        let (first, second) = if in_snapshot {
+            (&own, &theirs)
+        } else {
+            (&theirs, &own)
+        };
+        let mut server = replica();
+        server.document().import(first).unwrap();
+        let bytes = server.document().snapshot().unwrap();
+        let total_bytes = u64::try_from(bytes.len()).unwrap();
+        client.dialed();
+        client.welcome();
+        client.opened_with(Seq(2), Continuation::Snapshot { total_bytes }, &[1]);
+        client.receive(&Message::Snapshot(SnapshotMessage {
+            channel: CHANNEL,
+            epoch: EPOCH,
+            seq: Seq(1),
+            digest: Digest(4),
+            codec: 0,
+            offset: 0,
+            total_bytes,
+            bytes,
+        }));
+        assert_eq!(outbox(&client).len(), 1);
+        if in_snapshot {
+            client.changes(2, second);
+        } else {
+            own_in_stream(&mut client, 2, second);
+        }
+        assert_eq!(outbox(&client), []);
+        check(&client);
+    }
+}
+
 /// Scenario 32: an edit is safe on the device when the store says so.
 #[test]
 fn edits_count_as_not_kept_until_the_store_confirms_the_write_that_holds_them() {

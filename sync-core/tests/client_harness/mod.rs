@@ -65,6 +65,8 @@ pub struct Harness {
     pub granted: AccessLevel,
     /// The history that it answers with.
     pub epoch: Epoch,
+    /// Bytes of changes that it takes before it has acknowledged some.
+    pub push_window: u64,
     attempt: Option<AttemptId>,
     sent: Vec<Message>,
     opens: Vec<Open>,
@@ -101,6 +103,7 @@ impl Harness {
             resume: None,
             granted: AccessLevel::Write,
             epoch: EPOCH,
+            push_window: 2_000,
             attempt: None,
             sent: Vec::new(),
             opens: Vec::new(),
@@ -242,7 +245,7 @@ impl Harness {
             limits: WelcomeLimits {
                 message_bytes_max: limits.message_bytes_max.try_into().unwrap(),
                 change_bytes_max: 1000,
-                push_window_bytes: 2000,
+                push_window_bytes: self.push_window,
                 documents_max: 10,
                 broadcast_bytes_max: 100,
                 broadcasts_per_second: 2,
