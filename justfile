@@ -88,8 +88,8 @@ laws cases="100000":
 explore *filter:
     cargo test --release -p sync-core --all-features --test explore -- --ignored --nocapture --test-threads 2 {{ filter }}
 
-# Change the client's and the server's machines, one change of the code at a time, and list those that no test notices. With FILES
-# only those of them; all take hours. What is not looked at is in .cargo/mutants.toml.
+# What is not looked at is in .cargo/mutants.toml; all files take hours.
+# Change the machines (or FILES of them), one change of the code at a time, and list those that no test notices (docs/testing.md).
 mutants *files=machines:
     @cargo mutants --version >/dev/null 2>&1 || { echo "cargo install cargo-mutants --version {{ mutants_version }} --locked" >&2; exit 1; }
     CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=1 cargo mutants --package sync-core --test-package sync-core --no-shuffle \
