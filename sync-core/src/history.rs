@@ -202,3 +202,23 @@ impl Cursor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_that_count_tell_which_is_the_later_one_and_others_tell_nothing() {
+        let first = Epoch::first(u64::MAX);
+        let second = first.next(0);
+        assert!(first.is_before(second) && first.is_before(second.next(7)));
+        assert!(!second.is_before(first) && !second.is_before(first.next(1)));
+        assert_ne!(first.next(0), first.next(u64::MAX));
+        for other in [Epoch(0), Epoch(7), Epoch(u64::MAX)] {
+            assert!(!other.is_before(second) && !first.is_before(other));
+            assert!(first.is_before(other.next(3)));
+        }
+        let last = (0..70_000).fold(first, |epoch, n| epoch.next(n << 32));
+        assert!(second.is_before(last) && !last.is_before(last.next(1)));
+    }
+}
