@@ -105,7 +105,7 @@ pub(crate) struct RunOptions {
     #[arg(long)]
     pub(crate) svg: Option<PathBuf>,
     /// Seconds after which everything is given up.
-    #[arg(long, default_value_t = 3_600)]
+    #[arg(long, default_value_t = 14_400)]
     pub(crate) limit: u64,
 }
 

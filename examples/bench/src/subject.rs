@@ -20,7 +20,7 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
-    /// The relay that others are compared to: the cheaper one, with or without acks as they have them.
+    /// A relay that passes messages on.
     pub(crate) const fn relay(mode: RelayMode, acks: bool) -> Self {
         Self::Relay {
             mode,

@@ -11,9 +11,9 @@ use crate::Failure;
 use crate::clients::Who;
 
 /// The writer goes elsewhere in the text once in so many changes,
-const JUMP_EVERY: u64 = 40;
+const JUMP_EVERY: u64 = 80;
 /// and deletes instead of writing once in so many.
-const DELETE_EVERY: u64 = 10;
+const DELETE_EVERY: u64 = 25;
 /// Changes in one message, and without an acknowledgement.
 const BATCH: usize = 1_000;
 

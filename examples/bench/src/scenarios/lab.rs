@@ -61,6 +61,11 @@ impl Lab {
         })
     }
 
+    /// Where the folders of all servers are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder.path
+    }
+
     /// How long a load is measured.
     pub(crate) fn time(&self) -> Duration {
         Duration::try_from_secs_f64(self.options.seconds).unwrap_or_default()

@@ -14,6 +14,7 @@ mod presence;
 mod resume;
 mod slow_reader;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::Failure;
@@ -66,9 +67,9 @@ impl Scenario {
 
 /// Measures, prints a table for each scenario, and writes the files that were asked for.
 pub(crate) fn run(options: &RunOptions) -> Result<(), Failure> {
-    end_after(Duration::from_secs(options.limit));
     open_many_files()?;
     let lab = Lab::new(options)?;
+    end_after(Duration::from_secs(options.limit), lab.folder().to_owned());
     let scenarios = match options.scenarios.as_slice() {
         [] => &Scenario::ALL[..],
         some => some,
@@ -91,10 +92,12 @@ pub(crate) fn run(options: &RunOptions) -> Result<(), Failure> {
 }
 
 /// Ends this process after so long, whatever it is waiting for. Its servers end with it.
-fn end_after(limit: Duration) {
+fn end_after(limit: Duration, folder: PathBuf) {
     std::thread::spawn(move || {
         std::thread::sleep(limit);
         eprintln!("bench: given up after {} s", limit.as_secs());
+        // What servers are still writing stays in a folder for temporary files.
+        let _ = std::fs::remove_dir_all(folder);
         std::process::exit(2);
     });
 }
