@@ -51,16 +51,16 @@ fn begin(seed: u64) -> Chaos {
         in_memory(),
         seed,
         Words::new(),
-        if seed % 4 == 0 { CALM } else { ROUGH },
+        if seed.is_multiple_of(4) { CALM } else { ROUGH },
     );
     let n_nodes = usize::try_from(1 + seed % 3).unwrap();
     for _ in 1..n_nodes {
         world.add_node();
     }
-    if seed % 5 == 0 {
+    if seed.is_multiple_of(5) {
         world.weather.hints = Hints::NONE;
     }
-    if seed % 3 == 0 {
+    if seed.is_multiple_of(3) {
         world.weather.job_delay_max = Duration::from_millis(300);
     }
     if seed % 7 < 4 {
@@ -75,7 +75,7 @@ fn begin(seed: u64) -> Chaos {
         world.weather.buffer_bytes = 300;
         world.piece_bytes = 40;
     }
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         world.faults = RegistryFaults {
             unavailable: 30,
             unknown: 30,
@@ -93,7 +93,7 @@ fn begin(seed: u64) -> Chaos {
     }
     for client in 0..CLIENTS {
         world.add_client();
-        if (seed + u64::try_from(client).unwrap()) % 3 > 0 {
+        if !(seed + u64::try_from(client).unwrap()).is_multiple_of(3) {
             world.give_store(client);
         }
         world.open(client, DOC);
@@ -131,9 +131,11 @@ impl Chaos {
         match self.world.below(60) {
             0 => self.world.cut(client),
             1 => self.world.cut_behind(client),
-            2 => self
-                .world
-                .deafen(client, self.seed % 2 == 0, self.seed % 3 > 0),
+            2 => self.world.deafen(
+                client,
+                self.seed.is_multiple_of(2),
+                !self.seed.is_multiple_of(3),
+            ),
             3 => self.world.cut_in_message(client),
             4 => {
                 let time = Duration::from_millis(self.world.below(6_000));

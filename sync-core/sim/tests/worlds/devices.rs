@@ -56,7 +56,7 @@ fn a_device_that_loses_its_power_loses_at_most_the_last_edits_that_were_not_sync
 fn a_device_that_is_put_back_to_an_older_copy_takes_up_everything_since() {
     for seed in 1..=100 {
         let mut world = world_with_stores(in_memory(), seed, 2, ROUGH);
-        if seed % 2 == 0 {
+        if seed.is_multiple_of(2) {
             world.folding = Some((4, 60));
         }
         let mut backups = Vec::new();

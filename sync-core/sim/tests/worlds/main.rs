@@ -1,6 +1,7 @@
 //! What worlds can do, each thing by itself.
 
 #![allow(
+    clippy::as_conversions,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,

@@ -108,10 +108,10 @@ fn a_node_that_drains_sends_its_clients_elsewhere_and_ends() {
 fn nodes_killed_lost_and_drained_at_random_lose_nothing_and_double_nothing() {
     for seed in 1..=150 {
         let mut world = nodes(seed, 3, 3, ROUGH);
-        if seed % 2 == 0 {
+        if seed.is_multiple_of(2) {
             (0..3).for_each(|client| world.dial_node(client, None));
         }
-        if seed % 3 == 0 {
+        if seed.is_multiple_of(3) {
             world.folding = Some((4, 60));
         }
         let mut made = 0;
