@@ -1,13 +1,19 @@
 //! What the documents of a plan hold: marks, each left by one edit, so that everybody can see what became of it.
 
+mod relayed;
+mod texts;
+
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use sync_core::engine::opaque::{Opaque, OpaqueLog};
 use sync_core::engine::typed::Typed;
 use sync_core::engine::{Engine, EngineError, Folder, Ledger, ValidateLimits, Validator};
 use sync_core::ids::EngineId;
 use sync_core::mergeable::LwwMap;
 use sync_core::rng::Rng;
+
+pub use relayed::Relayed;
 
 /// The name of one edit, in the whole run.
 pub type Mark = u64;
@@ -32,6 +38,11 @@ pub trait Content: Engine + Validator + Clone {
 
     /// Leaves a mark in a way that no server takes.
     fn leave_badly(edit: &mut Self::Edit<'_>, mark: Mark);
+
+    /// A change in the name of somebody else's replica, where the engine has such names: well formed, and not to be taken.
+    fn forge(_theirs: &mut Self::Document, _mark: Mark) -> Option<Bytes> {
+        None
+    }
 }
 
 /// What no server takes in a change, by [`Picky`].

@@ -17,6 +17,7 @@ pub mod content;
 pub mod coverage;
 pub mod model;
 pub mod plan;
+pub mod planted;
 mod quiet;
 pub mod record;
 pub mod run;

@@ -1,8 +1,12 @@
 //! What is done to a world, and when: a value, drawn from a seed, that can be run again, cut down and written out.
 
+mod aim;
 mod draw;
 
 use std::fmt;
+
+pub use aim::Aim;
+pub use draw::Draw;
 
 /// A world and what happens in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +58,10 @@ pub enum Kind {
     Mergeable,
     /// Nothing: only clients can fold them.
     Unread,
+    /// A map that only clients can read.
+    Relayed,
+    /// A map of yrs.
+    Yrs,
 }
 
 /// How the network behaves.
@@ -88,6 +96,12 @@ pub enum Op {
         client: usize,
         document: usize,
         n: u64,
+    },
+    /// A client makes a change in the name of another one's replica, where changes are checked against what is there.
+    Forge {
+        client: usize,
+        other: usize,
+        document: usize,
     },
     /// A client's machine is given a change that no server takes.
     EditBadly { client: usize, document: usize },

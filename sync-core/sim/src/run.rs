@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sync_core::engine::opaque::Opaque;
+use sync_core::engine::yrs::Yrs;
 use sync_core::ids::DocumentId;
 use sync_core::planted::Bug;
 use sync_core::rng::Rng;
 use sync_core::time::Time;
 
-use crate::content::{Content, Map, Mark, Picky, marks_in};
+use crate::content::{Content, Map, Mark, Picky, Relayed, marks_in};
 use crate::coverage::Coverage;
 use crate::model::{Model, Stored, Violation};
 use crate::plan::{Kind, Op, Plan, Sky};
@@ -56,6 +57,8 @@ pub fn run_with(plan: &Plan, bugs: Bugs) -> Result<Coverage, Violation> {
     match plan.settings.content {
         Kind::Mergeable => run_as::<Map>(plan, bugs),
         Kind::Unread => run_as::<Opaque>(plan, bugs),
+        Kind::Relayed => run_as::<Relayed>(plan, bugs),
+        Kind::Yrs => run_as::<Yrs>(plan, bugs),
     }
 }
 
@@ -118,7 +121,7 @@ impl<C: Content> Runner<C> {
         world.planted = bugs.machine;
         world.driver_bug = bugs.driver;
         world.keeps_traffic = false;
-        if plan.settings.content != Kind::Unread {
+        if !matches!(plan.settings.content, Kind::Unread | Kind::Relayed) {
             world.validator = Some(Arc::new(Picky(<C as Content>::engine())));
         }
         world.checks = settings.checks;

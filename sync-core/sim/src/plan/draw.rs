@@ -5,14 +5,16 @@ use sync_core::rng::Rng;
 use super::{Kind, Level, Op, Plan, Settings, Sky};
 
 /// Draws with a generator.
-struct Draw {
+#[derive(Debug)]
+pub struct Draw {
     source: Source,
-    settings: Settings,
+    pub(super) settings: Settings,
     /// What is wrong and to be put right: happens later in the plan.
     themes: u64,
 }
 
 /// What decides.
+#[derive(Debug)]
 enum Source {
     Chance(Rng),
     /// Bytes, the next one last. Past their end everything is zero.
@@ -20,7 +22,21 @@ enum Source {
 }
 
 impl Draw {
-    fn below(&mut self, n: u64) -> u64 {
+    pub(super) fn of(seed: u64) -> Self {
+        let rng = Rng::new((u128::from(seed) << 64) | u128::from(seed ^ 0x5eed));
+        Self::from(Source::Chance(rng))
+    }
+
+    const fn from(source: Source) -> Self {
+        Self {
+            source,
+            settings: Settings::SMALL,
+            themes: 0,
+        }
+    }
+
+    /// A number below `n`.
+    pub fn below(&mut self, n: u64) -> u64 {
         let drawn = match &mut self.source {
             Source::Chance(rng) => rng.next_u64(),
             Source::Written(bytes) => {
@@ -41,27 +57,31 @@ impl Draw {
     }
 
     /// An index below `n`.
-    fn one_of(&mut self, n: usize) -> usize {
+    pub fn one_of(&mut self, n: usize) -> usize {
         usize::try_from(self.below(n as u64)).unwrap()
     }
 
-    fn pick<T: Copy, const N: usize>(&mut self, of: [T; N]) -> T {
+    /// One of these.
+    pub fn pick<T: Copy, const N: usize>(&mut self, of: [T; N]) -> T {
         of[self.one_of(N)]
     }
 
-    fn happens(&mut self, per_cent: u64) -> bool {
+    pub(super) fn happens(&mut self, per_cent: u64) -> bool {
         self.below(100) < per_cent
     }
 
-    fn client(&mut self) -> usize {
+    /// One of the clients.
+    pub fn client(&mut self) -> usize {
         self.one_of(self.settings.clients)
     }
 
-    fn document(&mut self) -> usize {
+    /// One of the documents.
+    pub fn document(&mut self) -> usize {
         self.one_of(self.settings.documents)
     }
 
-    fn node(&mut self) -> usize {
+    /// One of the nodes.
+    pub fn node(&mut self) -> usize {
         self.one_of(self.settings.nodes)
     }
 
@@ -86,8 +106,7 @@ impl Plan {
     /// The plan of a seed.
     #[must_use]
     pub fn draw(seed: u64) -> Self {
-        let rng = Rng::new((u128::from(seed) << 64) | u128::from(seed ^ 0x5eed));
-        Self::of(Source::Chance(rng), seed)
+        Self::of(Draw::of(seed), seed)
     }
 
     /// The plan that bytes stand for: any bytes do. They decide where [`draw`](Self::draw) has chance decide, until they end.
@@ -97,15 +116,10 @@ impl Plan {
             .split_first()
             .map_or((0, bytes), |(&seed, rest)| (seed, rest));
         let rest = rest.iter().rev().copied().collect();
-        Self::of(Source::Written(rest), seed.into())
+        Self::of(Draw::from(Source::Written(rest)), seed.into())
     }
 
-    fn of(source: Source, seed: u64) -> Self {
-        let mut draw = Draw {
-            source,
-            settings: Settings::SMALL,
-            themes: 0,
-        };
+    fn of(mut draw: Draw, seed: u64) -> Self {
         for _ in 0..2 + draw.below(3) {
             draw.themes |= 1 << draw.below(THEMES);
         }
@@ -199,7 +213,7 @@ impl Draw {
         }
     }
 
-    fn pause(&mut self) -> u64 {
+    pub(super) fn pause(&mut self) -> u64 {
         1 + match self.below(20) {
             0..=7 => self.below(30),
             8..=13 => self.below(400),
@@ -209,7 +223,7 @@ impl Draw {
         }
     }
 
-    fn op(&mut self) -> Op {
+    pub(super) fn op(&mut self) -> Op {
         let theme = self.below(THEMES * 2);
         if theme < THEMES && self.has_theme(theme) {
             return match theme {

@@ -28,7 +28,16 @@ impl<C: Content> Runner<C> {
                     self.edit(self.client(client), document % self.documents);
                 }
             }
+            Op::Forge {
+                client,
+                other,
+                document,
+            } => {
+                let (client, other) = (self.client(client), self.client(other));
+                self.forge(client, other, document % self.documents);
+            }
             Op::EditBadly { client, document } => {
+                self.watched.has_bad = true;
                 let (client, document) = (self.client(client), document % self.documents);
                 self.edit_by(client, document, C::leave_badly);
             }
@@ -284,6 +293,7 @@ impl<C: Content> Runner<C> {
                     Level::Reading => AccessLevel::Read,
                     Level::Writing => AccessLevel::Maintain,
                 };
+                self.watched.has_denied |= level < AccessLevel::Write;
                 self.world.permit(self.client(client), level, is_told);
             }
             Op::Leave { is_away } => self.world.permits.is_away = is_away,
@@ -294,6 +304,7 @@ impl<C: Content> Runner<C> {
                 self.world.take_credentials(self.client(client), are_taken);
             }
             Op::Veto { per_mille } => {
+                self.watched.has_vetoed |= per_mille > 0;
                 self.world.permits.vetoes = (per_mille > 0).then_some(per_mille);
             }
             other => unreachable!("{other:?}"),
@@ -321,6 +332,28 @@ impl<C: Content> Runner<C> {
             .edit(client, &name, |edit| C::leave(edit, mark, place));
         if is_made {
             self.model.made(client, document);
+        }
+    }
+
+    /// Nobody can know of a replica whose changes are still on their way.
+    fn forge(&mut self, client: usize, other: usize, document: usize) {
+        let (name, id) = (name_of(document), id_of(document));
+        let theirs = &self.world.clients[other].state;
+        let is_possible = self.world.checks
+            && client != other
+            && self.world.clients[client].store.is_none()
+            && self.world.clients[client].state.edit_refusal(&id).is_none()
+            && self.world.has_open(other, &name)
+            && theirs.outbox_bytes(&id).is_empty();
+        if !is_possible {
+            return;
+        }
+        let mark = self.model.next_mark();
+        let forged = |theirs: &mut C::Document| C::forge(theirs, mark);
+        if let Some(bytes) = self.world.with_document(other, &name, forged) {
+            self.model.made(client, document);
+            self.watched.forged.insert(mark);
+            self.world.inject(client, &name, bytes);
         }
     }
 

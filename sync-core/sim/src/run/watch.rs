@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sync_core::client::SyncPhase;
+use sync_core::client::{RefusedReason, SyncPhase};
+use sync_core::error::ErrorCode;
 use sync_core::history::Epoch;
 use sync_core::time::Time;
 
@@ -24,6 +25,12 @@ pub(crate) struct Watched {
     /// When a document was first seen to have a head, in an epoch.
     heads: BTreeMap<usize, Vec<(Time, Epoch, u64)>>,
     phases: BTreeMap<(usize, usize), &'static str>,
+    /// Edits in the name of somebody else's replica.
+    pub(crate) forged: BTreeSet<Mark>,
+    /// Whether there were changes that no server takes, hooks that vetoed changes, and users who were not allowed something.
+    pub(crate) has_bad: bool,
+    pub(crate) has_vetoed: bool,
+    pub(crate) has_denied: bool,
     /// Clients that read slowly.
     pub(crate) slow: BTreeSet<usize>,
 }
@@ -53,6 +60,7 @@ impl<C: Content> Runner<C> {
             self.watch_phases(document);
             self.watch_log(document)?;
             self.watch_edits(document)?;
+            self.watch_refusals(document)?;
             self.watch_content(document)?;
             self.watch_heads(document)?;
         }
@@ -127,6 +135,7 @@ impl<C: Content> Runner<C> {
         let registry = std::sync::Arc::clone(&self.registry);
         let is_restored = registry.with(&id, |committed| committed.is_restored);
         let mut problem = None;
+        let forged = &self.watched.forged;
         let clients = &self.world.clients;
         for (mark, edit) in self.model.of(document) {
             let author = edit.author;
@@ -141,10 +150,25 @@ impl<C: Content> Runner<C> {
             let is_committed = || registry.with(&id, |committed| committed.marks.contains(&mark));
             match edit.fate {
                 Fate::Pending if !clients[author].is_running => {}
-                Fate::Pending if outboxes[&author].contains(&mark) => {}
+                Fate::Pending if outboxes[&author].contains(&mark) => {
+                    // It may be said to be saved before the log has passed by.
+                    let state = clients[author].state.sync_state(&id);
+                    let is_saved = state.is_some_and(|state| state.unsaved == 0);
+                    if is_saved && !edit.was_committed && !is_committed() {
+                        problem = Some((
+                            "saved, and not committed",
+                            format!("edit {mark} of client {author} in document {document}"),
+                        ));
+                        break;
+                    }
+                }
                 // On its way back to a server that had lost it, it may be refused to one client and taken from another.
                 Fate::Pending if has(&refused) && is_restored => edit.fate = Fate::Free,
                 Fate::Pending if has(&refused) => edit.fate = Fate::Refused,
+                // It changes nothing, if what it says was at clocks that are taken.
+                Fate::Pending if forged.contains(&mark) && is_committed() => {
+                    edit.fate = Fate::Free;
+                }
                 Fate::Pending if is_committed() => edit.fate = Fate::Saved,
                 Fate::Pending if has(&refused_together) => edit.fate = Fate::Free,
                 Fate::Pending if is_forgotten => {}
@@ -178,6 +202,35 @@ impl<C: Content> Runner<C> {
         }
     }
 
+    /// Nothing is handed back but for a reason.
+    fn watch_refusals(&self, document: usize) -> Result<(), Violation> {
+        let watched = &self.watched;
+        for client in self.clients() {
+            for change in self.world.clients[client].state.refused(&id_of(document)) {
+                let marks = marks_in(&change.bytes);
+                let is_forged = marks.iter().any(|mark| watched.forged.contains(mark));
+                let has_reason = match change.reason {
+                    RefusedReason::Code(ErrorCode::InvalidChange) => is_forged || watched.has_bad,
+                    RefusedReason::Code(ErrorCode::MissingDependency) => is_forged,
+                    RefusedReason::Code(ErrorCode::Vetoed) => watched.has_vetoed,
+                    RefusedReason::Code(ErrorCode::AccessDenied) => watched.has_denied,
+                    RefusedReason::Code(_) => false,
+                    _ => true,
+                };
+                if !has_reason {
+                    return self.violation(
+                        "refused without a reason",
+                        format!(
+                            "edits {marks:?} of client {client} in document {document}: {:?}, {}",
+                            change.reason, change.message
+                        ),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Replicas of equal versions show the same; nobody shows what was handed back to somebody else.
     fn watch_content(&mut self, document: usize) -> Result<(), Violation> {
         let mut seen: BTreeMap<Bytes, (usize, Vec<u8>)> = BTreeMap::new();
@@ -188,6 +241,13 @@ impl<C: Content> Runner<C> {
             let marks = marks_in(&shown);
             for mark in &marks {
                 let edit = self.model.edits.get(mark);
+                let is_foreign = edit.is_some_and(|edit| edit.author != client);
+                if is_foreign && self.watched.forged.contains(mark) {
+                    return self.violation(
+                        "forged, and shown",
+                        format!("edit {mark} in document {document}, by client {client}"),
+                    );
+                }
                 if edit.is_some_and(|edit| edit.fate == Fate::Refused && edit.author != client) {
                     return self.violation(
                         "refused, and shown",

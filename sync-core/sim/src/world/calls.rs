@@ -219,6 +219,12 @@ impl<E: Engine + Validator> World<E> {
         document: &DocumentId,
         request: RegistryRequest,
     ) -> RegistryAnswer {
+        if let RegistryRequest::Compact {
+            epoch, snapshot, ..
+        } = &request
+        {
+            self.check_snapshot(document, *epoch, snapshot);
+        }
         let appended = match &request {
             RegistryRequest::Append { changes, .. } => changes.clone(),
             _ => Vec::new(),

@@ -223,9 +223,11 @@ impl<E: Engine + Validator> World<E> {
         let last = link.down.back().map(|(at, _)| *at + trickle);
         if let Down::Frame(frame) = &down {
             let frame = frame.clone();
-            self.note_message("sent by servers", client, &frame, |traffic| {
+            let message = self.note_message("sent by servers", client, &frame, |traffic| {
                 &mut traffic.down
             });
+            self.check_sent(client, &message);
+            self.check_opened(session, &message);
         }
         let at = self.arrival(last);
         if let Some(link) = self.links.get_mut(&session) {
@@ -244,15 +246,13 @@ impl<E: Engine + Validator> World<E> {
         client: usize,
         frame: &Bytes,
         kept: impl FnOnce(&mut super::Traffic) -> &mut Vec<Message>,
-    ) {
+    ) -> Message {
         let message = decode_frame(frame.clone(), usize::MAX - 1).unwrap();
         self.count(by, message.name());
-        if by == "sent by servers" {
-            self.check_sent(client, &message);
-        }
         if self.keeps_traffic {
-            kept(&mut self.traffic[client]).push(message);
+            kept(&mut self.traffic[client]).push(message.clone());
         }
+        message
     }
 
     /// Frames on one direction of one connection stay in order.

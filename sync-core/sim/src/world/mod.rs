@@ -25,6 +25,7 @@ mod registry;
 mod rooms;
 mod sessions;
 mod weather;
+mod witness;
 mod writing;
 
 use std::collections::{BTreeMap, BTreeSet};
