@@ -326,6 +326,19 @@ fn what_was_taken_back_while_the_connection_was_lost_is_told_to_the_server() {
 }
 
 #[test]
+fn what_was_taken_back_is_taken_back_again_if_the_connection_is_lost_before_the_server_can_be_known_to_have_heard_it()
+ {
+    let mut client = Harness::live(DOC);
+    say(&mut client, "a").unwrap();
+    client.advance(INTERVAL);
+    clear(&mut client);
+    assert_eq!(said(&mut client), [(9, state("a")), (9, None)]);
+    client.reconnect();
+    client.opened(DOC);
+    assert_eq!(said(&mut client), [(9, None)]);
+}
+
+#[test]
 fn what_was_said_in_a_document_that_was_closed_while_the_connection_was_lost_is_taken_back_when_it_is_opened_again()
  {
     let mut client = Harness::live(DOC);

@@ -53,6 +53,8 @@ pub(super) struct Presence {
     own: Option<Bytes>,
     /// The server may have something of ours.
     was_said: bool,
+    /// It was taken back on this connection: the server may not hear of it, if the connection is lost.
+    is_taken_back: bool,
     unsaid: bool,
     /// When it may be said, and whether the session's rate allows that then.
     next_at: Time,
@@ -112,6 +114,7 @@ impl DocumentState {
         presence.unsaid = false;
         presence.is_allowed = false;
         presence.was_said = presence.own.is_some();
+        presence.is_taken_back = !presence.was_said;
         presence.next_at = now + interval;
         Saying::Now(stream.channel, presence.own.clone())
     }
@@ -159,6 +162,7 @@ impl DocumentState {
     /// Whoever was here may still be; whether they are is not told any more.
     pub(super) fn lose_presence(&mut self) {
         let presence = &mut self.presence;
+        presence.was_said |= std::mem::take(&mut presence.is_taken_back);
         presence.is_stale = true;
         presence.arriving.clear();
         presence.next_at = Time::ZERO;
