@@ -4,45 +4,54 @@ use std::fmt;
 
 use twox_hash::XxHash3_64;
 
-/// Name of one history of a document: random, but for a count of the histories that it took the place of on purpose
-/// (`docs/decisions/0045`). A new one begins when history breaks or is rewritten. Any number will do that the document has not
-/// had, but only those made here tell that they are older than another.
+/// Name of one history of a document: random, but for its line, which it shares with the histories that it took the place of on
+/// purpose, and their count (`docs/decisions/0045`). A new one begins when history breaks or is rewritten. Any number will do that the document has not
+/// had, but only those made here tell which they came of.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
 
 impl Epoch {
-    /// The upper 16 bits of a name that counts; the count is in the 16 below.
+    /// The upper 16 bits of a name that counts. Then follow the count, the line and random bits, 16 of each.
     const COUNTS: u64 = 0x5ec1;
 
     /// A name for a document's first history, of these random bits.
     #[must_use]
     pub const fn first(random: u64) -> Self {
-        Self::counting(0, random)
+        Self::counting(0, random >> 48, random)
     }
 
     /// A name for the history that takes the place of this one: trimmed, rewound or restored.
     #[must_use]
     pub const fn next(self, random: u64) -> Self {
-        let count = match self.count() {
-            Some(count) => count,
-            None => 0,
-        };
-        Self::counting(count + 1, random)
+        match self.count() {
+            Some(count) => Self::counting(count + 1, self.line(), random),
+            None => Self::counting(1, random >> 48, random),
+        }
     }
 
-    /// Whether the other history is known to have begun after this one: whoever has seen it comes from what this document
-    /// was later on, and not from what it was before.
+    /// Whether the other history is known to be of the same line and to have begun after this one: whoever has seen it comes from
+    /// what this document was later on, and not from what it was before.
     #[must_use]
     pub const fn is_before(self, other: Self) -> bool {
         match (self.count(), other.count()) {
-            (Some(ours), Some(theirs)) => ours < theirs,
+            (Some(ours), Some(theirs)) => self.line() == other.line() && ours < theirs,
             _ => false,
         }
     }
 
-    const fn counting(count: u64, random: u64) -> Self {
+    /// Whether this history may have taken the place of the other one on purpose. Names that count tell; of others it has to be
+    /// supposed.
+    pub(crate) const fn may_come_of(self, other: Self) -> bool {
+        self.count().is_none() || other.count().is_none() || other.is_before(self)
+    }
+
+    const fn counting(count: u64, line: u64, random: u64) -> Self {
         let count = if count > 0xffff { 0xffff } else { count };
-        Self(Self::COUNTS << 48 | count << 32 | random >> 32)
+        Self(Self::COUNTS << 48 | count << 32 | line << 16 | random >> 32 & 0xffff)
+    }
+
+    const fn line(self) -> u64 {
+        self.0 >> 16 & 0xffff
     }
 
     const fn count(self) -> Option<u64> {
@@ -216,9 +225,21 @@ mod tests {
         assert_ne!(first.next(0), first.next(u64::MAX));
         for other in [Epoch(0), Epoch(7), Epoch(u64::MAX)] {
             assert!(!other.is_before(second) && !first.is_before(other));
-            assert!(first.is_before(other.next(3)));
+            assert!(other.next(3).may_come_of(other) && second.may_come_of(other));
         }
         let last = (0..70_000).fold(first, |epoch, n| epoch.next(n << 32));
         assert!(second.is_before(last) && !last.is_before(last.next(1)));
+    }
+
+    #[test]
+    fn epochs_that_count_come_only_of_earlier_ones_of_their_line() {
+        let (first, anew) = (Epoch::first(1 << 48), Epoch::first(2 << 48));
+        let trimmed = first.next(u64::MAX);
+        assert!(trimmed.may_come_of(first) && trimmed.next(0).may_come_of(first));
+        assert!(!first.may_come_of(trimmed) && !trimmed.may_come_of(first.next(0)));
+        for of_another in [anew, anew.next(0), anew.next(u64::MAX)] {
+            assert!(!trimmed.may_come_of(of_another) && !of_another.may_come_of(first));
+            assert!(!first.is_before(of_another) && !of_another.is_before(trimmed.next(0)));
+        }
     }
 }

@@ -141,3 +141,50 @@ fn presence_of_a_document_that_was_closed_on_a_connection_that_broke_is_gone_whe
         ],
     });
 }
+
+#[test]
+fn a_trimmed_copy_of_a_lost_document_does_not_take_what_was_begun_anew_from_those_who_have_it() {
+    run_planned(&Plan {
+        seed: 76240,
+        settings: Settings {
+            clients: 1,
+            ..Settings::SMALL
+        },
+        ops: vec![
+            (
+                2,
+                Op::Open {
+                    client: 0,
+                    document: 0,
+                },
+            ),
+            (
+                29624,
+                Op::Edit {
+                    client: 0,
+                    document: 0,
+                    n: 1,
+                },
+            ),
+            (
+                39781,
+                Op::Trim {
+                    node: 0,
+                    document: 0,
+                    keep: 3,
+                },
+            ),
+            (42650, Op::Backup),
+            (44651, Op::LoseEverything),
+            (
+                49211,
+                Op::Edit {
+                    client: 0,
+                    document: 0,
+                    n: 1,
+                },
+            ),
+            (51505, Op::Restore),
+        ],
+    });
+}

@@ -224,8 +224,8 @@ fn verdict(
             Verdict::Resume(Seq::ZERO, Vec::new())
         });
     };
-    if meta.epoch.is_before(cursor.epoch) {
-        // An older copy took the place of what the client has, whatever the copy's own history was made for.
+    if cursor.epoch != meta.epoch && !meta.epoch.may_come_of(cursor.epoch) {
+        // A copy took the place of what the client has, whatever the copy's own history was made for.
         return Ok(Verdict::Reset(Reset::Merge));
     }
     if cursor.epoch != meta.epoch {
