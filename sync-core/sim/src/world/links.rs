@@ -45,7 +45,7 @@ pub(super) struct Link {
     pub(super) trickle: Duration,
     /// Breaks when a part of a message has arrived at either end and the rest has not.
     pub(super) breaks_in_message: bool,
-    /// What [`Node::asked`](super::nodes::Node::asked) was when the last answer was asked for that an open waited for.
+    /// What the doubts of its node were when the last answer was asked for that an open waited for.
     pub(super) asked_at: u64,
 }
 

@@ -81,13 +81,18 @@ impl Room {
         let sessions: Vec<_> = self.members.keys().copied().collect();
         for session in sessions {
             // Looked at one by one: who waited for a turn may be opening by now.
-            if self.members.get(&session).is_some_and(|member| {
-                matches!(
-                    member.state,
-                    MemberState::Streaming(_) | MemberState::Waiting
-                )
-            }) {
-                self.stop(now, session, error.clone());
+            let Some(member) = self.members.get(&session) else {
+                continue;
+            };
+            let key = (session, member.generation);
+            match member.state {
+                MemberState::Streaming(_) => self.stop(now, session, error.clone()),
+                // It knows no channel yet, only its request: that is answered once more.
+                MemberState::Waiting => {
+                    self.leave_slot(now, key);
+                    self.start_open(key);
+                }
+                _ => {}
             }
         }
         // Those that are opening and wait for a snapshot get one of the history that is there now.

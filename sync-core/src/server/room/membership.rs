@@ -78,7 +78,8 @@ impl Room {
             return;
         };
         let code = error.code;
-        let was_opened = !matches!(member.state, MemberState::Opening(_));
+        // Who waits for a turn knows no channel yet.
+        let was_opened = !matches!(member.state, MemberState::Opening(_) | MemberState::Waiting);
         let request = member.open.request;
         member.state = MemberState::Ended;
         self.presence.leave(session);

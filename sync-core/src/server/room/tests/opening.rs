@@ -139,6 +139,42 @@ fn an_empty_reconciling_push_ends_the_turn() {
     assert!(matches!(world.next(BOB), Some(Message::Opened(_))));
 }
 
+/// Who waits knows its request, and no channel that it could be told of the end of a history on.
+#[test]
+fn who_waits_for_a_turn_is_answered_again_when_the_document_is_replaced_once_more() {
+    let mut world = World::new().with_log(["1".to_owned()]);
+    let elsewhere = Cursor::start(Epoch(1));
+    world.open_at(ADA, elsewhere);
+    assert_eq!(world.open_at(BOB, elsewhere).next, Continuation::Wait);
+    world.registry.meta.as_mut().unwrap().epoch = Epoch(8);
+    world.room.handle_replaced(world.now);
+    world.run();
+    assert_eq!(code_of(world.next(ADA)), ErrorCode::Fenced);
+    let Some(Message::Opened(opened)) = world.next(BOB) else {
+        panic!("nothing is left to wait for");
+    };
+    assert_eq!((opened.epoch, opened.request), (Epoch(8), RequestId(1)));
+    assert!(matches!(opened.next, Continuation::Reset { .. }));
+    assert_eq!(world.open_at(ADA, elsewhere).next, Continuation::Wait);
+}
+
+#[test]
+fn who_waits_for_a_turn_is_told_by_its_request_that_it_has_to_leave() {
+    let mut world = World::new().with_log(["1".to_owned()]);
+    let elsewhere = Cursor::start(Epoch(1));
+    world.open_at(ADA, elsewhere);
+    assert_eq!(world.open_at(BOB, elsewhere).next, Continuation::Wait);
+    let reason = PeerError::new(ErrorCode::ShuttingDown, "unloading");
+    world.room.handle_evict(world.now, &reason);
+    world.run();
+    let told = world.next(BOB);
+    assert!(
+        matches!(&told, Some(Message::Error(error)) if error.reference == Reference::Request(RequestId(1))),
+        "{told:?}"
+    );
+    assert_eq!(world.next(BOB), None);
+}
+
 /// Scenario 31, the server's side.
 #[test]
 fn a_newer_session_of_the_same_client_takes_over_before_anything_is_computed_for_it() {
