@@ -210,7 +210,12 @@ async fn edits_made_before_a_client_knew_that_it_may_only_read_come_back() {
         world.log("text").await.len() + world.log("map").await.len(),
         2
     );
-    assert_eq!(bob.unsaved().get().len(), 0);
+    within(
+        "nothing unsaved",
+        bob.unsaved().wait_for(|it| it.is_empty()),
+    )
+    .await
+    .unwrap();
 }
 
 both! {

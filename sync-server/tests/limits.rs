@@ -299,7 +299,12 @@ async fn a_document_too_many_says_so_keeps_its_edits_and_is_opened_when_there_is
     let again = text(&ann, "3").await;
     within("saved", again.saved()).await.unwrap();
     within("caught up", third.caught_up()).await.unwrap();
-    assert_eq!(ann.unsaved().get().len(), 0);
+    within(
+        "nothing unsaved",
+        ann.unsaved().wait_for(|it| it.is_empty()),
+    )
+    .await
+    .unwrap();
 }
 
 /// Scenarios 25 and 47: whoever asks again, asking for more, is not answered from memory.

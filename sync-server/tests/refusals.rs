@@ -547,5 +547,10 @@ async fn refused_later() {
         content(a).is_empty() && state.is_saved()
     })
     .await;
-    assert_eq!(ann.unsaved().get().len(), 0);
+    within(
+        "nothing unsaved",
+        ann.unsaved().wait_for(|it| it.is_empty()),
+    )
+    .await
+    .unwrap();
 }
