@@ -378,6 +378,63 @@ fn a_refused_change_waits_in_the_store_until_it_is_dropped_and_what_was_behind_i
     }
 }
 
+/// Scenarios 46 and 79: a process that ends before the store has the new ids goes on with the old ones.
+#[test]
+fn what_was_behind_a_refused_change_is_not_pushed_anew_before_the_store_holds_its_new_id() {
+    let mut client = live();
+    for key in ["a", "b", "c"] {
+        client.edit(DOC, key, "mine");
+    }
+    let own = client.state.outbox_bytes(&id(DOC));
+    ack(&mut client, 1, 1, 1);
+    client.receive(&Message::Refuse(Refuse {
+        channel: CHANNEL,
+        origin: OriginId(1),
+        number: 2,
+        code: ErrorCode::InvalidChange,
+        message: "bad".to_owned(),
+    }));
+    client.hold_writes = true;
+    client.opened_with(Seq(1), Continuation::Resume, &[1]);
+    client.sent();
+    client.changes(1, &own[..1]);
+    // What is edited meanwhile stays behind it.
+    client.edit(DOC, "d", "mine");
+    assert_eq!(pushes(&mut client), []);
+    let numbers: Vec<u64> = client.held_writes.iter().map(|(_, n)| *n).collect();
+    for number in numbers {
+        client.state.handle_stored(client.now, &id(DOC), number);
+    }
+    let pushed = pushes(&mut client);
+    let n_changes: usize = pushed.iter().map(|push| push.changes.len()).sum();
+    assert_eq!(n_changes, 2);
+    assert!(pushed.iter().all(|push| push.origin != OriginId(1)));
+    assert_eq!(pushed[0].changes[0], own[2]);
+}
+
+/// What the registry has forgotten is numbered anew, and that is stored before it is pushed.
+#[test]
+fn what_is_issued_again_is_not_pushed_before_the_store_holds_its_new_id() {
+    let mut client = live();
+    client.edit(DOC, "a", "1");
+    client.sent();
+    ack(&mut client, 1, 1, 1);
+    client.edit(DOC, "b", "1");
+    let mut next = restarted(&client, 2);
+    next.open(DOC);
+    next.hold_writes = true;
+    next.opened_with(Seq::ZERO, Continuation::Resume, &[0]);
+    assert_eq!(pushes(&mut next), []);
+    let numbers: Vec<u64> = next.held_writes.iter().map(|(_, n)| *n).collect();
+    for number in numbers {
+        next.state.handle_stored(next.now, &id(DOC), number);
+    }
+    let pushed = pushes(&mut next);
+    assert_eq!(pushed.len(), 1);
+    assert_ne!(pushed[0].origin, OriginId(1));
+    assert_eq!(pushed[0].changes, next.state.outbox_bytes(&id(DOC)));
+}
+
 /// Scenarios 24 and 61: the store's half.
 #[test]
 fn after_a_merge_the_store_holds_what_came_of_it_and_what_is_pushed_back_comes_first() {

@@ -4,7 +4,7 @@
 
 use sync_core::planted::Bug;
 use sync_sim::campaign::{Options, run_seeds};
-use sync_sim::plan::{Level, Op, Plan, Settings, Sky};
+use sync_sim::plan::{Kind, Level, Op, Plan, Settings, Sky};
 use sync_sim::run::{Bugs, run, run_planned, run_with};
 
 #[test]
@@ -138,6 +138,115 @@ fn presence_of_a_document_that_was_closed_on_a_connection_that_broke_is_gone_whe
                 },
             ),
             (56887, Op::Cut { client: 0 }),
+        ],
+    });
+}
+
+#[test]
+fn what_was_replayed_behind_a_refused_change_is_in_the_log_once_though_its_client_is_killed() {
+    run_planned(&Plan {
+        seed: 26569,
+        settings: Settings {
+            content: Kind::Mergeable,
+            documents: 2,
+            clients: 3,
+            stores: 0b1110,
+            nodes: 3,
+            sky: Sky::Stormy,
+            fold_after: 0,
+            keep_bytes: 0,
+            ring_bytes: 1048576,
+            piece_bytes: 32768,
+            checks: false,
+            grant_s: 0,
+            credentials_s: 0,
+        },
+        ops: vec![
+            (
+                1,
+                Op::Open {
+                    client: 0,
+                    document: 0,
+                },
+            ),
+            (
+                4,
+                Op::Open {
+                    client: 2,
+                    document: 0,
+                },
+            ),
+            (
+                5,
+                Op::Open {
+                    client: 2,
+                    document: 1,
+                },
+            ),
+            (
+                22,
+                Op::Edit {
+                    client: 2,
+                    document: 1,
+                    n: 1,
+                },
+            ),
+            (
+                114,
+                Op::Edit {
+                    client: 2,
+                    document: 1,
+                    n: 1,
+                },
+            ),
+            (
+                943,
+                Op::Edit {
+                    client: 0,
+                    document: 0,
+                    n: 1,
+                },
+            ),
+            (6392, Op::Cut { client: 2 }),
+            (
+                6400,
+                Op::Edit {
+                    client: 2,
+                    document: 1,
+                    n: 1,
+                },
+            ),
+            (
+                6560,
+                Op::DropRefused {
+                    client: 2,
+                    document: 0,
+                },
+            ),
+            (
+                6775,
+                Op::EditBadly {
+                    client: 2,
+                    document: 0,
+                },
+            ),
+            (
+                8471,
+                Op::Edit {
+                    client: 0,
+                    document: 0,
+                    n: 1,
+                },
+            ),
+            (
+                8942,
+                Op::Edit {
+                    client: 2,
+                    document: 0,
+                    n: 5,
+                },
+            ),
+            (9089, Op::KillClient { client: 2 }),
         ],
     });
 }

@@ -98,7 +98,7 @@ impl DocumentState {
                 return self.park(opened.channel, turn);
             }
             self.outbox.reissue(OriginId(rng.next_u128()));
-            self.keep_outbox();
+            self.keep_renamed();
         }
         if self
             .cursor

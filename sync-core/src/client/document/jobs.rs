@@ -177,14 +177,14 @@ impl DocumentState {
             Replayed::No => {}
             Replayed::AsItWas => {
                 self.outbox.replay(entries);
-                return self.keep_outbox();
+                return self.keep_renamed();
             }
             Replayed::Anew(change) => {
                 // It stands for all: whoever waits for one of them waits for the first.
                 if let (Some(bytes), Some(first)) = (change, entries.into_iter().next()) {
                     self.outbox.replay([Entry { bytes, ..first }]);
                 }
-                return self.keep_outbox();
+                return self.keep_renamed();
             }
         }
         let (reason, message): (_, Arc<str>) = if refused {

@@ -34,6 +34,8 @@ pub(super) struct Journal {
     /// Number of the last write taken, and of edits in it and before it that the store does not hold safely yet.
     written: u64,
     unstored: VecDeque<(u64, u64)>,
+    /// Number of the last write that gives changes other ids.
+    renamed_in: u64,
 }
 
 /// What a stretch of the log puts into the stored replica, once it is imported.
@@ -111,6 +113,20 @@ impl DocumentState {
             let all = self.replaying.iter().chain(self.outbox.iter());
             self.journal.outbox_add = all.map(Entry::to_stored).collect();
         }
+    }
+
+    /// Changes of the outbox have other ids now. A process that starts from the old ones would push them a second time, so
+    /// the new ones are not pushed before the store holds them.
+    pub(super) fn keep_renamed(&mut self) {
+        if self.keeps {
+            self.keep_outbox();
+            self.journal.renamed_in = self.journal.written + 1;
+        }
+    }
+
+    /// Whether the store holds everything in the outbox under the ids that it has.
+    pub(super) fn are_names_kept(&self) -> bool {
+        self.journal.renamed_in <= self.writes().1
     }
 
     pub(super) fn keep_refused(&mut self, changes: &[RefusedChange]) {

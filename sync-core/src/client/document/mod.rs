@@ -265,7 +265,7 @@ impl DocumentState {
         let is_sent_from = matches!(self.link, Link::Streaming(_));
         if !is_sent_from && !self.outbox.is_sealed() {
             self.outbox.reseal(origin);
-            self.keep_outbox();
+            self.keep_renamed();
         }
     }
 

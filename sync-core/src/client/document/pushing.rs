@@ -22,7 +22,7 @@ impl DocumentState {
                 .iter()
                 .any(|job| matches!(job.effect, Effect::Merged { .. } | Effect::Replaced { .. }));
         // Also without the right to write: nobody waits for ever, and refusing is the server's to do.
-        if resetting {
+        if resetting || !self.are_names_kept() {
             None
         } else {
             self.outbox.next_charge()
